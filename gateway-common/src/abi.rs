@@ -1,0 +1,320 @@
+//! The layout of every BPF map. All fields have fixed size and explicit padding, multi-byte
+//! identifiers from the wire stay in network byte order, so that `bpftool map dump` shows the
+//! bytes that a packet capture shows.
+//!
+//! Any change of a type, size or flag here is a new [`ABI_VERSION`], and with it a new pin folder.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Version of this layout; part of the pin path `/sys/fs/bpf/gateway/v<ABI>/{maps,links}`.
+pub const ABI_VERSION: u32 = 1;
+
+/// Message id in a [`NegotiationKey`] that stands for every message of the negotiation.
+pub const ANY_MESSAGE_ID: [u8; 4] = [0xff; 4];
+
+/// Lifetime of a negotiation entry (the seed's `timeout: 120_seconds`).
+pub const NEGOTIATION_SECONDS: u64 = 120;
+
+/// First four octets of a marked source MAC, a locally administered unicast address; then the
+/// cluster id and the forwarding member's id: `02:47:57:46:<cluster>:<member>`.
+/// A frame that carries it has been forwarded once and is never forwarded again.
+pub const MARKED_MAC_PREFIX: [u8; 4] = [0x02, 0x47, 0x57, 0x46];
+
+/// `skb->mark` of what an outbound SA produced: `0x1_0000 | slot << 8`, under [`MARK_MASK`].
+pub const MARK_SA: u32 = 0x1_0000;
+/// `skb->mark` of IKE and NAT-keepalive datagrams sent by the agent: `0x2_0000 | slot << 8`.
+pub const MARK_IKE: u32 = 0x2_0000;
+/// The bits of the mark that belong to the gateway (documented for operators).
+pub const MARK_MASK: u32 = 0x3_ff00;
+
+/// The mark that an SA of `slot` gives its packets (`XFRMA_SET_MARK`), or, with [`MARK_IKE`] as
+/// `kind`, the `SO_MARK` of an IKE datagram.
+pub const fn mark(kind: u32, slot: u8) -> u32 {
+    kind | ((slot as u32) << 8)
+}
+
+/// An IPv6 address, or an IPv4 address in its mapped form `::ffff:a.b.c.d`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub [u8; 16]);
+
+impl Address {
+    /// All zero: "no address" in keys that do not need one.
+    pub const UNSPECIFIED: Self = Self([0; 16]);
+
+    /// The mapped form of four octets.
+    #[inline(always)]
+    pub const fn from_v4(v4: [u8; 4]) -> Self {
+        let [a, b, c, d] = v4;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+}
+
+impl From<Ipv4Addr> for Address {
+    fn from(address: Ipv4Addr) -> Self {
+        Self::from_v4(address.octets())
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => v4.into(),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        Ipv6Addr::from(address.0).to_canonical()
+    }
+}
+
+/// Key of `SEP_my_IKE_packet` (LRU hash): one negotiation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NegotiationKey {
+    /// Our cookie if we drew one, else the peer's.
+    pub cookie: [u8; 8],
+    /// Network order, or [`ANY_MESSAGE_ID`].
+    pub message_id: [u8; 4],
+    /// The peer's address; [`Address::UNSPECIFIED`] when the cookie is ours and so unique.
+    pub peer: Address,
+}
+
+/// Value of `SEP_my_IKE_packet`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NegotiationValue {
+    /// The member that holds the negotiation's secrets, 1..=63.
+    pub member: u8,
+    /// The slot chosen at IKE_SA_INIT.
+    pub slot: u8,
+    /// A [`NegotiationState`].
+    pub state: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+    /// Monotonic nanoseconds on the member that holds this map.
+    pub created_ns: u64,
+    /// From here on the entry is a miss. Monotonic nanoseconds on the member that holds this map.
+    pub expires_ns: u64,
+}
+
+/// What `NegotiationValue::state` says.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NegotiationState {
+    /// IKE_SA_INIT answered, IKE_AUTH not complete.
+    HalfOpen = 1,
+    /// Pinned by an operator.
+    Static = 2,
+}
+
+/// Key of `IKE_SA` (hash): our cookie of an established IKE SA.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IkeSaKey {
+    /// Our IKE SPI, network order.
+    pub cookie: [u8; 8],
+}
+
+/// Key of `ESP_SA` (hash): an inbound SA.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EspSaKey {
+    /// Inbound SPI, network order.
+    pub spi: [u8; 4],
+    /// The VIP it is addressed to.
+    pub vip: Address,
+}
+
+/// Key of `ESP_OUT` (hash): an outbound SA, found by the packets that ICMP errors quote.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EspOutKey {
+    /// Outbound SPI, network order.
+    pub spi: [u8; 4],
+    /// The peer it is addressed to.
+    pub peer: Address,
+}
+
+/// Value of `IKE_SA`, `ESP_SA`, `ESP_OUT` and `REMOTE_NET`: slots, never members, so that a
+/// takeover rewrites `SLOT_OWNER` and touches no entry.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotValue {
+    /// The slot.
+    pub slot: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+impl SlotValue {
+    /// A value for `slot`.
+    pub const fn new(slot: u8) -> Self {
+        Self {
+            slot,
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// Data of a `REMOTE_NET` (LPM trie) key; the prefix length counts the zone's 32 bits, and 96 more
+/// for a mapped IPv4 prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RemoteNet {
+    /// Routing zone, network order; 0 for the main one.
+    pub zone: [u8; 4],
+    /// The peer's protected network.
+    pub address: Address,
+}
+
+/// Value of `MEMBER` (array of 64, by member id).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberValue {
+    /// Destination MAC of forwarded frames: that member's sync interface.
+    pub mac: [u8; 6],
+    /// Source MAC of frames forwarded to it: our marked MAC.
+    pub marked_mac: [u8; 6],
+    /// Index into `SYNC_DEV` of the device that reaches it.
+    pub device: u32,
+    /// [`MEMBER_KNOWN`] | [`MEMBER_FORWARDABLE`].
+    pub flags: u32,
+}
+
+/// The member is configured: frames that carry its marked MAC are accepted.
+pub const MEMBER_KNOWN: u32 = 1;
+/// Frames may be forwarded to it: alive, and its MAC and device are known.
+pub const MEMBER_FORWARDABLE: u32 = 2;
+
+/// Value of `SETTINGS` (array of 1): what the programs must know about this member.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// This member's id; 0 before the agent has written it: everything passes.
+    pub member: u32,
+    /// `ike_forwarding.enabled`: 1, or 0 to leave every packet where it arrived.
+    pub enabled: u32,
+    /// Cluster id, fifth octet of a marked MAC.
+    pub cluster: u32,
+    /// Number of live members in `LIVE`, which share the fragments.
+    pub live_members: u32,
+}
+
+/// A pair of counters: value of `STATS` and `PEER_STATS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Frames.
+    pub packets: u64,
+    /// Octets, L2 header included.
+    pub bytes: u64,
+}
+
+/// Map names as they stand in the object and in the pin folder.
+pub mod map {
+    /// LRU hash [`super::NegotiationKey`] → [`super::NegotiationValue`].
+    pub const NEGOTIATIONS: &str = "SEP_my_IKE_packet";
+    /// Hash [`super::IkeSaKey`] → [`super::SlotValue`].
+    pub const IKE_SA: &str = "IKE_SA";
+    /// Hash [`super::EspSaKey`] → [`super::SlotValue`].
+    pub const ESP_SA: &str = "ESP_SA";
+    /// Hash [`super::EspOutKey`] → [`super::SlotValue`].
+    pub const ESP_OUT: &str = "ESP_OUT";
+    /// LPM trie [`super::RemoteNet`] → [`super::SlotValue`].
+    pub const REMOTE_NET: &str = "REMOTE_NET";
+    /// Array of 256 `u32`: slot → member id, 0 = unset.
+    pub const SLOT_OWNER: &str = "SLOT_OWNER";
+    /// Array of 64 [`super::MemberValue`].
+    pub const MEMBER: &str = "MEMBER";
+    /// Array of 64 `u32`: the live members' ids, densely packed from index 0.
+    pub const LIVE: &str = "LIVE";
+    /// Hash [`super::Address`] → `u32` flags (1).
+    pub const VIP: &str = "VIP";
+    /// Devmap of 8: sync devices.
+    pub const SYNC_DEV: &str = "SYNC_DEV";
+    /// Array of 1 [`super::Settings`].
+    pub const SETTINGS: &str = "SETTINGS";
+    /// Per-CPU array of [`super::Counter`] by `Reason`.
+    pub const STATS: &str = "STATS";
+    /// Per-CPU array of 128 [`super::Counter`]: index `member` = forwarded to it, `64 + member` =
+    /// received from it.
+    pub const PEER_STATS: &str = "PEER_STATS";
+}
+
+/// Program names in the object.
+pub mod program {
+    /// XDP on public interfaces.
+    pub const INGRESS: &str = "gateway_ingress";
+    /// XDP on the sync interface.
+    pub const SYNC: &str = "gateway_sync";
+    /// XDP on inside interfaces.
+    pub const INSIDE: &str = "gateway_inside";
+    /// tc egress, the fence.
+    pub const EGRESS: &str = "gateway_egress";
+}
+
+/// Default and maximum sizes of the maps.
+pub mod size {
+    /// Default of `table.max_entries`.
+    pub const NEGOTIATIONS: u32 = 65_536;
+    /// Entries of `IKE_SA`, `ESP_SA`, `ESP_OUT` and `REMOTE_NET`.
+    pub const SAS: u32 = 131_072;
+    /// Members, index 0 unused.
+    pub const MEMBERS: u32 = 64;
+    /// VIPs.
+    pub const VIPS: u32 = 256;
+    /// Sync devices.
+    pub const SYNC_DEVICES: u32 = 8;
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::*;
+
+    macro_rules! pod {
+        ($($type:ty),* $(,)?) => {$(
+            // SAFETY: repr(C), only integers and arrays of them, padding is explicit.
+            unsafe impl aya::Pod for $type {}
+        )*};
+    }
+    pod!(
+        Address,
+        NegotiationKey,
+        NegotiationValue,
+        IkeSaKey,
+        EspSaKey,
+        EspOutKey,
+        SlotValue,
+        RemoteNet,
+        MemberValue,
+        Settings,
+        Counter,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_have_no_hidden_padding() {
+        assert_eq!(size_of::<NegotiationKey>(), 28);
+        assert_eq!(size_of::<NegotiationValue>(), 24);
+        assert_eq!(size_of::<EspSaKey>(), 20);
+        assert_eq!(size_of::<RemoteNet>(), 20);
+        assert_eq!(size_of::<MemberValue>(), 20);
+        assert_eq!(size_of::<Settings>(), 16);
+    }
+
+    #[test]
+    fn addresses_round_trip() {
+        for text in ["192.0.2.1", "2001:db8::1"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(IpAddr::from(Address::from(address)), address);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The shell around the sans-IO cores: sockets, kernel interfaces, configuration and faces.
+
+pub mod agent;
+pub mod api;
+pub mod config;
+pub mod crypto;
+pub mod pki;
+pub mod steering;
+pub mod sync;
+pub mod vip;
+pub mod xfrm;
