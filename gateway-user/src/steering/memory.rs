@@ -1,0 +1,306 @@
+//! The tables without a kernel.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use gateway_common::abi::{
+    Counter, EspOutKey, EspSaKey, IkeSaKey, MemberValue, NegotiationKey, NegotiationValue,
+    Settings, map, size,
+};
+use gateway_common::{member::MemberId, slot::Slot};
+use ipnet::IpNet;
+
+use super::tables::{Counters, Dump, Fill, TableError, Tables};
+
+/// The tables in memory, with the capacities and the semantics of the maps: for
+/// `steering.attach = "none"` and for tests. Nothing reads them but [`Tables::dump`]; all
+/// counters stay zero.
+#[derive(Debug)]
+pub struct MemoryTables {
+    state: Mutex<State>,
+    max_entries: u32,
+}
+
+#[derive(Debug)]
+struct State {
+    negotiations: HashMap<NegotiationKey, (u64, NegotiationValue)>,
+    writes: u64,
+    ike_sas: HashMap<IkeSaKey, Slot>,
+    esp_sas: HashMap<EspSaKey, Slot>,
+    esp_outs: HashMap<EspOutKey, Slot>,
+    remote_nets: BTreeMap<(u32, IpNet), Slot>,
+    slot_owners: [Option<MemberId>; Slot::COUNT],
+    members: HashMap<MemberId, MemberValue>,
+    vips: HashSet<IpAddr>,
+    settings: Settings,
+}
+
+impl MemoryTables {
+    /// Empty tables; `max_entries` (at least 1) bounds the negotiations.
+    pub fn new(max_entries: u32) -> Self {
+        Self {
+            state: Mutex::new(State {
+                negotiations: HashMap::new(),
+                writes: 0,
+                ike_sas: HashMap::new(),
+                esp_sas: HashMap::new(),
+                esp_outs: HashMap::new(),
+                remote_nets: BTreeMap::new(),
+                slot_owners: [None; Slot::COUNT],
+                members: HashMap::new(),
+                vips: HashSet::new(),
+                settings: Settings::default(),
+            }),
+            max_entries: max_entries.max(1),
+        }
+    }
+
+    /// The configured addresses.
+    pub fn vips(&self) -> Vec<IpAddr> {
+        self.state().vips.iter().copied().collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Inserts as a BPF hash map does: an existing key may always be overwritten.
+fn put<K: Hash + Eq>(
+    table: &mut HashMap<K, Slot>,
+    name: &'static str,
+    key: K,
+    slot: Slot,
+) -> Result<(), TableError> {
+    if table.len() >= size::SAS as usize && !table.contains_key(&key) {
+        return Err(TableError::Full(name));
+    }
+    table.insert(key, slot);
+    Ok(())
+}
+
+fn copy<K: Copy>(table: &HashMap<K, Slot>) -> Vec<(K, Slot)> {
+    table.iter().map(|(key, slot)| (*key, *slot)).collect()
+}
+
+impl Tables for MemoryTables {
+    fn put_negotiation(
+        &self,
+        key: &NegotiationKey,
+        value: &NegotiationValue,
+    ) -> Result<(), TableError> {
+        let mut state = self.state();
+        let full = state.negotiations.len() >= self.max_entries as usize;
+        if full && !state.negotiations.contains_key(key) {
+            let oldest = state
+                .negotiations
+                .iter()
+                .min_by_key(|(_, (written, _))| *written)
+                .map(|(key, _)| *key);
+            if let Some(oldest) = oldest {
+                state.negotiations.remove(&oldest);
+            }
+        }
+        state.writes += 1;
+        let written = state.writes;
+        state.negotiations.insert(*key, (written, *value));
+        Ok(())
+    }
+
+    fn remove_negotiation(&self, key: &NegotiationKey) -> Result<bool, TableError> {
+        Ok(self.state().negotiations.remove(key).is_some())
+    }
+
+    fn put_ike_sa(&self, key: &IkeSaKey, slot: Slot) -> Result<(), TableError> {
+        put(&mut self.state().ike_sas, map::IKE_SA, *key, slot)
+    }
+
+    fn remove_ike_sa(&self, key: &IkeSaKey) -> Result<bool, TableError> {
+        Ok(self.state().ike_sas.remove(key).is_some())
+    }
+
+    fn put_esp_sa(&self, key: &EspSaKey, slot: Slot) -> Result<(), TableError> {
+        put(&mut self.state().esp_sas, map::ESP_SA, *key, slot)
+    }
+
+    fn remove_esp_sa(&self, key: &EspSaKey) -> Result<bool, TableError> {
+        Ok(self.state().esp_sas.remove(key).is_some())
+    }
+
+    fn put_esp_out(&self, key: &EspOutKey, slot: Slot) -> Result<(), TableError> {
+        put(&mut self.state().esp_outs, map::ESP_OUT, *key, slot)
+    }
+
+    fn remove_esp_out(&self, key: &EspOutKey) -> Result<bool, TableError> {
+        Ok(self.state().esp_outs.remove(key).is_some())
+    }
+
+    fn put_remote_net(&self, zone: u32, net: IpNet, slot: Slot) -> Result<(), TableError> {
+        let mut state = self.state();
+        let key = (zone, net.trunc());
+        if state.remote_nets.len() >= size::SAS as usize && !state.remote_nets.contains_key(&key) {
+            return Err(TableError::Full(map::REMOTE_NET));
+        }
+        state.remote_nets.insert(key, slot);
+        Ok(())
+    }
+
+    fn remove_remote_net(&self, zone: u32, net: IpNet) -> Result<bool, TableError> {
+        Ok(self
+            .state()
+            .remote_nets
+            .remove(&(zone, net.trunc()))
+            .is_some())
+    }
+
+    fn set_slot_owners(&self, owners: &[Option<MemberId>; Slot::COUNT]) -> Result<(), TableError> {
+        self.state().slot_owners = *owners;
+        Ok(())
+    }
+
+    fn set_member(&self, id: MemberId, value: &MemberValue) -> Result<(), TableError> {
+        self.state().members.insert(id, *value);
+        Ok(())
+    }
+
+    fn member(&self, id: MemberId) -> Result<MemberValue, TableError> {
+        Ok(self.state().members.get(&id).copied().unwrap_or_default())
+    }
+
+    fn set_live(&self, live: &[MemberId]) -> Result<(), TableError> {
+        let count = u32::try_from(live.len())
+            .ok()
+            .filter(|count| *count < size::MEMBERS)
+            .ok_or(TableError::Invalid {
+                table: map::LIVE,
+                reason: "more than 63 live members",
+            })?;
+        self.state().settings.live_members = count;
+        Ok(())
+    }
+
+    fn set_vips(&self, vips: &[IpAddr]) -> Result<(), TableError> {
+        if vips.len() > size::VIPS as usize {
+            return Err(TableError::Full(map::VIP));
+        }
+        self.state().vips = vips.iter().copied().collect();
+        Ok(())
+    }
+
+    fn set_settings(&self, settings: Settings) -> Result<(), TableError> {
+        let mut state = self.state();
+        let live_members = state.settings.live_members;
+        state.settings = Settings {
+            live_members,
+            ..settings
+        };
+        Ok(())
+    }
+
+    fn settings(&self) -> Result<Settings, TableError> {
+        Ok(self.state().settings)
+    }
+
+    fn dump(&self) -> Result<Dump, TableError> {
+        let state = self.state();
+        Ok(Dump {
+            negotiations: state
+                .negotiations
+                .iter()
+                .map(|(key, (_, value))| (*key, *value))
+                .collect(),
+            ike_sas: copy(&state.ike_sas),
+            esp_sas: copy(&state.esp_sas),
+            esp_outs: copy(&state.esp_outs),
+            remote_nets: state
+                .remote_nets
+                .iter()
+                .map(|((zone, net), slot)| (*zone, *net, *slot))
+                .collect(),
+            slot_owners: state.slot_owners.to_vec(),
+        })
+    }
+
+    fn fill(&self) -> Result<Fill, TableError> {
+        let entries = u32::try_from(self.state().negotiations.len()).unwrap_or(u32::MAX);
+        Ok(Fill {
+            entries,
+            max_entries: self.max_entries,
+        })
+    }
+
+    fn counters(&self) -> Result<Counters, TableError> {
+        let members = vec![Counter::default(); size::MEMBERS as usize];
+        Ok(Counters {
+            reasons: Vec::new(),
+            forwarded: members.clone(),
+            received: members,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway_common::abi::{Address, NegotiationState};
+
+    fn key(number: u8) -> NegotiationKey {
+        NegotiationKey {
+            cookie: [number; 8],
+            message_id: gateway_common::abi::ANY_MESSAGE_ID,
+            peer: Address::UNSPECIFIED,
+        }
+    }
+
+    fn value() -> NegotiationValue {
+        NegotiationValue {
+            member: 1,
+            slot: 7,
+            state: NegotiationState::HalfOpen as u8,
+            reserved: [0; 5],
+            created_ns: 1,
+            expires_ns: 2,
+        }
+    }
+
+    #[test]
+    fn a_full_negotiation_table_forgets_the_oldest() {
+        let tables = MemoryTables::new(2);
+        for number in [1, 2, 1, 3] {
+            tables.put_negotiation(&key(number), &value()).unwrap();
+        }
+        assert_eq!(tables.fill().unwrap().entries, 2);
+        assert!(!tables.remove_negotiation(&key(2)).unwrap());
+        assert!(tables.remove_negotiation(&key(1)).unwrap());
+        assert!(tables.remove_negotiation(&key(3)).unwrap());
+    }
+
+    #[test]
+    fn host_bits_of_a_remote_network_do_not_matter() {
+        let tables = MemoryTables::new(1);
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        tables
+            .put_remote_net(0, net("10.2.3.4/16"), Slot(9))
+            .unwrap();
+        assert!(tables.remove_remote_net(0, net("10.2.0.0/16")).unwrap());
+        assert!(!tables.remove_remote_net(0, net("10.2.0.0/16")).unwrap());
+    }
+
+    #[test]
+    fn settings_keep_the_number_of_live_members() {
+        let tables = MemoryTables::new(1);
+        let live = [MemberId::new(1).unwrap(), MemberId::new(3).unwrap()];
+        tables.set_live(&live).unwrap();
+        tables
+            .set_settings(Settings {
+                member: 1,
+                enabled: 1,
+                cluster: 1,
+                live_members: 99,
+            })
+            .unwrap();
+        assert_eq!(tables.settings().unwrap().live_members, 2);
+    }
+}

@@ -1,0 +1,212 @@
+//! The ownership tables, as the agent writes and reads them.
+
+use std::net::IpAddr;
+
+use gateway_common::abi::{
+    Counter, EspOutKey, EspSaKey, IkeSaKey, MemberValue, NegotiationKey, NegotiationValue, Settings,
+};
+use gateway_common::{member::MemberId, slot::Slot};
+use ipnet::IpNet;
+
+/// A table operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The table has no room for another entry.
+    #[error("table {0} is full")]
+    Full(&'static str),
+    /// The kernel refused.
+    #[error("table {table}: {operation} failed: {reason}")]
+    Kernel {
+        /// Which map.
+        table: &'static str,
+        /// What was tried.
+        operation: &'static str,
+        /// The kernel's answer.
+        reason: String,
+    },
+    /// An argument does not fit the table's layout.
+    #[error("table {table}: {reason}")]
+    Invalid {
+        /// Which map.
+        table: &'static str,
+        /// What does not fit.
+        reason: &'static str,
+    },
+}
+
+/// How full `SEP_my_IKE_packet` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Entries in the table, expired ones included until they are removed.
+    pub entries: u32,
+    /// Its size.
+    pub max_entries: u32,
+}
+
+impl Fill {
+    /// Whether the table holds at least `percent` (0..=100) of its entries.
+    pub const fn reaches(self, percent: u32) -> bool {
+        self.entries as u64 * 100 >= self.max_entries as u64 * percent as u64
+    }
+}
+
+/// A copy of the tables. Taken entry by entry while others may write: each entry is consistent,
+/// the whole is not a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dump {
+    /// `SEP_my_IKE_packet`.
+    pub negotiations: Vec<(NegotiationKey, NegotiationValue)>,
+    /// `IKE_SA`.
+    pub ike_sas: Vec<(IkeSaKey, Slot)>,
+    /// `ESP_SA`.
+    pub esp_sas: Vec<(EspSaKey, Slot)>,
+    /// `ESP_OUT`.
+    pub esp_outs: Vec<(EspOutKey, Slot)>,
+    /// `REMOTE_NET`: zone, prefix, slot.
+    pub remote_nets: Vec<(u32, IpNet, Slot)>,
+    /// `SLOT_OWNER`, by slot; `None` = unset.
+    pub slot_owners: Vec<Option<MemberId>>,
+}
+
+/// `STATS` and `PEER_STATS`, summed over the CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Indexed by `Reason as usize`.
+    pub reasons: Vec<Counter>,
+    /// Frames forwarded, by member id (64 values, index 0 unused).
+    pub forwarded: Vec<Counter>,
+    /// Forwarded frames received, by member id (64 values, index 0 unused).
+    pub received: Vec<Counter>,
+}
+
+/// The tables. Plain set semantics: `put` inserts or overwrites, `remove` says whether there was
+/// an entry; counting references to a shared entry is the caller's business.
+///
+/// Implemented by the BPF maps, and by [`MemoryTables`](super::MemoryTables) for
+/// `attach = "none"` and for tests.
+pub trait Tables: Send + Sync + std::fmt::Debug {
+    /// Writes a negotiation. When the table is full the least recently used one goes.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn put_negotiation(
+        &self,
+        key: &NegotiationKey,
+        value: &NegotiationValue,
+    ) -> Result<(), TableError>;
+
+    /// Removes a negotiation.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn remove_negotiation(&self, key: &NegotiationKey) -> Result<bool, TableError>;
+
+    /// Writes an established IKE SA.
+    ///
+    /// # Errors
+    /// [`TableError::Full`], [`TableError::Kernel`].
+    fn put_ike_sa(&self, key: &IkeSaKey, slot: Slot) -> Result<(), TableError>;
+
+    /// Removes an established IKE SA.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn remove_ike_sa(&self, key: &IkeSaKey) -> Result<bool, TableError>;
+
+    /// Writes an inbound ESP SA.
+    ///
+    /// # Errors
+    /// [`TableError::Full`], [`TableError::Kernel`].
+    fn put_esp_sa(&self, key: &EspSaKey, slot: Slot) -> Result<(), TableError>;
+
+    /// Removes an inbound ESP SA.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn remove_esp_sa(&self, key: &EspSaKey) -> Result<bool, TableError>;
+
+    /// Writes an outbound ESP SA.
+    ///
+    /// # Errors
+    /// [`TableError::Full`], [`TableError::Kernel`].
+    fn put_esp_out(&self, key: &EspOutKey, slot: Slot) -> Result<(), TableError>;
+
+    /// Removes an outbound ESP SA.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn remove_esp_out(&self, key: &EspOutKey) -> Result<bool, TableError>;
+
+    /// Writes a peer's network. Host bits of `net` are ignored. `zone` 0 is the main one.
+    ///
+    /// # Errors
+    /// [`TableError::Full`], [`TableError::Kernel`].
+    fn put_remote_net(&self, zone: u32, net: IpNet, slot: Slot) -> Result<(), TableError>;
+
+    /// Removes a peer's network.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn remove_remote_net(&self, zone: u32, net: IpNet) -> Result<bool, TableError>;
+
+    /// Writes all of `SLOT_OWNER`. `None` = unset: packets of that slot stay where they arrive.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`]; some slots may have been written then.
+    fn set_slot_owners(&self, owners: &[Option<MemberId>; Slot::COUNT]) -> Result<(), TableError>;
+
+    /// Writes one member's MACs, device and flags.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn set_member(&self, id: MemberId, value: &MemberValue) -> Result<(), TableError>;
+
+    /// Reads one member's MACs, device and flags.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn member(&self, id: MemberId) -> Result<MemberValue, TableError>;
+
+    /// Writes the list of live members that share the fragments, and its length in the settings.
+    /// Order matters: every member must write the same one (ascending ids).
+    ///
+    /// # Errors
+    /// [`TableError::Invalid`] for more than 63 members, [`TableError::Kernel`].
+    fn set_live(&self, live: &[MemberId]) -> Result<(), TableError>;
+
+    /// Makes `vips` the set of the cluster's addresses.
+    ///
+    /// # Errors
+    /// [`TableError::Full`] above 256 addresses, [`TableError::Kernel`].
+    fn set_vips(&self, vips: &[IpAddr]) -> Result<(), TableError>;
+
+    /// Writes `SETTINGS` but for `live_members`, which [`Self::set_live`] keeps.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn set_settings(&self, settings: Settings) -> Result<(), TableError>;
+
+    /// Reads `SETTINGS`.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn settings(&self) -> Result<Settings, TableError>;
+
+    /// Copies all tables.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn dump(&self) -> Result<Dump, TableError>;
+
+    /// Counts the negotiations.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn fill(&self) -> Result<Fill, TableError>;
+
+    /// Reads the counters.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn counters(&self) -> Result<Counters, TableError>;
+}
