@@ -65,7 +65,7 @@ impl Prf {
     }
 
     /// Output, and preferred key, in octets.
-    pub const fn len(self) -> usize {
+    pub const fn output_len(self) -> usize {
         match self {
             Self::HmacSha256 => 32,
             Self::HmacSha384 => 48,
