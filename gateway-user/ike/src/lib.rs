@@ -19,3 +19,4 @@ extern crate self as gateway_ike;
 #[allow(unreachable_pub)]
 #[path = "../../src/crypto/mod.rs"]
 mod aws_lc;
+pub mod wire;
