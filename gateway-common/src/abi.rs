@@ -146,8 +146,10 @@ pub struct EspOutKey {
 pub struct SlotValue {
     /// The slot.
     pub slot: u8,
+    /// In `REMOTE_NET`: 0 or [`NET_LOCAL`]; elsewhere 0.
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 impl SlotValue {
@@ -155,10 +157,25 @@ impl SlotValue {
     pub const fn new(slot: u8) -> Self {
         Self {
             slot,
-            reserved: [0; 3],
+            flags: 0,
+            reserved: [0; 2],
+        }
+    }
+
+    /// An exception in `REMOTE_NET`: this prefix stays here ([`NET_LOCAL`]).
+    pub const fn local() -> Self {
+        Self {
+            slot: 0,
+            flags: NET_LOCAL,
+            reserved: [0; 2],
         }
     }
 }
+
+/// `SlotValue::flags` in `REMOTE_NET`: the prefix belongs to this member or its inside networks
+/// although a wider prefix belongs to a peer. `gateway_inside` lets it pass, `gateway_sync` does
+/// not accept forwarded frames for it.
+pub const NET_LOCAL: u8 = 1;
 
 /// Data of a `REMOTE_NET` (LPM trie) key; the prefix length counts the zone's 32 bits, and 96 more
 /// for a mapped IPv4 prefix.
@@ -202,7 +219,15 @@ pub struct Settings {
     pub cluster: u32,
     /// Number of live members in `LIVE`, which share the fragments.
     pub live_members: u32,
+    /// The unicast Ethernet addresses of this member's public and inside interfaces, virtual ones
+    /// (VRRP) included: six octets, then two zero octets. Zero entries are unused. Frames to other
+    /// addresses, which a hub, a flooding switch or promiscuous mode lets us see, are not ours to
+    /// forward. If the first entry is zero, every unicast address counts as ours.
+    pub macs: [[u8; 8]; OWN_MACS],
 }
+
+/// Entries of [`Settings::macs`].
+pub const OWN_MACS: usize = 8;
 
 /// A pair of counters: value of `STATS` and `PEER_STATS`.
 #[repr(C)]
@@ -238,7 +263,7 @@ pub mod map {
     pub const SYNC_DEV: &str = "SYNC_DEV";
     /// Array of 1 [`super::Settings`].
     pub const SETTINGS: &str = "SETTINGS";
-    /// Per-CPU array of [`super::Counter`] by `Reason`.
+    /// Per-CPU array of 128 [`super::Counter`] by [`crate::reason::Reason`].
     pub const STATS: &str = "STATS";
     /// Per-CPU array of 128 [`super::Counter`]: index `member` = forwarded to it, `64 + member` =
     /// received from it.
@@ -269,6 +294,10 @@ pub mod size {
     pub const VIPS: u32 = 256;
     /// Sync devices.
     pub const SYNC_DEVICES: u32 = 8;
+    /// Entries of `STATS`: room for more reasons without a new layout.
+    pub const REASONS: u32 = 128;
+    /// Entries of `PEER_STATS`: forwarded to and received from each member.
+    pub const PEER_STATS: u32 = 2 * MEMBERS;
 }
 
 #[cfg(feature = "user")]
@@ -307,7 +336,9 @@ mod tests {
         assert_eq!(size_of::<EspSaKey>(), 20);
         assert_eq!(size_of::<RemoteNet>(), 20);
         assert_eq!(size_of::<MemberValue>(), 20);
-        assert_eq!(size_of::<Settings>(), 16);
+        assert_eq!(size_of::<SlotValue>(), 4);
+        assert_eq!(size_of::<Settings>(), 80);
+        assert_eq!(size_of::<Counter>(), 16);
     }
 
     #[test]

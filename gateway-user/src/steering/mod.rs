@@ -11,9 +11,11 @@
 mod config;
 mod error;
 mod memory;
+mod object;
 mod tables;
 
 pub use config::{AttachMode, MemberLink, Role, SteeringConfig};
 pub use error::SteeringError;
 pub use memory::MemoryTables;
+pub use object::OBJECT;
 pub use tables::{Counters, Dump, Fill, TableError, Tables};
