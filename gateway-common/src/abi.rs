@@ -73,7 +73,7 @@ impl From<Address> for IpAddr {
 
 /// Key of `SEP_my_IKE_packet` (LRU hash): one negotiation.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NegotiationKey {
     /// Our cookie if we drew one, else the peer's.
     pub cookie: [u8; 8],
@@ -113,7 +113,7 @@ pub enum NegotiationState {
 
 /// Key of `IKE_SA` (hash): our cookie of an established IKE SA.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IkeSaKey {
     /// Our IKE SPI, network order.
     pub cookie: [u8; 8],
@@ -121,7 +121,7 @@ pub struct IkeSaKey {
 
 /// Key of `ESP_SA` (hash): an inbound SA.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EspSaKey {
     /// Inbound SPI, network order.
     pub spi: [u8; 4],
@@ -131,7 +131,7 @@ pub struct EspSaKey {
 
 /// Key of `ESP_OUT` (hash): an outbound SA, found by the packets that ICMP errors quote.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EspOutKey {
     /// Outbound SPI, network order.
     pub spi: [u8; 4],
@@ -180,7 +180,7 @@ pub const NET_LOCAL: u8 = 1;
 /// Data of a `REMOTE_NET` (LPM trie) key; the prefix length counts the zone's 32 bits, and 96 more
 /// for a mapped IPv4 prefix.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteNet {
     /// Routing zone, network order; 0 for the main one.
     pub zone: [u8; 4],

@@ -1,0 +1,97 @@
+//! What members tell each other about the state that they own.
+
+use std::net::IpAddr;
+
+use gateway_common::abi::{ANY_MESSAGE_ID, Address, NegotiationKey};
+
+use crate::network::Network;
+use crate::secret::Secret;
+
+/// An IKE SPI as it stands on the wire.
+pub type Cookie = [u8; 8];
+
+/// An IKE negotiation that is not established yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Negotiation {
+    /// Our SPI.
+    pub local_cookie: Cookie,
+    /// The initiator's SPI; zero while we are the initiator, whose first message needs no entry.
+    pub peer_cookie: Cookie,
+    /// The peer's address, without the port: a NAT may move the port between exchanges.
+    pub peer: IpAddr,
+}
+
+impl Negotiation {
+    /// Its keys in `SEP_my_IKE_packet`: everything with our cookie, and retransmissions of the
+    /// IKE_SA_INIT request (message id 0), which do not carry our cookie yet.
+    pub fn keys(&self) -> impl Iterator<Item = NegotiationKey> {
+        let ours = NegotiationKey {
+            cookie: self.local_cookie,
+            message_id: ANY_MESSAGE_ID,
+            peer: Address::UNSPECIFIED,
+        };
+        let first = NegotiationKey {
+            cookie: self.peer_cookie,
+            message_id: [0; 4],
+            peer: self.peer.into(),
+        };
+        let first = (self.peer_cookie != [0; 8]).then_some(first);
+        [ours].into_iter().chain(first)
+    }
+}
+
+/// What a CHILD_SA contributes to the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Inbound SPI, network order.
+    pub spi_in: [u8; 4],
+    /// Our outer address, a VIP.
+    pub vip: IpAddr,
+    /// Outbound SPI, network order.
+    pub spi_out: [u8; 4],
+    /// The peer's outer address.
+    pub peer: IpAddr,
+    /// The networks behind the peer.
+    pub remote_nets: Vec<Network>,
+}
+
+/// An established IKE SA, complete: it replaces what was said about it before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sa {
+    /// Our IKE SPI.
+    pub local_spi: Cookie,
+    /// Its CHILD_SAs.
+    pub children: Vec<Child>,
+    /// The engine's record, opaque here.
+    pub record: Secret,
+}
+
+/// One change of replicated state. Each stands for itself: applying a stream of changes again, in
+/// order, leads to the same state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// IKE_SA_INIT was answered: until IKE_AUTH is complete only the announcing member can serve it.
+    NegotiationOpened(Negotiation),
+    /// The negotiation failed or was given up. (An established one ends with its
+    /// [`Change::SaUpsert`].)
+    NegotiationClosed {
+        /// Our SPI.
+        local_cookie: Cookie,
+    },
+    /// An established IKE SA appeared or changed. Ends the negotiation with the same SPI.
+    SaUpsert(Sa),
+    /// An established IKE SA and its children are gone.
+    SaRemoved {
+        /// Our IKE SPI.
+        local_spi: Cookie,
+    },
+}
+
+/// How urgently a change is mirrored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mirror {
+    /// At once: an IKE message waits for its acknowledgement.
+    Urgent,
+    /// With the next urgent change or after a few milliseconds.
+    Background,
+}

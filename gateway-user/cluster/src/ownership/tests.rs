@@ -1,0 +1,311 @@
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::network::Network;
+use crate::secret::Secret;
+
+const A: Instant = Instant::from_nanos(1_000_000_000);
+
+fn member(id: u8) -> MemberId {
+    MemberId::new(id).unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn net(text: &str, len: u8) -> Network {
+    Network::new(0, ip(text), len).unwrap()
+}
+
+fn negotiation(n: u8) -> Negotiation {
+    Negotiation {
+        local_cookie: [n; 8],
+        peer_cookie: [0xaa; 8],
+        peer: ip("192.0.2.1"),
+    }
+}
+
+fn sa(n: u8, children: &[u8]) -> Sa {
+    Sa {
+        local_spi: [n; 8],
+        children: children
+            .iter()
+            .map(|c| Child {
+                spi_in: [*c; 4],
+                vip: ip("203.0.113.10"),
+                spi_out: [*c ^ 0xff; 4],
+                peer: ip("192.0.2.1"),
+                remote_nets: vec![net("10.2.0.0", 16)],
+            })
+            .collect(),
+        record: Secret::new(vec![n, children.len() as u8]),
+    }
+}
+
+/// Applies the effects to a model of the maps, so that a missing or wrong write shows.
+#[derive(Default, Debug)]
+struct Maps {
+    tables: BTreeMap<String, TableChange>,
+}
+
+impl Maps {
+    fn apply(&mut self, ownership: &mut Ownership) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some(effect) = ownership.poll_effect() {
+            if let Effect::Table(change) = &effect {
+                self.write(*change);
+            }
+            effects.push(effect);
+        }
+        effects
+    }
+
+    fn write(&mut self, change: TableChange) {
+        let (key, put) = key_of(&change);
+        if put {
+            self.tables.insert(key, change);
+        } else {
+            assert!(
+                self.tables.remove(&key).is_some(),
+                "{change:?} was not there"
+            );
+        }
+    }
+
+    fn of(ownership: &Ownership) -> BTreeMap<String, TableChange> {
+        ownership
+            .tables()
+            .map(|put| (key_of(&put).0, put))
+            .collect()
+    }
+}
+
+fn key_of(change: &TableChange) -> (String, bool) {
+    match change {
+        TableChange::PutNegotiation { key, .. } => (format!("{key:?}"), true),
+        TableChange::RemoveNegotiation(key) => (format!("{key:?}"), false),
+        TableChange::PutIkeSa { key, .. } => (format!("{key:?}"), true),
+        TableChange::RemoveIkeSa(key) => (format!("{key:?}"), false),
+        TableChange::PutEspSa { key, .. } => (format!("{key:?}"), true),
+        TableChange::RemoveEspSa(key) => (format!("{key:?}"), false),
+        TableChange::PutEspOut { key, .. } => (format!("{key:?}"), true),
+        TableChange::RemoveEspOut(key) => (format!("{key:?}"), false),
+        TableChange::PutRemoteNet {
+            prefix_len, net, ..
+        } => (format!("{prefix_len} {net:?}"), true),
+        TableChange::RemoveRemoteNet { prefix_len, net } => {
+            (format!("{prefix_len} {net:?}"), false)
+        }
+        TableChange::PutSlotOwner { slot, .. } => (format!("{slot:?}"), true),
+    }
+}
+
+#[test]
+fn a_negotiation_has_two_keys_and_ends_with_its_sa() {
+    let mut ownership = Ownership::new();
+    let mut maps = Maps::default();
+    let later = A + Duration::from_secs(120);
+    ownership.open(A, member(2), Slot(7), negotiation(1), later);
+    assert_eq!(maps.apply(&mut ownership).len(), 2);
+    let keys: Vec<_> = negotiation(1).keys().collect();
+    assert_eq!(keys[0].message_id, [0xff; 4]);
+    assert_eq!(IpAddr::from(keys[1].peer), ip("192.0.2.1"));
+    for key in &keys {
+        let found: Vec<_> = ownership.negotiation(key, A).collect();
+        assert_eq!(found, [(member(2), Slot(7))]);
+        assert_eq!(ownership.negotiation(key, later).count(), 0, "expired");
+    }
+    ownership.upsert(member(2), Slot(7), sa(1, &[9]));
+    let effects = maps.apply(&mut ownership);
+    let position = |wanted: fn(&TableChange) -> bool| {
+        effects
+            .iter()
+            .position(|e| matches!(e, Effect::Table(change) if wanted(change)))
+            .unwrap()
+    };
+    let put = position(|change| matches!(change, TableChange::PutIkeSa { .. }));
+    let removed = position(|change| matches!(change, TableChange::RemoveNegotiation(_)));
+    assert!(put < removed, "no gap in between: {effects:?}");
+    assert_eq!(ownership.half_open(member(2)), 0);
+    assert_eq!(ownership.ike_sa([1; 8]), Some(Slot(7)));
+    assert_eq!(ownership.next_expiry(), None);
+    assert_eq!(maps.tables, Maps::of(&ownership));
+}
+
+#[test]
+fn negotiations_expire_by_timer() {
+    let mut ownership = Ownership::new();
+    let at = |seconds| A + Duration::from_secs(seconds);
+    ownership.open(A, member(1), Slot(1), negotiation(1), at(120));
+    ownership.open(A, member(2), Slot(1), negotiation(2), at(60));
+    assert_eq!(ownership.next_expiry(), Some(at(60)));
+    ownership.expire(at(60));
+    assert_eq!(
+        (
+            ownership.half_open(member(1)),
+            ownership.half_open(member(2))
+        ),
+        (1, 0)
+    );
+    // Announced again: the new expiry counts.
+    ownership.open(at(60), member(1), Slot(1), negotiation(1), at(180));
+    assert_eq!(ownership.next_expiry(), Some(at(180)));
+    ownership.expire(at(179));
+    assert_eq!(ownership.half_open(member(1)), 1);
+    ownership.expire(at(180));
+    assert_eq!(ownership.half_open(member(1)), 0);
+    assert_eq!(ownership.tables().count(), 0);
+}
+
+#[test]
+fn remote_networks_are_counted_per_child() {
+    let mut ownership = Ownership::new();
+    let mut maps = Maps::default();
+    let nets = |maps: &Maps| {
+        maps.tables
+            .values()
+            .filter(|put| matches!(put, TableChange::PutRemoteNet { .. }))
+            .count()
+    };
+    // A child and its rekeyed successor share the network; the successor survives the first.
+    ownership.upsert(member(1), Slot(3), sa(1, &[10, 11]));
+    ownership.upsert(member(1), Slot(3), sa(1, &[11]));
+    maps.apply(&mut ownership);
+    assert_eq!(nets(&maps), 1);
+    // So does a successor IKE SA that inherits the child.
+    ownership.upsert(member(1), Slot(3), sa(2, &[11]));
+    ownership.remove(member(1), [1; 8]);
+    maps.apply(&mut ownership);
+    assert_eq!(nets(&maps), 1);
+    assert!(ownership.remove(member(1), [2; 8]));
+    assert!(!ownership.remove(member(1), [2; 8]));
+    maps.apply(&mut ownership);
+    assert_eq!(maps.tables.len(), 0);
+}
+
+#[test]
+fn a_snapshot_replaces_only_its_announcers_entries() {
+    let mut ownership = Ownership::new();
+    let mut maps = Maps::default();
+    let expires = A + Duration::from_secs(120);
+    ownership.upsert(member(1), Slot(1), sa(1, &[1]));
+    ownership.upsert(member(2), Slot(2), sa(2, &[2]));
+    ownership.upsert(member(2), Slot(3), sa(3, &[3]));
+    ownership.open(A, member(2), Slot(2), negotiation(4), expires);
+    maps.apply(&mut ownership);
+    let kept = Announcement::Sa {
+        slot: Slot(3),
+        sa: sa(3, &[3]),
+    };
+    let new = Announcement::Negotiation {
+        slot: Slot(5),
+        negotiation: negotiation(5),
+        expires,
+    };
+    ownership.replace(A, member(2), [kept, new]);
+    let effects = maps.apply(&mut ownership);
+    let records: Vec<_> = effects
+        .iter()
+        .filter(|effect| !matches!(effect, Effect::Table(_)))
+        .collect();
+    assert_eq!(
+        records,
+        [&Effect::RecordRemoved {
+            announcer: member(2),
+            local_spi: [2; 8]
+        }],
+        "an unchanged record is not announced again"
+    );
+    assert!(ownership.sa(member(1), [1; 8]).is_some());
+    assert!(ownership.sa(member(2), [3; 8]).is_some());
+    assert_eq!(ownership.half_open(member(2)), 1);
+    assert_eq!(maps.tables, Maps::of(&ownership));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Open(u8, u8, u8),
+    Close(u8, u8),
+    Upsert(u8, u8, u8, Vec<u8>),
+    Remove(u8, u8),
+    Expire(u64),
+    Replace(u8, Vec<(u8, u8, Vec<u8>)>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 1u8..4;
+    let what = 0u8..5;
+    let kids = || prop::collection::vec(0u8..4, 0..3);
+    prop_oneof![
+        (who.clone(), 0u8..4, what.clone()).prop_map(|(m, s, n)| Step::Open(m, s, n)),
+        (who.clone(), what.clone()).prop_map(|(m, n)| Step::Close(m, n)),
+        (who.clone(), 0u8..4, what.clone(), kids())
+            .prop_map(|(m, s, n, k)| Step::Upsert(m, s, n, k)),
+        (who.clone(), what.clone()).prop_map(|(m, n)| Step::Remove(m, n)),
+        (0u64..200).prop_map(Step::Expire),
+        (who, prop::collection::vec((0u8..4, what, kids()), 0..4))
+            .prop_map(|(m, s)| Step::Replace(m, s)),
+    ]
+}
+
+fn run(ownership: &mut Ownership, now: &mut Instant, step: Step) {
+    let expires = *now + Duration::from_secs(120);
+    match step {
+        Step::Open(m, s, n) => ownership.open(*now, member(m), Slot(s), negotiation(n), expires),
+        Step::Close(m, n) => {
+            ownership.close(member(m), [n; 8]);
+        }
+        Step::Upsert(m, s, n, kids) => ownership.upsert(member(m), Slot(s), sa(n, &kids)),
+        Step::Remove(m, n) => {
+            ownership.remove(member(m), [n; 8]);
+        }
+        Step::Expire(seconds) => {
+            *now = *now + Duration::from_secs(seconds);
+            ownership.expire(*now);
+        }
+        Step::Replace(m, entries) => {
+            let snapshot = entries.into_iter().map(|(s, n, kids)| Announcement::Sa {
+                slot: Slot(s),
+                sa: sa(n, &kids),
+            });
+            ownership.replace(*now, member(m), snapshot);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_stream_of_effects_leads_to_the_tables(steps in prop::collection::vec(step(), 0..40)) {
+        let mut ownership = Ownership::new();
+        let mut maps = Maps::default();
+        let mut now = A;
+        for step in steps {
+            run(&mut ownership, &mut now, step);
+            maps.apply(&mut ownership);
+            prop_assert_eq!(&maps.tables, &Maps::of(&ownership));
+        }
+        // The tables are a function of what is announced now, not of how it came about.
+        let mut rebuilt = Ownership::new();
+        for (announcer, opened) in ownership.negotiations() {
+            rebuilt.open(opened.created, announcer, opened.slot, opened.negotiation, opened.expires);
+        }
+        for (announcer, held) in ownership.sas() {
+            rebuilt.upsert(announcer, held.slot, held.sa.clone());
+        }
+        let (a, b) = (Maps::of(&ownership), Maps::of(&rebuilt));
+        // An SA that was announced before a negotiation with the same cookie ends it; rebuilding
+        // in the other order cannot show that one.
+        let collides = ownership.negotiations().any(|(m, o)| ownership.sa(m, o.negotiation.local_cookie).is_some());
+        prop_assume!(!collides);
+        prop_assert_eq!(a, b);
+        // And nothing is left over when all is gone.
+        for announcer in 1..4 {
+            ownership.replace(now, member(announcer), []);
+        }
+        maps.apply(&mut ownership);
+        prop_assert!(maps.tables.is_empty() && ownership.next_expiry().is_none());
+    }
+}
