@@ -1,1 +1,148 @@
-//! See DESIGN: xfrm.
+//! The kernel's SAD and SPD (XFRM).
+//!
+//! * [`SaKernel`] is the kernel as the agent sees it: SAs and policies, requests in batches.
+//!   [`Recording`] keeps everything in memory with the
+//!   same semantics, for kernels without ESP and for tests.
+//! * [`Tunnels`] stands on top: it turns CHILD_SAs into SAs and policies, and knows who holds
+//!   which policy when children overlap, are rekeyed or go.
+
+mod block;
+mod child;
+mod error;
+mod policies;
+mod recording;
+mod reqid;
+mod selector;
+#[cfg(test)]
+mod testing;
+mod tunnels;
+mod types;
+
+pub use error::{Refusal, XfrmError};
+pub use recording::Recording;
+pub use selector::{MAX_SELECTORS, PolicySelector, PortMatch};
+pub use tunnels::{ChildCounters, Reconciled, Tunnels};
+pub use types::{
+    Action, Direction, Encapsulation, Policy, PolicyKey, Replay, Request, Sa, SaId, SaState,
+    Template,
+};
+
+/// A kernel's SAD and SPD.
+///
+/// Calls are synchronous: a netlink request is complete when `sendmsg` returns, and takes 10 to
+/// 300 µs. The trait is object-safe; the agent holds a `Box<dyn SaKernel>`.
+pub trait SaKernel: Send {
+    /// `"xfrm"` or `"recording"`, as in the `kernel.backend` setting.
+    fn name(&self) -> &'static str;
+
+    /// Carries out `requests` in order and answers each one; one that fails does not stop the
+    /// ones after it. The result has as many elements as `requests`.
+    fn apply(&mut self, requests: &[Request<'_>]) -> Vec<Result<(), XfrmError>>;
+
+    /// Counters and replay state of one SA.
+    ///
+    /// # Errors
+    /// [`XfrmError::is_missing`] when there is no such SA.
+    fn query_sa(&mut self, id: &SaId) -> Result<SaState, XfrmError>;
+
+    /// All ESP tunnel SAs, also those that others installed.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    fn dump_sas(&mut self) -> Result<Vec<SaState>, XfrmError>;
+
+    /// All main policies without mark, also those that others installed; not those of sockets.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    fn dump_policies(&mut self) -> Result<Vec<Policy>, XfrmError>;
+
+    /// One request.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    fn request(&mut self, request: Request<'_>) -> Result<(), XfrmError> {
+        self.apply(&[request])
+            .pop()
+            .unwrap_or(Err(XfrmError::Protocol("no answer")))
+    }
+
+    /// Installs an SA.
+    ///
+    /// # Errors
+    /// [`XfrmError::exists`] when the SPI is taken at that address.
+    fn install_sa(&mut self, sa: &Sa) -> Result<(), XfrmError> {
+        self.request(Request::NewSa(sa))
+    }
+
+    /// Changes what may change in an installed SA: ports of the encapsulation, output mark,
+    /// interface id, lifetimes. Never keys, window, counters or reqid.
+    ///
+    /// # Errors
+    /// [`XfrmError::is_missing`] when there is no such SA.
+    fn update_sa(&mut self, sa: &Sa) -> Result<(), XfrmError> {
+        self.request(Request::UpdateSa(sa))
+    }
+
+    /// Deletes an SA.
+    ///
+    /// # Errors
+    /// [`XfrmError::is_missing`] when there is no such SA.
+    fn delete_sa(&mut self, id: &SaId) -> Result<(), XfrmError> {
+        self.request(Request::DeleteSa(id))
+    }
+
+    /// Installs a policy.
+    ///
+    /// # Errors
+    /// [`XfrmError::exists`] when one with the same key is there, whatever its priority.
+    fn install_policy(&mut self, policy: &Policy) -> Result<(), XfrmError> {
+        self.request(Request::NewPolicy(policy))
+    }
+
+    /// Puts a policy in the place of the one with the same key, in one step, or installs it.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    fn update_policy(&mut self, policy: &Policy) -> Result<(), XfrmError> {
+        self.request(Request::UpdatePolicy(policy))
+    }
+
+    /// Deletes a policy.
+    ///
+    /// # Errors
+    /// [`XfrmError::is_missing`] when there is no such policy.
+    fn delete_policy(&mut self, key: &PolicyKey) -> Result<(), XfrmError> {
+        self.request(Request::DeletePolicy(key))
+    }
+
+    /// SAs and policies as JSON, for the labs. There is no key in it: [`SaState`] has none.
+    ///
+    /// # Errors
+    /// When a dump fails.
+    fn describe(&mut self) -> Result<serde_json::Value, XfrmError> {
+        Ok(serde_json::json!({
+            "backend": self.name(),
+            "sas": self.dump_sas()?,
+            "policies": self.dump_policies()?,
+        }))
+    }
+}
+
+impl SaKernel for Box<dyn SaKernel> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+    fn apply(&mut self, requests: &[Request<'_>]) -> Vec<Result<(), XfrmError>> {
+        (**self).apply(requests)
+    }
+    fn query_sa(&mut self, id: &SaId) -> Result<SaState, XfrmError> {
+        (**self).query_sa(id)
+    }
+    fn dump_sas(&mut self) -> Result<Vec<SaState>, XfrmError> {
+        (**self).dump_sas()
+    }
+    fn dump_policies(&mut self) -> Result<Vec<Policy>, XfrmError> {
+        (**self).dump_policies()
+    }
+}

@@ -1,0 +1,96 @@
+//! A CHILD_SA as SAs and policies.
+
+use gateway_common::abi::{MARK_MASK, MARK_SA, mark};
+use gateway_ike::output::ChildSa;
+
+use super::selector::Flow;
+use super::types::{
+    Action, Direction, Encapsulation, Policy, PolicyKey, Replay, Sa, SaId, Template,
+};
+
+/// Identity of the inbound SA.
+pub(super) fn id_in(child: &ChildSa) -> SaId {
+    SaId {
+        spi: child.spi_in,
+        dst: child.local,
+    }
+}
+
+/// Identity of the outbound SA.
+pub(super) fn id_out(child: &ChildSa) -> SaId {
+    SaId {
+        spi: child.spi_out,
+        dst: child.remote,
+    }
+}
+
+/// The SA that decrypts.
+pub(super) fn inbound(child: &ChildSa, reqid: u32) -> Sa {
+    Sa {
+        id: id_in(child),
+        src: child.remote,
+        reqid,
+        encryption: child.encryption,
+        key: child.key_in.clone(),
+        encapsulation: child.encap.map(|(ours, peers)| Encapsulation {
+            src_port: peers,
+            dst_port: ours,
+        }),
+        replay: Replay {
+            window: child.replay_window,
+            esn: child.esn,
+        },
+        output_mark: None,
+        if_id: child.if_id_in,
+        hard_lifetime_seconds: child.hard_lifetime_seconds,
+    }
+}
+
+/// The SA that encrypts. Its output mark names the slot: the fence lets the packets out by it.
+pub(super) fn outbound(child: &ChildSa, reqid: u32) -> Sa {
+    Sa {
+        id: id_out(child),
+        src: child.local,
+        reqid,
+        encryption: child.encryption,
+        key: child.key_out.clone(),
+        encapsulation: child.encap.map(|(ours, peers)| Encapsulation {
+            src_port: ours,
+            dst_port: peers,
+        }),
+        replay: Replay {
+            // An outbound SA keeps no window, but kernels before 6.10 refuse ESN without one.
+            window: if child.esn { child.replay_window } else { 0 },
+            esn: child.esn,
+        },
+        output_mark: Some((mark(MARK_SA, child.slot.0), MARK_MASK)),
+        if_id: child.if_id_out,
+        hard_lifetime_seconds: child.hard_lifetime_seconds,
+    }
+}
+
+/// The policies of one direction.
+pub(super) fn policies<'a>(
+    child: &'a ChildSa,
+    flows: &'a [Flow],
+    direction: Direction,
+    reqid: u32,
+) -> impl Iterator<Item = Policy> + 'a {
+    let (src, dst, if_id) = match direction {
+        Direction::Out => (child.local, child.remote, child.if_id_out),
+        Direction::In | Direction::Fwd => (child.remote, child.local, child.if_id_in),
+    };
+    flows.iter().map(move |flow| {
+        let selector = flow.selector(direction);
+        Policy {
+            key: PolicyKey {
+                direction,
+                selector,
+                if_id,
+            },
+            priority: selector.priority(),
+            action: Action::Protect(Template { src, dst, reqid }),
+            icmp: true,
+        }
+    })
+}

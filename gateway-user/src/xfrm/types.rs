@@ -1,0 +1,260 @@
+//! SAs and policies as values.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use gateway_ike::crypto::Encryption;
+use gateway_ike::secret::SecretBytes;
+use serde::{Serialize, Serializer};
+
+use super::error::XfrmError;
+use super::selector::PolicySelector;
+
+/// What identifies an ESP SA in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct SaId {
+    /// SPI, network order.
+    #[serde(serialize_with = "hex_spi")]
+    pub spi: [u8; 4],
+    /// Outer destination address.
+    pub dst: IpAddr,
+}
+
+impl fmt::Display for SaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x} to {}", u32::from_be_bytes(self.spi), self.dst)
+    }
+}
+
+fn hex_spi<S: Serializer>(spi: &[u8; 4], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{:08x}", u32::from_be_bytes(*spi)))
+}
+
+/// An ESP SA in tunnel mode (RFC 4303), as it is installed.
+#[derive(Clone, Debug)]
+pub struct Sa {
+    /// SPI and outer destination.
+    pub id: SaId,
+    /// Outer source address, of the family of the destination.
+    pub src: IpAddr,
+    /// Links the SA to the templates of policies; not 0.
+    pub reqid: u32,
+    /// Algorithm.
+    pub encryption: Encryption,
+    /// Key ‖ salt (RFC 4106 §8.1), [`Encryption::keymat_len`] octets.
+    pub key: SecretBytes,
+    /// UDP encapsulation, or native ESP.
+    pub encapsulation: Option<Encapsulation>,
+    /// Sequence numbers.
+    pub replay: Replay,
+    /// What the SA writes into the mark of the packets that it produces: (value, mask).
+    pub output_mark: Option<(u32, u32)>,
+    /// XFRM interface id, 0 = none.
+    pub if_id: u32,
+    /// Seconds after installation at which the kernel deletes the SA; 0 = never.
+    pub hard_lifetime_seconds: u64,
+}
+
+/// UDP encapsulation of ESP (RFC 3948).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Encapsulation {
+    /// UDP source port.
+    pub src_port: u16,
+    /// UDP destination port.
+    pub dst_port: u16,
+}
+
+/// Sequence numbers of an SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Replay {
+    /// Anti-replay window in packets, 0 (off) to [`Replay::MAX_WINDOW`]; at least 1 with ESN.
+    /// Outbound SAs have no window: 0, or with ESN anything from 1.
+    pub window: u32,
+    /// Extended sequence numbers (RFC 4303 §2.2.1).
+    pub esn: bool,
+}
+
+impl Replay {
+    /// The widest window that the kernel keeps.
+    pub const MAX_WINDOW: u32 = 4096;
+}
+
+/// An SA as the kernel reports it. There is no key in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SaState {
+    /// SPI and outer destination.
+    pub id: SaId,
+    /// Outer source address.
+    pub src: IpAddr,
+    /// Links the SA to the templates of policies.
+    pub reqid: u32,
+    /// UDP encapsulation, if any.
+    pub encapsulation: Option<Encapsulation>,
+    /// Window and kind of sequence numbers.
+    pub replay: Replay,
+    /// Output mark: (value, mask).
+    pub output_mark: Option<(u32, u32)>,
+    /// XFRM interface id, 0 = none.
+    pub if_id: u32,
+    /// Seconds after installation at which the kernel deletes the SA; 0 = never.
+    pub hard_lifetime_seconds: u64,
+    /// Packets that were transformed.
+    pub packets: u64,
+    /// Octets of these packets.
+    pub bytes: u64,
+    /// Last sequence number sent; 64 bits with ESN.
+    pub sequence_out: u64,
+    /// Highest sequence number received; 64 bits with ESN.
+    pub sequence_in: u64,
+    /// Packets that the anti-replay window refused.
+    pub replays: u32,
+    /// Packets left of the window.
+    pub outside_window: u32,
+    /// Packets whose integrity check failed.
+    pub integrity_failures: u32,
+    /// Installed at, Unix seconds.
+    pub added_at: u64,
+    /// First used at, Unix seconds; 0 = never.
+    pub first_used_at: u64,
+    /// Last used at, Unix seconds; `None`: never, or the kernel does not say.
+    pub last_used_at: Option<u64>,
+}
+
+/// Which packets a policy sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Direction {
+    /// Received and delivered to this host.
+    In = 0,
+    /// Sent by this host, or forwarded and about to leave.
+    Out = 1,
+    /// Received and to be forwarded.
+    Fwd = 2,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::In => "in",
+            Self::Out => "out",
+            Self::Fwd => "fwd",
+        })
+    }
+}
+
+/// What identifies a policy in the kernel. The priority is *not* part of it: of two policies with
+/// one key the second is refused or replaces the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct PolicyKey {
+    /// Which packets.
+    pub direction: Direction,
+    /// Which flows.
+    pub selector: PolicySelector,
+    /// XFRM interface id, 0 = none.
+    pub if_id: u32,
+}
+
+impl fmt::Display for PolicyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.direction, self.selector)?;
+        if self.if_id != 0 {
+            write!(f, " if_id {}", self.if_id)?;
+        }
+        Ok(())
+    }
+}
+
+/// A policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Policy {
+    /// Its identity.
+    pub key: PolicyKey,
+    /// Smaller is stronger.
+    pub priority: u32,
+    /// What happens to its packets.
+    pub action: Action,
+    /// `XFRM_POLICY_ICMP`: also applies to ICMP errors about its flows, which otherwise leave in
+    /// clear because their own source address is in no selector.
+    pub icmp: bool,
+}
+
+/// What happens to the packets of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Out: through an SA that matches the template. In and fwd: only if it came through one.
+    Protect(Template),
+    /// As they are. In and fwd: only if they came through no SA.
+    Bypass,
+    /// Dropped, counted in `XfrmOutPolBlock` or `XfrmInPolBlock`.
+    Block,
+}
+
+/// An ESP tunnel that a policy asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Template {
+    /// Outer source address.
+    pub src: IpAddr,
+    /// Outer destination address.
+    pub dst: IpAddr,
+    /// The SA's reqid; 0 = any.
+    pub reqid: u32,
+}
+
+/// One request to a [`super::SaKernel`].
+#[derive(Clone, Copy, Debug)]
+pub enum Request<'a> {
+    /// See [`super::SaKernel::install_sa`].
+    NewSa(&'a Sa),
+    /// See [`super::SaKernel::update_sa`].
+    UpdateSa(&'a Sa),
+    /// See [`super::SaKernel::delete_sa`].
+    DeleteSa(&'a SaId),
+    /// See [`super::SaKernel::install_policy`].
+    NewPolicy(&'a Policy),
+    /// See [`super::SaKernel::update_policy`].
+    UpdatePolicy(&'a Policy),
+    /// See [`super::SaKernel::delete_policy`].
+    DeletePolicy(&'a PolicyKey),
+}
+
+impl fmt::Display for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewSa(sa) => write!(f, "install SA {}", sa.id),
+            Self::UpdateSa(sa) => write!(f, "update SA {}", sa.id),
+            Self::DeleteSa(id) => write!(f, "delete SA {id}"),
+            Self::NewPolicy(policy) => write!(f, "install policy {}", policy.key),
+            Self::UpdatePolicy(policy) => write!(f, "update policy {}", policy.key),
+            Self::DeletePolicy(key) => write!(f, "delete policy {key}"),
+        }
+    }
+}
+
+impl Sa {
+    /// Refuses what XFRM would misunderstand or answer with a bare EINVAL.
+    pub(super) fn check(&self) -> Result<(), XfrmError> {
+        let fail = |why: &str| Err(XfrmError::Unsupported(format!("SA {}: {why}", self.id)));
+        // RFC 4303 §2.1: 0 is for local use, 1 to 255 are reserved by IANA.
+        if u32::from_be_bytes(self.id.spi) < 256 {
+            return fail("reserved SPI");
+        }
+        if self.id.dst.is_ipv4() != self.src.is_ipv4() {
+            return fail("outer addresses of different families");
+        }
+        if self.key.len() != self.encryption.keymat_len() {
+            return fail("key material of the wrong length");
+        }
+        if self.reqid == 0 {
+            return fail("reqid 0 would match every policy");
+        }
+        if self.replay.window > Replay::MAX_WINDOW {
+            return fail("anti-replay window above 4096 packets");
+        }
+        if self.replay.esn && self.replay.window == 0 {
+            return fail("extended sequence numbers need an anti-replay window");
+        }
+        Ok(())
+    }
+}
