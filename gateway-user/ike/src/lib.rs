@@ -4,10 +4,13 @@
 //! `Endpoint`, every effect is an [`output::Output`] value.
 
 pub mod crypto;
+pub mod identity;
 pub mod keys;
 pub mod output;
+pub mod proposal;
 pub mod record;
 pub mod secret;
+pub mod selector;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

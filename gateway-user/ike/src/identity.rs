@@ -1,0 +1,320 @@
+//! Identities (RFC 7296 §3.5) in the notation of swanctl.conf.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// ID types of RFC 7296 §3.5 (IANA "IKEv2 Identification Payload ID Types").
+mod id_type {
+    pub(super) const IPV4_ADDR: u8 = 1;
+    pub(super) const FQDN: u8 = 2;
+    pub(super) const RFC822_ADDR: u8 = 3;
+    pub(super) const IPV6_ADDR: u8 = 5;
+    pub(super) const DER_ASN1_DN: u8 = 9;
+    pub(super) const KEY_ID: u8 = 11;
+}
+
+/// Most octets of text or opaque data an identity may have. A certificate's name or a FQDN is far
+/// shorter; the bound keeps records and log lines small.
+pub const MAX_IDENTITY_LEN: usize = 512;
+
+/// Who somebody claims to be. Two are equal when they mean the same: names compare without regard
+/// to ASCII case.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// ID_IPV4_ADDR or ID_IPV6_ADDR.
+    Ip(IpAddr),
+    /// ID_FQDN, without terminators.
+    Fqdn(String),
+    /// ID_RFC822_ADDR: user@domain.
+    Rfc822(String),
+    /// ID_KEY_ID: opaque octets.
+    KeyId(Vec<u8>),
+    /// ID_DER_ASN1_DN: a distinguished name, DER.
+    Dn(Vec<u8>),
+}
+
+/// A text or payload that is no identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// Nothing there.
+    #[error("an identity may not be empty; expected a name, user@name, an IP address or keyid:0x…")]
+    Empty,
+    /// More than [`MAX_IDENTITY_LEN`] octets.
+    #[error("an identity of {0} octets is too long; at most {MAX_IDENTITY_LEN} are allowed")]
+    TooLong(usize),
+    /// Text that does not fit its type.
+    #[error("\"{text}\" is not {expected}")]
+    Malformed {
+        /// The text.
+        text: String,
+        /// What it would have to be.
+        expected: &'static str,
+    },
+    /// The data of an ID payload do not fit its type.
+    #[error("the data of an ID payload of type {0} are malformed")]
+    Payload(u8),
+    /// An ID payload of a type that we do not know.
+    #[error("ID payload of unknown type {0}")]
+    UnknownType(u8),
+}
+
+impl Identity {
+    /// From the ID payload's type and data.
+    pub fn from_payload(id_type: u8, data: &[u8]) -> Result<Self, IdentityError> {
+        if data.is_empty() {
+            return Err(IdentityError::Empty);
+        }
+        if data.len() > MAX_IDENTITY_LEN {
+            return Err(IdentityError::TooLong(data.len()));
+        }
+        let malformed = |_| IdentityError::Payload(id_type);
+        match id_type {
+            id_type::IPV4_ADDR => {
+                let octets: [u8; 4] = data.try_into().map_err(malformed)?;
+                Ok(Self::Ip(Ipv4Addr::from(octets).into()))
+            }
+            id_type::IPV6_ADDR => {
+                let octets: [u8; 16] = data.try_into().map_err(malformed)?;
+                Ok(Self::Ip(Ipv6Addr::from(octets).into()))
+            }
+            // RFC 7296 §3.5: the string MUST not contain terminators (NUL, CR, etc.).
+            id_type::FQDN => printable(data)
+                .map(Self::Fqdn)
+                .ok_or(IdentityError::Payload(id_type)),
+            id_type::RFC822_ADDR => printable(data)
+                .map(Self::Rfc822)
+                .ok_or(IdentityError::Payload(id_type)),
+            id_type::DER_ASN1_DN => Ok(Self::Dn(data.to_vec())),
+            id_type::KEY_ID => Ok(Self::KeyId(data.to_vec())),
+            other => Err(IdentityError::UnknownType(other)),
+        }
+    }
+
+    /// ID type and data for an ID payload.
+    pub fn to_payload(&self) -> (u8, Vec<u8>) {
+        match self {
+            Self::Ip(IpAddr::V4(address)) => (id_type::IPV4_ADDR, address.octets().to_vec()),
+            Self::Ip(IpAddr::V6(address)) => (id_type::IPV6_ADDR, address.octets().to_vec()),
+            Self::Fqdn(name) => (id_type::FQDN, name.clone().into_bytes()),
+            Self::Rfc822(name) => (id_type::RFC822_ADDR, name.clone().into_bytes()),
+            Self::KeyId(octets) => (id_type::KEY_ID, octets.clone()),
+            Self::Dn(der) => (id_type::DER_ASN1_DN, der.clone()),
+        }
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ip(a), Self::Ip(b)) => a == b,
+            (Self::Fqdn(a), Self::Fqdn(b)) | (Self::Rfc822(a), Self::Rfc822(b)) => {
+                a.eq_ignore_ascii_case(b)
+            }
+            (Self::KeyId(a), Self::KeyId(b)) | (Self::Dn(a), Self::Dn(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Identity {}
+
+impl std::hash::Hash for Identity {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let (id_type, mut data) = self.to_payload();
+        if matches!(self, Self::Fqdn(_) | Self::Rfc822(_)) {
+            data.make_ascii_lowercase();
+        }
+        (id_type, data).hash(state);
+    }
+}
+
+/// Visible ASCII or well-formed UTF-8 without control characters and blanks.
+fn printable(data: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(data).ok()?;
+    let bad = |c: char| c.is_control() || c.is_whitespace();
+    (!text.contains(bad)).then(|| text.to_owned())
+}
+
+/// An octet string in hexadecimal, without prefix.
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|c| *c != ':')
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    digits.len().is_multiple_of(2).then(|| {
+        digits
+            .chunks_exact(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect()
+    })
+}
+
+/// The text after `prefix` as octets: hexadecimal after `0x`, or #, else the text itself.
+fn octets(rest: &str, whole: &str) -> Result<Vec<u8>, IdentityError> {
+    match rest.strip_prefix("0x").or_else(|| rest.strip_prefix('#')) {
+        Some(digits) => from_hex(digits).ok_or(IdentityError::Malformed {
+            text: whole.to_owned(),
+            expected: "an even number of hexadecimal digits after its prefix",
+        }),
+        None => Ok(rest.as_bytes().to_vec()),
+    }
+}
+
+/// Reads what swanctl.conf has: an explicit type (`ipv4:`, `ipv6:`, `fqdn:`, `dns:`, `rfc822:`,
+/// `email:`, `userfqdn:`, `keyid:`, `asn1dn:`), `@name` (FQDN), `@#hex` (KEY_ID), `@@user@name`
+/// (RFC822), and without any of these: an address, `user@name`, or else an FQDN.
+impl FromStr for Identity {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let identity = match text.split_once(':') {
+            Some((kind, rest)) if text.parse::<Ipv6Addr>().is_err() => typed(kind, rest, text)?,
+            _ => untyped(text)?,
+        };
+        let (_, data) = identity.to_payload();
+        match data.len() {
+            0 => Err(IdentityError::Empty),
+            1..=MAX_IDENTITY_LEN => Ok(identity),
+            len => Err(IdentityError::TooLong(len)),
+        }
+    }
+}
+
+fn typed(kind: &str, rest: &str, text: &str) -> Result<Identity, IdentityError> {
+    let malformed = |expected| IdentityError::Malformed {
+        text: text.to_owned(),
+        expected,
+    };
+    match kind.to_ascii_lowercase().as_str() {
+        "ipv4" => rest
+            .parse::<Ipv4Addr>()
+            .map(|address| Identity::Ip(address.into()))
+            .map_err(|_| malformed("an IPv4 address")),
+        "ipv6" => rest
+            .parse::<Ipv6Addr>()
+            .map(|address| Identity::Ip(address.into()))
+            .map_err(|_| malformed("an IPv6 address")),
+        "fqdn" | "dns" => unblank(rest, text).map(Identity::Fqdn),
+        "rfc822" | "email" | "userfqdn" => unblank(rest, text).map(Identity::Rfc822),
+        "keyid" => octets(rest, text).map(Identity::KeyId),
+        "asn1dn" => octets(rest, text).map(Identity::Dn),
+        _ => Err(malformed(
+            "an identity: known types are ipv4, ipv6, fqdn, dns, rfc822, email, userfqdn, keyid \
+             and asn1dn",
+        )),
+    }
+}
+
+fn untyped(text: &str) -> Result<Identity, IdentityError> {
+    if let Some(rest) = text.strip_prefix("@#") {
+        return octets(&format!("#{rest}"), text).map(Identity::KeyId);
+    }
+    if let Some(rest) = text.strip_prefix("@@") {
+        return name(rest, text).map(Identity::Rfc822);
+    }
+    if let Some(rest) = text.strip_prefix('@') {
+        return name(rest, text).map(Identity::Fqdn);
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(Identity::Ip(address));
+    }
+    let name = name(text, text)?;
+    Ok(if name.contains('@') {
+        Identity::Rfc822(name)
+    } else {
+        Identity::Fqdn(name)
+    })
+}
+
+fn name(rest: &str, whole: &str) -> Result<String, IdentityError> {
+    // `%any` is a pattern, and "C=DE, O=…" a distinguished name: a typing error is more likely
+    // than a host of that name.
+    if rest.contains(['%', '=', '*', '"']) {
+        return Err(IdentityError::Malformed {
+            text: whole.to_owned(),
+            expected: "a name; distinguished names are written asn1dn:#<DER in hexadecimal>, and \
+                       %any stands alone and only where any identity may do",
+        });
+    }
+    unblank(rest, whole)
+}
+
+/// Any text that an ID payload may carry as a name.
+fn unblank(rest: &str, whole: &str) -> Result<String, IdentityError> {
+    printable(rest.as_bytes()).ok_or_else(|| IdentityError::Malformed {
+        text: whole.to_owned(),
+        expected: "a name without blanks and control characters",
+    })
+}
+
+/// In a form that [`Identity::from_str`] reads back as the same identity.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            // Names from a payload may look like something else; then the type says what they are.
+            Self::Fqdn(name) if plain(name, self) => f.write_str(name),
+            Self::Fqdn(name) => write!(f, "fqdn:{name}"),
+            Self::Rfc822(name) if plain(name, self) => f.write_str(name),
+            Self::Rfc822(name) => write!(f, "rfc822:{name}"),
+            Self::KeyId(octets) => write!(f, "keyid:0x{}", hex(octets)),
+            Self::Dn(der) => write!(f, "asn1dn:#{}", hex(der)),
+        }
+    }
+}
+
+fn plain(name: &str, identity: &Identity) -> bool {
+    !name.contains(':') && untyped(name).as_ref() == Ok(identity)
+}
+
+/// Whom a connection accepts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum IdentityPattern {
+    /// `%any`: everybody who authenticates.
+    Any,
+    /// Only this one.
+    Exactly(Identity),
+}
+
+impl IdentityPattern {
+    /// Whether `identity` may be there.
+    pub fn matches(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(expected) => expected == identity,
+        }
+    }
+
+    /// Whether only one identity fits; such a pattern is better than `%any` for the same peer.
+    pub fn is_specific(&self) -> bool {
+        matches!(self, Self::Exactly(_))
+    }
+}
+
+/// Reads `%any`, or what [`Identity::from_str`] reads.
+impl FromStr for IdentityPattern {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().eq_ignore_ascii_case("%any") {
+            return Ok(Self::Any);
+        }
+        text.parse().map(Self::Exactly)
+    }
+}
+
+impl fmt::Display for IdentityPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("%any"),
+            Self::Exactly(identity) => write!(f, "{identity}"),
+        }
+    }
+}
