@@ -4,15 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// ID types of RFC 7296 §3.5 (IANA "IKEv2 Identification Payload ID Types").
-mod id_type {
-    pub(super) const IPV4_ADDR: u8 = 1;
-    pub(super) const FQDN: u8 = 2;
-    pub(super) const RFC822_ADDR: u8 = 3;
-    pub(super) const IPV6_ADDR: u8 = 5;
-    pub(super) const DER_ASN1_DN: u8 = 9;
-    pub(super) const KEY_ID: u8 = 11;
-}
+use crate::wire::IdType;
 
 /// Most octets of text or opaque data an identity may have. A certificate's name or a FQDN is far
 /// shorter; the bound keeps records and log lines small.
@@ -53,15 +45,15 @@ pub enum IdentityError {
     },
     /// The data of an ID payload do not fit its type.
     #[error("the data of an ID payload of type {0} are malformed")]
-    Payload(u8),
+    Payload(IdType),
     /// An ID payload of a type that we do not know.
-    #[error("ID payload of unknown type {0}")]
-    UnknownType(u8),
+    #[error("ID payload of unsupported type {0}")]
+    UnknownType(IdType),
 }
 
 impl Identity {
     /// From the ID payload's type and data.
-    pub fn from_payload(id_type: u8, data: &[u8]) -> Result<Self, IdentityError> {
+    pub fn from_payload(id_type: IdType, data: &[u8]) -> Result<Self, IdentityError> {
         if data.is_empty() {
             return Err(IdentityError::Empty);
         }
@@ -70,36 +62,36 @@ impl Identity {
         }
         let malformed = |_| IdentityError::Payload(id_type);
         match id_type {
-            id_type::IPV4_ADDR => {
+            IdType::ID_IPV4_ADDR => {
                 let octets: [u8; 4] = data.try_into().map_err(malformed)?;
                 Ok(Self::Ip(Ipv4Addr::from(octets).into()))
             }
-            id_type::IPV6_ADDR => {
+            IdType::ID_IPV6_ADDR => {
                 let octets: [u8; 16] = data.try_into().map_err(malformed)?;
                 Ok(Self::Ip(Ipv6Addr::from(octets).into()))
             }
             // RFC 7296 §3.5: the string MUST not contain terminators (NUL, CR, etc.).
-            id_type::FQDN => printable(data)
+            IdType::ID_FQDN => printable(data)
                 .map(Self::Fqdn)
                 .ok_or(IdentityError::Payload(id_type)),
-            id_type::RFC822_ADDR => printable(data)
+            IdType::ID_RFC822_ADDR => printable(data)
                 .map(Self::Rfc822)
                 .ok_or(IdentityError::Payload(id_type)),
-            id_type::DER_ASN1_DN => Ok(Self::Dn(data.to_vec())),
-            id_type::KEY_ID => Ok(Self::KeyId(data.to_vec())),
+            IdType::ID_DER_ASN1_DN => Ok(Self::Dn(data.to_vec())),
+            IdType::ID_KEY_ID => Ok(Self::KeyId(data.to_vec())),
             other => Err(IdentityError::UnknownType(other)),
         }
     }
 
     /// ID type and data for an ID payload.
-    pub fn to_payload(&self) -> (u8, Vec<u8>) {
+    pub fn to_payload(&self) -> (IdType, Vec<u8>) {
         match self {
-            Self::Ip(IpAddr::V4(address)) => (id_type::IPV4_ADDR, address.octets().to_vec()),
-            Self::Ip(IpAddr::V6(address)) => (id_type::IPV6_ADDR, address.octets().to_vec()),
-            Self::Fqdn(name) => (id_type::FQDN, name.clone().into_bytes()),
-            Self::Rfc822(name) => (id_type::RFC822_ADDR, name.clone().into_bytes()),
-            Self::KeyId(octets) => (id_type::KEY_ID, octets.clone()),
-            Self::Dn(der) => (id_type::DER_ASN1_DN, der.clone()),
+            Self::Ip(IpAddr::V4(address)) => (IdType::ID_IPV4_ADDR, address.octets().to_vec()),
+            Self::Ip(IpAddr::V6(address)) => (IdType::ID_IPV6_ADDR, address.octets().to_vec()),
+            Self::Fqdn(name) => (IdType::ID_FQDN, name.clone().into_bytes()),
+            Self::Rfc822(name) => (IdType::ID_RFC822_ADDR, name.clone().into_bytes()),
+            Self::KeyId(octets) => (IdType::ID_KEY_ID, octets.clone()),
+            Self::Dn(der) => (IdType::ID_DER_ASN1_DN, der.clone()),
         }
     }
 }

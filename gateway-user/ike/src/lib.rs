@@ -13,6 +13,7 @@ pub mod secret;
 pub mod selector;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod wire;
 
 // The tests need a real library. Its provider lives in gateway-user, which depends on this crate:
 // its source is compiled in, under the name by which it refers to us.
@@ -22,4 +23,3 @@ extern crate self as gateway_ike;
 #[allow(unreachable_pub)]
 #[path = "../../src/crypto/mod.rs"]
 mod aws_lc;
-pub mod wire;

@@ -4,9 +4,13 @@ use std::fmt;
 
 use crate::crypto::{Encryption, KeyExchangeMethod, Prf};
 
+mod names;
 mod parse;
+mod select;
 
+use names::offer_text;
 pub use parse::ProposalError;
+pub use select::{Chosen, EspExchange, NoProposalChosen, select_esp, select_ike, wrong_guess};
 
 /// One suite for an IKE SA. All encryption algorithms are combined-mode, so there is no integrity
 /// algorithm (RFC 5282 §8).
