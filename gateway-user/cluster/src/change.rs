@@ -1,14 +1,18 @@
 //! What members tell each other about the state that they own.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use gateway_common::abi::{ANY_MESSAGE_ID, Address, NegotiationKey};
+use gateway_common::abi::{ANY_MESSAGE_ID, Address, NEGOTIATION_SECONDS, NegotiationKey};
 
 use crate::network::Network;
 use crate::secret::Secret;
 
 /// An IKE SPI as it stands on the wire.
 pub type Cookie = [u8; 8];
+
+/// How long a negotiation is remembered at most: 120 s.
+pub const NEGOTIATION_LIFETIME: Duration = Duration::from_secs(NEGOTIATION_SECONDS);
 
 /// An IKE negotiation that is not established yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +75,13 @@ pub struct Sa {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// IKE_SA_INIT was answered: until IKE_AUTH is complete only the announcing member can serve it.
-    NegotiationOpened(Negotiation),
+    NegotiationOpened {
+        /// Its keys.
+        negotiation: Negotiation,
+        /// How long from now on it is remembered, at most [`NEGOTIATION_LIFETIME`]; whole
+        /// milliseconds reach the other members.
+        lifetime: Duration,
+    },
     /// The negotiation failed or was given up. (An established one ends with its
     /// [`Change::SaUpsert`].)
     NegotiationClosed {

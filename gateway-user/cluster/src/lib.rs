@@ -6,6 +6,7 @@
 //! from run to run.
 
 pub mod change;
+pub mod frame;
 pub mod network;
 pub mod ownership;
 pub mod secret;

@@ -1,0 +1,215 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::change::{Child, Negotiation, Sa};
+use crate::network::Network;
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        any::<[u8; 4]>().prop_map(|v4| Ipv4Addr::from(v4).into()),
+        any::<[u8; 16]>().prop_map(|v6| Ipv6Addr::from(v6).into()),
+    ]
+}
+
+fn socket() -> impl Strategy<Value = SocketAddr> {
+    (address(), any::<u16>()).prop_map(SocketAddr::from)
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    (any::<u32>(), address(), 0u8..=128).prop_filter_map("prefix", |(zone, address, len)| {
+        Network::new(zone, address, len)
+    })
+}
+
+fn child() -> impl Strategy<Value = Child> {
+    let nets = prop::collection::vec(network(), 0..4);
+    (
+        any::<[u8; 4]>(),
+        address(),
+        any::<[u8; 4]>(),
+        address(),
+        nets,
+    )
+        .prop_map(|(spi_in, vip, spi_out, peer, remote_nets)| Child {
+            spi_in,
+            vip,
+            spi_out,
+            peer,
+            remote_nets,
+        })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let cookie = any::<[u8; 8]>;
+    let record = prop::collection::vec(any::<u8>(), 0..200);
+    prop_oneof![
+        (cookie(), cookie(), address(), any::<u32>()).prop_map(|(ours, theirs, peer, ms)| {
+            Change::NegotiationOpened {
+                negotiation: Negotiation {
+                    local_cookie: ours,
+                    peer_cookie: theirs,
+                    peer,
+                },
+                lifetime: Duration::from_millis(u64::from(ms)),
+            }
+        }),
+        cookie().prop_map(|local_cookie| Change::NegotiationClosed { local_cookie }),
+        (cookie(), prop::collection::vec(child(), 0..4), record).prop_map(
+            |(local_spi, children, record)| Change::SaUpsert(Sa {
+                local_spi,
+                children,
+                record: Secret::new(record),
+            })
+        ),
+        cookie().prop_map(|local_spi| Change::SaRemoved { local_spi }),
+    ]
+}
+
+fn hello() -> impl Strategy<Value = Frame> {
+    let position = prop::option::of((any::<u64>(), any::<u64>()));
+    (
+        any::<u16>(),
+        1u8..=63,
+        any::<u64>(),
+        any::<u8>(),
+        "[a-z0-9äöü.-]{0,40}",
+        any::<[u8; 32]>(),
+        position,
+    )
+        .prop_map(
+            |(protocol, member, incarnation, cluster_id, cluster_name, config_hash, p)| {
+                Frame::Hello(Hello {
+                    protocol,
+                    member: MemberId::new(member).unwrap(),
+                    incarnation: Incarnation(incarnation),
+                    cluster_id,
+                    cluster_name,
+                    config_hash,
+                    received: p.map(|(incarnation, seq)| Position {
+                        incarnation: Incarnation(incarnation),
+                        seq: DeltaSeq(seq),
+                    }),
+                })
+            },
+        )
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    prop_oneof![
+        hello(),
+        (any::<u64>(), any::<u8>(), change()).prop_map(|(seq, slot, change)| Frame::Delta {
+            seq: DeltaSeq(seq),
+            slot: Slot(slot),
+            change,
+        }),
+        (any::<u64>(), any::<Option<u64>>()).prop_map(|(seq, snapshot_entries)| Frame::Ack {
+            seq: DeltaSeq(seq),
+            snapshot_entries,
+        }),
+        any::<u64>().prop_map(|seq| Frame::SnapshotBegin { seq: DeltaSeq(seq) }),
+        any::<u64>().prop_map(|entries| Frame::SnapshotEnd { entries }),
+        (
+            socket(),
+            socket(),
+            prop::collection::vec(any::<u8>(), 0..300)
+        )
+            .prop_map(|(local, remote, datagram)| Frame::Relay {
+                path: Path { local, remote },
+                datagram,
+            }),
+        any::<u64>().prop_map(|nonce| Frame::Ping { nonce }),
+        any::<u64>().prop_map(|nonce| Frame::Pong { nonce }),
+        (100u8..).prop_map(Frame::Unknown),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn round_trip(frame in frame()) {
+        let encoded = frame.encode();
+        prop_assert_eq!(Frame::decode(encoded.expose()), Ok(frame));
+    }
+
+    #[test]
+    fn secrets_are_not_copied_by_growing_buffers(change in change()) {
+        let bound = 64 + change::capacity(&change);
+        let encoded = encode_delta(DeltaSeq(1), Slot(1), &change);
+        prop_assert!(encoded.len() <= bound, "{} > {bound}", encoded.len());
+    }
+
+    #[test]
+    fn every_prefix_is_refused_or_another_frame(frame in frame(), cut in any::<prop::sample::Index>()) {
+        let encoded = frame.encode();
+        let shorter = &encoded.expose()[..cut.index(encoded.len())];
+        prop_assert_ne!(Frame::decode(shorter), Ok(frame));
+    }
+
+    #[test]
+    fn unknown_tlvs_are_skipped(frame in frame(), kind in 1000u16.., value: Vec<u8>) {
+        prop_assume!(value.len() < 1000);
+        let mut encoded = frame.encode().expose().to_vec();
+        encoded.extend(kind.to_be_bytes());
+        encoded.extend((value.len() as u32).to_be_bytes());
+        encoded.extend(value);
+        prop_assert_eq!(Frame::decode(&encoded), Ok(frame));
+    }
+
+    #[test]
+    fn garbage_never_panics(mut octets: Vec<u8>, kind in 0u8..10) {
+        let _ = Frame::decode(&octets);
+        octets.splice(0..0, [FRAME_VERSION, kind]);
+        let _ = Frame::decode(&octets);
+    }
+
+    #[test]
+    fn mutated_frames_never_panic(frame in frame(), at in any::<prop::sample::Index>(), octet: u8) {
+        let mut encoded = frame.encode().expose().to_vec();
+        let at = at.index(encoded.len());
+        encoded[at] = octet;
+        if let Ok(decoded) = Frame::decode(&encoded) {
+            // Whatever is accepted has one canonical form.
+            let canonical = decoded.encode();
+            prop_assert_eq!(Frame::decode(canonical.expose()), Ok(decoded));
+        }
+    }
+}
+
+#[test]
+fn errors_name_the_field() {
+    assert_eq!(Frame::decode(&[]), Err(FrameError::Truncated));
+    assert_eq!(Frame::decode(&[2, 1]), Err(FrameError::Version(2)));
+    assert_eq!(
+        Frame::decode(&[1, kind::PING]),
+        Err(FrameError::Missing("nonce"))
+    );
+    let mut twice = Frame::Ping { nonce: 1 }.encode().expose().to_vec();
+    twice.extend_from_within(2..);
+    assert_eq!(Frame::decode(&twice), Err(FrameError::Duplicate("nonce")));
+    assert_eq!(
+        Frame::decode(&[1, kind::PING, 0, 4, 0, 0, 0, 1, 9]),
+        Err(FrameError::Invalid("nonce"))
+    );
+    assert_eq!(
+        Frame::decode(&vec![1; MAX_FRAME + 1]),
+        Err(FrameError::TooLong)
+    );
+    // A length that no frame can have is refused without being believed.
+    assert_eq!(
+        Frame::decode(&[1, kind::PING, 0, 4, 0xff, 0xff, 0xff, 0xff]),
+        Err(FrameError::Truncated)
+    );
+}
+
+#[test]
+fn the_wire_format_is_fixed() {
+    let encoded = Frame::Ack {
+        seq: DeltaSeq(0x0102),
+        snapshot_entries: None,
+    }
+    .encode();
+    let expected = [1, 3, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 1, 2];
+    assert_eq!(encoded.expose(), expected);
+}
