@@ -1,1 +1,4 @@
-//! The lab.
+//! The lab in network namespaces, and the scenarios that run in it.
+
+pub mod lab;
+pub mod scenario;

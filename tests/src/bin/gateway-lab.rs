@@ -1,0 +1,191 @@
+//! Runs scenarios of the lab: `gateway-lab list | run | demo`. Needs root.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use gateway_tests::lab;
+use gateway_tests::scenario::{self, Context, Needs, Scenario};
+
+/// The lab of the gateway cluster.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the scenarios.
+    List,
+    /// Run scenarios: all that fit, or the named ones.
+    Run(RunOptions),
+    /// Exit with 0 if the running kernel has ESP, with 3 if not.
+    Probe,
+}
+
+#[derive(clap::Args)]
+struct RunOptions {
+    /// Names of scenarios; all if none is given.
+    scenarios: Vec<String>,
+    /// Which scenarios: `native` is all that this kernel can do, `vm` only those that need ESP.
+    #[arg(long, value_enum, default_value = "native")]
+    tier: Tier,
+    /// Where the logs go.
+    #[arg(long, default_value = "target/lab")]
+    logs: PathBuf,
+    /// Also write the results to this file, as JSON.
+    #[arg(long)]
+    results: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    Native,
+    Vm,
+}
+
+fn main() -> ExitCode {
+    lab::clean_up_on_signals();
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("gateway-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    if let Command::List = cli.command {
+        for scenario in scenario::all() {
+            let tier = if scenario.needs == Needs::KernelEsp {
+                "esp"
+            } else {
+                "any"
+            };
+            println!("{:24} {tier:4} {}", scenario.name, scenario.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // SAFETY: geteuid(2) cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        bail!("the lab makes network namespaces and needs root");
+    }
+    lab::clean_up_stale();
+    match &cli.command {
+        Command::Run(options) => run_scenarios(options),
+        Command::Probe | Command::List => {
+            let has = lab::kernel_has_esp(&std::env::temp_dir())?;
+            Ok(if has {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(3)
+            })
+        }
+    }
+}
+
+fn context(logs: &Path) -> Result<Context> {
+    let logs = std::path::absolute(logs)?;
+    std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    let program = std::env::current_exe()?;
+    let binaries = program
+        .parent()
+        .context("a program without a folder")?
+        .to_owned();
+    let kernel_esp = lab::kernel_has_esp(&logs)?;
+    Ok(Context {
+        logs,
+        binaries,
+        kernel_esp,
+    })
+}
+
+fn selected(options: &RunOptions, kernel_esp: bool) -> Result<Vec<Scenario>> {
+    let all = scenario::all();
+    if options.scenarios.is_empty() {
+        let wanted = |scenario: &Scenario| match (options.tier, scenario.needs) {
+            (_, Needs::KernelEsp) => kernel_esp,
+            (Tier::Native, Needs::Any) => true,
+            (Tier::Vm, Needs::Any) => false,
+        };
+        return Ok(all.into_iter().filter(wanted).collect());
+    }
+    let find = |name: &String| {
+        let found = all.iter().find(|scenario| scenario.name == name).copied();
+        let found =
+            found.with_context(|| format!("no scenario `{name}`: see `gateway-lab list`"))?;
+        if found.needs == Needs::KernelEsp && !kernel_esp {
+            bail!("`{name}` needs ESP, which this kernel lacks: run it in `cargo xtask vm`");
+        }
+        Ok(found)
+    };
+    options.scenarios.iter().map(find).collect()
+}
+
+fn run_scenarios(options: &RunOptions) -> Result<ExitCode> {
+    let context = context(&options.logs)?;
+    let scenarios = selected(options, context.kernel_esp)?;
+    let mut results = Vec::new();
+    let mut failed = 0_u32;
+    for scenario in &scenarios {
+        println!("--- {}: {}", scenario.name, scenario.about);
+        let start = Instant::now();
+        let outcome = guarded(*scenario, &context);
+        let seconds = start.elapsed().as_secs_f64();
+        let (passed, detail) = match outcome {
+            Ok(detail) => (true, detail),
+            Err(error) => (false, format!("{error:#}")),
+        };
+        failed += u32::from(!passed);
+        let word = if passed { "passed" } else { "FAILED" };
+        println!("{:24} {word} {seconds:7.1} s  {detail}", scenario.name);
+        if !passed {
+            println!("    logs: {}", context.logs.join(scenario.name).display());
+        }
+        results.push(serde_json::json!({
+            "scenario": scenario.name, "passed": passed, "seconds": seconds, "detail": detail,
+        }));
+        write_results(options, &results, false)?;
+    }
+    write_results(options, &results, true)?;
+    println!(
+        "lab: {} passed, {failed} failed",
+        results.len() - failed as usize
+    );
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Results are written after every scenario: a run that is cut off still tells how far it came.
+fn write_results(
+    options: &RunOptions,
+    results: &[serde_json::Value],
+    complete: bool,
+) -> Result<()> {
+    let Some(file) = &options.results else {
+        return Ok(());
+    };
+    let report = serde_json::json!({ "complete": complete, "scenarios": results });
+    std::fs::write(file, serde_json::to_vec_pretty(&report)?)
+        .with_context(|| file.display().to_string())
+}
+
+/// A scenario that panics has failed like any other.
+fn guarded(scenario: Scenario, context: &Context) -> Result<String> {
+    let work = std::panic::AssertUnwindSafe(|| (scenario.run)(context));
+    std::panic::catch_unwind(work).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("unknown");
+        bail!("it panicked: {text}")
+    })
+}

@@ -1,0 +1,362 @@
+//! The lab's network.
+//!
+//! ```text
+//!            10.2.n.1 (behind the peer)
+//!  P  peer   198.51.100.10 … .109, 2001:db8:51::10 … (or 192.168.77.10 … behind N)
+//!  |
+//! [N  NAT router, optional, outside address 198.51.100.3]
+//!  |
+//!  R  router: sprays what goes to the VIP over the members
+//!  |\________\_______
+//!  M1        M2      M3    VIP 203.0.113.10, 2001:db8:1::10
+//!  |  sync bridge S: 10.99.0.1 … .3
+//!  |  inside bridge I: 10.1.0.1 … .3
+//!  H  inside host 10.1.0.100
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+
+use super::node::Node;
+use super::run::Run;
+
+/// The cluster's IPv4 address.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+/// The cluster's IPv6 address.
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
+/// The inside host.
+pub const INSIDE_HOST: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 100);
+/// The router's address towards the peer.
+const ROUTER_OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The NAT router's outside address.
+pub const NAT_OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 3);
+/// Sources of spoofed packets; the router drops what is sent back to them.
+pub const SPOOFED: &str = "100.64.0.0/10";
+/// How many addresses the peer has at most.
+pub const MAX_SITES: u16 = 200;
+
+/// What to build.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Number of members, 1 to 9.
+    pub members: u8,
+    /// Number of addresses of the peer, 1 to [`MAX_SITES`].
+    pub sites: u16,
+    /// Whether a NAT router stands before the peer (IPv4 only).
+    pub nat: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            members: 3,
+            sites: 1,
+            nat: false,
+        }
+    }
+}
+
+/// How the router chooses a member for a packet to the VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spray {
+    /// ECMP by the layer-4 flow: what a real router does.
+    Flow,
+    /// The next member for every packet, in turn.
+    PerPacket,
+    /// Always this member (1-based).
+    Only(u8),
+}
+
+/// The namespaces and the links between them.
+#[derive(Debug)]
+pub struct Network {
+    /// What was asked for.
+    pub plan: Plan,
+    /// The outside peer.
+    pub peer: Node,
+    /// The NAT router before it.
+    pub nat: Option<Node>,
+    /// The router before the members.
+    pub router: Node,
+    /// The members, `m1` first.
+    pub members: Vec<Node>,
+    /// The inside host.
+    pub host: Node,
+    /// The bridges' namespace: sync and inside.
+    pub switch: Node,
+}
+
+/// The peer's `site`-th outer address (0-based) as it knows it itself.
+pub fn site_address(plan: &Plan, site: u16) -> Ipv4Addr {
+    let [_, number] = (10 + site.min(MAX_SITES)).to_be_bytes();
+    if plan.nat {
+        Ipv4Addr::new(192, 168, 77, number)
+    } else {
+        Ipv4Addr::new(198, 51, 100, number)
+    }
+}
+
+/// The peer's `site`-th outer IPv6 address.
+pub fn site_address6(site: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x10 + site)
+}
+
+/// The host behind the peer's `site`-th connection; its network is the /24 around it.
+pub fn site_host(site: u16) -> Ipv4Addr {
+    let [_, number] = (1 + site.min(MAX_SITES)).to_be_bytes();
+    Ipv4Addr::new(10, 2, number, 1)
+}
+
+/// A member's address on the sync network.
+pub fn sync_address(member: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 99, 0, member)
+}
+
+/// A member's address on the inside network.
+pub fn inside_address(member: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 0, member)
+}
+
+/// A member's public address.
+pub fn public_address(member: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 4 * member + 2)
+}
+
+impl Network {
+    /// Builds namespaces, links, addresses and routes.
+    ///
+    /// # Errors
+    /// A command fails; what was built so far is removed.
+    pub fn new(run: &Run, plan: Plan) -> Result<Self> {
+        let node = |name: &str| Node::new(run, name);
+        let mut members = Vec::new();
+        for id in 1..=plan.members {
+            members.push(Node::new(run, &format!("m{id}"))?.with_bpffs(run)?);
+        }
+        let network = Self {
+            plan,
+            peer: node("p")?,
+            nat: if plan.nat { Some(node("n")?) } else { None },
+            router: node("r")?,
+            members,
+            host: node("h")?,
+            switch: node("s")?,
+        };
+        network.prepare()?;
+        network.link()?;
+        network.configure_outside()?;
+        network.configure_members()?;
+        network.configure_inside()?;
+        network.spray(Spray::Flow)?;
+        Ok(network)
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let fixed = [&self.peer, &self.router, &self.host, &self.switch];
+        fixed
+            .into_iter()
+            .chain(self.nat.as_ref())
+            .chain(&self.members)
+    }
+
+    /// Settings that have to be there before the first address is.
+    fn prepare(&self) -> Result<()> {
+        for node in self.nodes() {
+            node.sysctl(&[
+                "net.ipv6.conf.all.disable_ipv6=0",
+                "net.ipv6.conf.default.disable_ipv6=0",
+                "net.ipv6.conf.default.accept_dad=0",
+                "net.ipv6.conf.default.accept_ra=0",
+                "net.ipv4.conf.all.rp_filter=0",
+                "net.ipv4.conf.default.rp_filter=0",
+            ])?;
+        }
+        let forwarding = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"];
+        let routers = std::iter::once(&self.router).chain(self.nat.as_ref());
+        for node in routers.chain(&self.members) {
+            node.sysctl(&forwarding)?;
+        }
+        // What the pre-flight of the agent demands: no member may claim the VIP by ARP.
+        for node in &self.members {
+            node.sysctl(&[
+                "net.ipv4.conf.all.arp_ignore=1",
+                "net.ipv4.conf.default.arp_ignore=1",
+                "net.ipv4.conf.all.arp_announce=2",
+                "net.ipv4.conf.default.arp_announce=2",
+            ])?;
+        }
+        // By flow: addresses and ports, as routers with layer-4 hashing do.
+        self.router.sysctl(&[
+            "net.ipv4.fib_multipath_hash_policy=1",
+            "net.ipv6.fib_multipath_hash_policy=1",
+        ])
+    }
+
+    fn link(&self) -> Result<()> {
+        let next = self.nat.as_ref().unwrap_or(&self.peer);
+        connect(next, "eth0", &self.router, "outside")?;
+        if let Some(nat) = &self.nat {
+            connect(&self.peer, "eth0", nat, "lan")?;
+        }
+        self.switch
+            .ip("link add sync type bridge\nlink add inside type bridge\n\
+                        link set sync up\nlink set inside up")?;
+        for member in &self.members {
+            let name = &member.name;
+            connect(member, "eth0", &self.router, name)?;
+            connect(member, "eth1", &self.switch, &format!("s-{name}"))?;
+            connect(member, "eth2", &self.switch, &format!("i-{name}"))?;
+            self.switch.ip(&format!(
+                "link set s-{name} master sync\nlink set i-{name} master inside"
+            ))?;
+        }
+        connect(&self.host, "eth0", &self.switch, "i-host")?;
+        self.switch.ip("link set i-host master inside")
+    }
+
+    fn configure_outside(&self) -> Result<()> {
+        let gateway = if self.plan.nat {
+            Ipv4Addr::new(192, 168, 77, 1)
+        } else {
+            ROUTER_OUTSIDE
+        };
+        let mut lines = String::new();
+        for site in 0..self.plan.sites {
+            let (outer, inner) = (site_address(&self.plan, site), site_host(site));
+            lines += &format!("addr add {outer}/24 dev eth0\naddr add {inner}/32 dev lo\n");
+            if !self.plan.nat {
+                lines += &format!("addr add {}/64 dev eth0 nodad\n", site_address6(site));
+            }
+        }
+        lines += &format!("route add default via {gateway}\n");
+        if !self.plan.nat {
+            lines += "-6 route add default via 2001:db8:51::1\n";
+        }
+        self.peer.ip(&lines)?;
+        if let Some(nat) = &self.nat {
+            nat.ip(&format!(
+                "addr add 192.168.77.1/24 dev lan\naddr add {NAT_OUTSIDE}/24 dev eth0\n\
+                 route add default via {ROUTER_OUTSIDE}"
+            ))?;
+            nat.nft(
+                "table ip nat { chain out { type nat hook postrouting priority srcnat; \
+                 oifname \"eth0\" masquerade } }",
+            )?;
+        }
+        self.router.ip(&format!(
+            "addr add {ROUTER_OUTSIDE}/24 dev outside\naddr add 2001:db8:51::1/64 dev outside nodad\n\
+             route add blackhole {SPOOFED}"
+        ))
+    }
+
+    fn configure_members(&self) -> Result<()> {
+        for (id, member) in (1u8..).zip(&self.members) {
+            let (public, router) = (public_address(id), Ipv4Addr::new(192, 0, 2, 4 * id + 1));
+            let (sync, inside) = (sync_address(id), inside_address(id));
+            member.ip(&format!(
+                "addr add {public}/30 dev eth0\naddr add 2001:db8:2:{id}::2/64 dev eth0 nodad\n\
+                 addr add {sync}/24 dev eth1\naddr add {inside}/16 dev eth2\n\
+                 route add default via {router}\n-6 route add default via 2001:db8:2:{id}::1"
+            ))?;
+            self.router.ip(&format!(
+                "addr add {router}/30 dev m{id}\naddr add 2001:db8:2:{id}::1/64 dev m{id} nodad\n\
+                 route add {VIP} via {public} table {table}\n\
+                 -6 route add {VIP6} via 2001:db8:2:{id}::2 table {table}\n\
+                 rule add fwmark {id} lookup {table} priority {table}\n\
+                 -6 rule add fwmark {id} lookup {table} priority {table}",
+                table = 100 + u16::from(id),
+            ))?;
+        }
+        let hops = |via: &dyn Fn(u8) -> String| -> String {
+            (1..=self.plan.members)
+                .map(|id| format!(" nexthop via {}", via(id)))
+                .collect()
+        };
+        let v4 = hops(&|id| public_address(id).to_string());
+        let v6 = hops(&|id| format!("2001:db8:2:{id}::2"));
+        self.router
+            .ip(&format!("route add {VIP}{v4}\n-6 route add {VIP6}{v6}"))
+    }
+
+    fn configure_inside(&self) -> Result<()> {
+        self.host
+            .sysctl(&["net.ipv4.fib_multipath_hash_policy=1"])?;
+        let hops: String = (1..=self.plan.members)
+            .map(|id| format!(" nexthop via {}", inside_address(id)))
+            .collect();
+        self.host.ip(&format!(
+            "addr add {INSIDE_HOST}/16 dev eth0\nroute add 10.2.0.0/16{hops}"
+        ))
+    }
+
+    /// Changes how the router distributes. Marks are set before the routing decision, packet by
+    /// packet, and no flow is tracked, so nothing is cached.
+    ///
+    /// # Errors
+    /// nft refuses the rules.
+    pub fn spray(&self, spray: Spray) -> Result<()> {
+        let mark = match spray {
+            Spray::Flow => None,
+            Spray::PerPacket => Some(format!("numgen inc mod {} offset 1", self.plan.members)),
+            Spray::Only(member) => Some(member.to_string()),
+        };
+        let rule = mark.map_or(String::new(), |mark| {
+            format!(
+                "iifname \"outside\" ip daddr {VIP} meta mark set {mark}\n\
+                 iifname \"outside\" ip6 daddr {VIP6} meta mark set {mark}"
+            )
+        });
+        self.router.nft(&format!(
+            "table inet spray {{}}\ndelete table inet spray\ntable inet spray {{\n\
+             chain pre {{ type filter hook prerouting priority mangle;\n{rule}\n}}\n}}"
+        ))
+    }
+
+    /// Makes the inside host use one member (1-based) for the networks behind the peer.
+    ///
+    /// # Errors
+    /// The route cannot be set.
+    pub fn inside_via(&self, member: u8) -> Result<()> {
+        self.host.ip(&format!(
+            "route replace 10.2.0.0/16 via {}",
+            inside_address(member)
+        ))
+    }
+
+    /// Puts the VIP on a member's loopback device, for a gateway that does not do it itself.
+    ///
+    /// # Errors
+    /// The address cannot be set.
+    pub fn add_vip(&self, member: &Node) -> Result<()> {
+        member.ip(&format!(
+            "addr add {VIP}/32 dev lo\naddr add {VIP6}/128 dev lo nodad"
+        ))
+    }
+
+    /// The VIP of an address family.
+    pub fn vip(v6: bool) -> IpAddr {
+        if v6 { VIP6.into() } else { VIP.into() }
+    }
+}
+
+/// A veth pair between two nodes, up at both ends.
+///
+/// Transmit checksum offload is off: a frame that native XDP redirects keeps the half-finished
+/// checksum that the sender left to a device. GRO is on: it gives the receiving side the NAPI
+/// context without which a native redirect to its other end is lost silently.
+fn connect(a: &Node, a_name: &str, b: &Node, b_name: &str) -> Result<()> {
+    super::node::batch(
+        None,
+        &format!(
+            "link add {a_name} netns {} type veth peer name {b_name} netns {}",
+            a.namespace(),
+            b.namespace()
+        ),
+    )?;
+    for (node, name) in [(a, a_name), (b, b_name)] {
+        node.ip(&format!("link set {name} up"))?;
+        node.output("ethtool", &["-K", name, "tx", "off", "gro", "on"])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,426 @@
+//! A host of the lab: a network namespace with folders of its own.
+
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::enter::{self, Enclosure};
+use super::run::{self, Run};
+use super::wait::wait_until;
+
+/// A network namespace. Dropping it deletes it.
+#[derive(Debug)]
+pub struct Node {
+    /// Short name inside the lab: `m1`, `r`, `p`.
+    pub name: String,
+    namespace: String,
+    logs: PathBuf,
+    run_dir: PathBuf,
+    bpf_dir: Option<PathBuf>,
+}
+
+impl Node {
+    /// Makes the namespace, with its loopback device up.
+    ///
+    /// # Errors
+    /// Without root, or a kernel without network namespaces.
+    pub fn new(run: &Run, name: &str) -> Result<Self> {
+        let namespace = run.namespace(name);
+        let run_dir = run.folder(name, "run")?;
+        command("ip", &["netns", "add", &namespace])?;
+        run::register_namespace(&namespace);
+        let node = Self {
+            name: name.into(),
+            namespace,
+            logs: run.logs().to_owned(),
+            run_dir,
+            bpf_dir: None,
+        };
+        node.ip("link set lo up")?;
+        Ok(node)
+    }
+
+    /// Gives the node a BPF file system of its own; its pins live as long as the node.
+    ///
+    /// # Errors
+    /// The mount fails.
+    pub fn with_bpffs(mut self, run: &Run) -> Result<Self> {
+        let dir = run.folder(&self.name, "bpf")?;
+        enter::mount_bpffs(&dir)?;
+        run::register_mount(&dir);
+        self.bpf_dir = Some(dir);
+        Ok(self)
+    }
+
+    /// The namespace's name, for `ip netns exec`.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The namespace's handle.
+    pub fn netns_path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.namespace)
+    }
+
+    /// The folder that programs of this node see as `/run`.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// The folder that programs of this node see as `/sys/fs/bpf`, if it has one.
+    pub fn bpf_dir(&self) -> Option<&Path> {
+        self.bpf_dir.as_deref()
+    }
+
+    /// The path of a log of this node.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.logs.join(format!("{}-{name}", self.name))
+    }
+
+    /// A command in the node's network namespace, with the lab's own view of the file system.
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
+        Enclosure::new(&self.netns_path())?.apply(&mut command);
+        Ok(command)
+    }
+
+    /// A command that also has the node's `/run`, `/sys` and `/sys/fs/bpf`.
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn enclosed(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
+        let mut enclosure = Enclosure::new(&self.netns_path())?;
+        if let Some(dir) = &self.bpf_dir {
+            enclosure = enclosure.bind(dir, "/sys/fs/bpf")?;
+        }
+        // Last: our own folders lie under /run and are out of sight from here on.
+        enclosure.bind(&self.run_dir, "/run")?.apply(&mut command);
+        Ok(command)
+    }
+
+    /// Runs `ip` with one command per line.
+    ///
+    /// # Errors
+    /// A line fails; the error quotes it.
+    pub fn ip(&self, lines: &str) -> Result<()> {
+        batch(Some(&self.namespace), lines)
+    }
+
+    /// Runs a program in the namespace and returns its standard output.
+    ///
+    /// # Errors
+    /// It cannot be started or fails; the error carries its messages.
+    pub fn output(&self, program: &str, args: &[&str]) -> Result<String> {
+        let output = self.command(program)?.args(args).output();
+        let output = output.with_context(|| format!("cannot start {program}"))?;
+        text_of(program, args, &output)
+    }
+
+    /// Starts a program that stays; its output goes to the log `log` (appended).
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(&self, mut command: Command, log: &str) -> Result<Process> {
+        let path = self.log(log);
+        let file = File::options().create(true).append(true).open(&path)?;
+        command.stdout(file.try_clone()?).stderr(file);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {program}"))?;
+        run::register_process(child.id());
+        Ok(Process {
+            name: format!("{}: {program}", self.name),
+            child: Some(child),
+            log: path,
+        })
+    }
+
+    /// Sets kernel parameters of this namespace, written `net.ipv4.ip_forward=1`.
+    ///
+    /// # Errors
+    /// A parameter does not exist or refuses the value.
+    pub fn sysctl(&self, settings: &[&str]) -> Result<()> {
+        enter::in_netns(&self.netns_path(), || {
+            for setting in settings {
+                let (name, value) = setting.split_once('=').context("a setting without `=`")?;
+                let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+                fs::write(&path, value).with_context(|| format!("{setting} in {}", self.name))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs `work` on a thread inside the namespace; sockets that it opens stay there.
+    ///
+    /// # Errors
+    /// The namespace is gone, or `work` failed.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        enter::in_netns(&self.netns_path(), work)
+    }
+
+    /// Loads an nftables ruleset.
+    ///
+    /// # Errors
+    /// nft refuses it.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        feed(self.command("nft")?.args(["-f", "-"]), rules)
+    }
+
+    /// Sends `count` echo requests and returns how many were answered.
+    ///
+    /// # Errors
+    /// ping cannot be started or prints no statistics.
+    pub fn ping(&self, from: Option<IpAddr>, to: IpAddr, count: u32, wait: u32) -> Result<u32> {
+        let (count, wait, to) = (count.to_string(), wait.to_string(), to.to_string());
+        let mut args = vec!["-n", "-q", "-i", "0.2", "-c", &count, "-W", &wait];
+        let source = from.map(|address| address.to_string());
+        if let Some(source) = &source {
+            args.extend(["-I", source]);
+        }
+        args.push(&to);
+        let output = self
+            .command("ping")?
+            .args(&args)
+            .output()
+            .context("cannot start ping")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        received(&text).with_context(|| {
+            format!(
+                "ping {}: {}{text}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.bpf_dir {
+            run::remove_mount(dir);
+        }
+        run::remove_namespace(&self.namespace);
+    }
+}
+
+/// The number of replies in ping's closing statistics.
+fn received(text: &str) -> Option<u32> {
+    let line = text
+        .lines()
+        .find(|line| line.contains("packets transmitted"))?;
+    let part = line.split(", ").find(|part| part.ends_with("received"))?;
+    part.split(' ').next()?.parse().ok()
+}
+
+/// A running program of a node. Dropping it kills it and waits for it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Process {
+    /// The process id; 0 once it has ended.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// What it printed so far.
+    pub fn output(&self) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Where its output goes.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// An error with the end of the log, if the program has ended by itself.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        let Some(child) = &mut self.child else {
+            bail!("{} was stopped", self.name)
+        };
+        if let Some(status) = child.try_wait()? {
+            run::forget_process(child.id());
+            self.child = None;
+            bail!(
+                "{} ended ({status}); it printed last:\n{}",
+                self.name,
+                tail(&self.output(), 15)
+            );
+        }
+        Ok(())
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let pid = i32::try_from(self.pid())?;
+        if pid == 0 {
+            bail!("{} is not running", self.name);
+        }
+        // SAFETY: kill(2) on our own child, which has not been waited for.
+        if unsafe { libc::kill(pid, signal) } < 0 {
+            return Err(std::io::Error::last_os_error()).context(self.name.clone());
+        }
+        Ok(())
+    }
+
+    /// Sends SIGTERM and waits for the end, at most `limit`.
+    ///
+    /// # Errors
+    /// It did not end in time (it is killed then).
+    pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus> {
+        self.signal(libc::SIGTERM)?;
+        let name = self.name.clone();
+        let mut ended = None;
+        let waited = wait_until(limit, &format!("{name} to end"), || {
+            ended = self
+                .child
+                .as_mut()
+                .and_then(|child| child.try_wait().ok().flatten());
+            Ok(ended.is_some())
+        });
+        self.kill();
+        waited?;
+        ended.with_context(|| format!("{name} has no exit status"))
+    }
+
+    /// Kills it with SIGKILL and waits.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+            run::forget_process(child.id());
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The last `count` lines.
+pub fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// Runs `ip [-n namespace] -batch` over the lines; those that begin with `-6` go to `ip -6`, after
+/// the others: a batch has one address family.
+///
+/// # Errors
+/// A line fails.
+pub(crate) fn batch(namespace: Option<&str>, lines: &str) -> Result<()> {
+    let is_v6 = |line: &&str| line.trim_start().starts_with("-6 ");
+    let (v6, any): (Vec<&str>, Vec<&str>) = lines.lines().partition(is_v6);
+    let v6: Vec<&str> = v6
+        .iter()
+        .filter_map(|line| line.trim_start().strip_prefix("-6 "))
+        .collect();
+    for (family, lines) in [(None, any), (Some("-6"), v6)] {
+        if lines.is_empty() {
+            continue;
+        }
+        let mut command = Command::new("ip");
+        if let Some(namespace) = namespace {
+            command.args(["-n", namespace]);
+        }
+        command.args(family).args(["-batch", "-"]);
+        feed(&mut command, &lines.join("\n"))?;
+    }
+    Ok(())
+}
+
+/// Runs a command with `input` on its standard input.
+fn feed(command: &mut Command, input: &str) -> Result<()> {
+    use std::io::Write;
+    let program = command.get_program().to_string_lossy().into_owned();
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {program}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("{program} failed: {}\n{}", errors.trim(), numbered(input));
+    }
+    Ok(())
+}
+
+fn numbered(input: &str) -> String {
+    let lines = input.lines().enumerate();
+    lines
+        .map(|(index, line)| format!("{:4} {line}\n", index + 1))
+        .collect()
+}
+
+/// Runs a program and returns its standard output.
+///
+/// # Errors
+/// It cannot be started or fails.
+pub fn command(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output();
+    text_of(
+        program,
+        args,
+        &output.with_context(|| format!("cannot start {program}"))?,
+    )
+}
+
+fn text_of(program: &str, args: &[&str], output: &Output) -> Result<String> {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`{program} {}` failed ({}): {}{text}",
+            args.join(" "),
+            output.status,
+            errors
+        );
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ping_statistics() {
+        let text = "--- 10.1.0.100 ping statistics ---\n3 packets transmitted, 2 received, 33% packet loss, time 402ms\n";
+        assert_eq!(received(text), Some(2));
+        let text = "4 packets transmitted, 0 received, +3 errors, 100% packet loss, time 1ms\n";
+        assert_eq!(received(text), Some(0));
+        assert_eq!(received("unknown host"), None);
+    }
+}

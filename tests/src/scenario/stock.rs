@@ -1,0 +1,67 @@
+//! The lab proven without the cluster: stock strongSwan at both ends.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+
+use super::Context;
+use crate::lab::{
+    Charon, Connection, INSIDE_HOST, Network, Plan, Run, Settings, Spray, VIP, site_address,
+    site_host,
+};
+
+/// A stock gateway on the first member: what fails here is the lab's fault, not the cluster's.
+pub(super) fn pair(context: &Context) -> Result<String> {
+    let run = Run::new(&context.logs, "stock-pair")?;
+    let network = Network::new(
+        &run,
+        Plan {
+            members: 1,
+            ..Plan::default()
+        },
+    )?;
+    network.spray(Spray::Only(1))?;
+    let gateway_node = &network.members[0];
+    network.add_vip(gateway_node)?;
+    let settings = Settings::new(context.peer_esp());
+    let gateway = Charon::start(gateway_node, settings)?;
+    let peer = Charon::start(&network.peer, settings)?;
+    let site: IpAddr = site_address(&network.plan, 0).into();
+    let there = Connection {
+        name: "site-1".into(),
+        local: site,
+        remote: VIP.to_string(),
+        proposal: "aes128gcm16-prfsha256-x25519".into(),
+        esp_proposal: "aes128gcm16".into(),
+        local_id: "site-1".into(),
+        remote_id: "gw.example.org".into(),
+        local_ts: "10.2.1.0/24".into(),
+        remote_ts: "10.1.0.0/16".into(),
+        secret: "the lab's pre-shared key".into(),
+        mobike: false,
+    };
+    let here = Connection {
+        local: VIP.into(),
+        remote: "%any".into(),
+        local_id: there.remote_id.clone(),
+        remote_id: there.local_id.clone(),
+        local_ts: there.remote_ts.clone(),
+        remote_ts: there.local_ts.clone(),
+        ..there.clone()
+    };
+    gateway.load(&[here])?;
+    peer.load(&[there])?;
+    peer.initiate("site-1", 20)?;
+    ensure!(
+        peer.established()? == 1 && peer.installed()? == 1,
+        "the tunnel is not up"
+    );
+    let inner: IpAddr = site_host(0).into();
+    let out = network.peer.ping(Some(inner), INSIDE_HOST.into(), 3, 5)?;
+    let back = network.host.ping(None, inner, 3, 5)?;
+    ensure!(
+        out == 3 && back == 3,
+        "pings answered: {out} of 3 out, {back} of 3 back"
+    );
+    Ok(format!("{}: 6 of 6 pings", peer.version()?))
+}

@@ -1,0 +1,113 @@
+//! The cores must stay sans-IO: their dependency trees are held against a list of what is allowed.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{host, process};
+
+/// Packages that do I/O, keep time or bring a runtime have no business in these two.
+const CORES: [&str; 2] = ["gateway-ike", "gateway-cluster"];
+
+/// What a core may depend on: values, encodings, derive macros and their helpers. None of these
+/// opens a file or a socket, reads a clock or draws random numbers.
+const ALLOWED: [&str; 33] = [
+    "bitflags",
+    "byteorder",
+    "bytes",
+    "cfg-if",
+    "equivalent",
+    "gateway-cluster",
+    "gateway-common",
+    "gateway-ike",
+    "hashbrown",
+    "indexmap",
+    "ipnet",
+    "itoa",
+    "log",
+    "memchr",
+    "once_cell",
+    "pin-project-lite",
+    "proc-macro2",
+    "quote",
+    "serde",
+    "serde_core",
+    "serde_derive",
+    "siphasher",
+    "smallvec",
+    "static_assertions",
+    "subtle",
+    "syn",
+    "thiserror",
+    "thiserror-impl",
+    "tracing-core",
+    "unicode-ident",
+    "zerocopy",
+    "zerocopy-derive",
+    "zeroize",
+];
+
+/// Also allowed: procedural macros of the above and the tracing facade, which only calls what the
+/// program has installed.
+const ALSO_ALLOWED: [&str; 4] = [
+    "tracing",
+    "tracing-attributes",
+    "zeroize_derive",
+    "valuable",
+];
+
+/// Checks both cores.
+///
+/// # Errors
+/// A core depends, directly or not, on a package that is not allowed.
+pub(crate) fn check() -> Result<String> {
+    let mut counts = Vec::new();
+    for core in CORES {
+        let mut command = host::cargo();
+        command.args(["tree", "--locked", "--prefix", "none", "--format", "{p}"]);
+        command.args(["--edges", "normal", "--package", core]);
+        println!("$ {}", process::shown(&command));
+        let text = process::capture(&mut command).context("cargo tree failed")?;
+        let found = packages(&text);
+        if !found.contains(core) {
+            bail!("cargo tree does not list {core} itself:\n{text}");
+        }
+        let bad = forbidden(&found);
+        if !bad.is_empty() {
+            bail!(
+                "{core} must stay sans-IO, but its dependency tree has: {}",
+                bad.join(", ")
+            );
+        }
+        counts.push(format!("{core}: {} packages, none does I/O", found.len()));
+    }
+    println!("{}", counts.join("\n"));
+    Ok(counts.join("; "))
+}
+
+fn packages(tree: &str) -> BTreeSet<String> {
+    let names = tree
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    names.map(str::to_owned).collect()
+}
+
+fn forbidden(found: &BTreeSet<String>) -> Vec<String> {
+    let allowed = |name: &str| ALLOWED.contains(&name) || ALSO_ALLOWED.contains(&name);
+    found
+        .iter()
+        .filter(|name| !allowed(name))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_deep_in_the_tree_is_found() {
+        let tree = "gateway-ike v0.1.0 (/x)\nbytes v1.11.0\nthiserror v2.0.0\nmio v1.0.0\ntokio v1.48.0 (*)\n";
+        assert_eq!(forbidden(&packages(tree)), ["mio", "tokio"]);
+    }
+}

@@ -1,0 +1,148 @@
+//! Running `gateway-lab`, here or in the VM.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::vm::{self, Machine};
+use crate::{host, process};
+
+/// Longest that one boot of the VM may take with everything it runs.
+const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// How one scenario ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Scenario {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether everything it asserts held.
+    pub(crate) passed: bool,
+    /// Wall-clock time.
+    pub(crate) seconds: f64,
+    /// What it measured, or why it failed.
+    pub(crate) detail: String,
+}
+
+/// The binary.
+pub(crate) fn program() -> PathBuf {
+    host::binaries().join("gateway-lab")
+}
+
+/// Whether the running kernel can install an ESP SA: tried in a scratch namespace, which needs
+/// root; without root the answer is no.
+pub(crate) fn kernel_has_esp() -> bool {
+    if !host::is_root() {
+        return false;
+    }
+    // On a stock kernel the module comes with the first SA; AES-GCM wants drbg loaded before.
+    let script = "modprobe -qa esp4 drbg gcm seqiv 2>/dev/null; \
+                  ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode tunnel \
+                  aead 'rfc4106(gcm(aes))' 0x000102030405060708090a0b0c0d0e0f10111213 128";
+    process::capture(Command::new("unshare").args(["-n", "sh", "-c", script])).is_some()
+}
+
+/// Builds the binaries that the lab runs: one development-profile build for everything.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn build() -> Result<()> {
+    process::run(host::cargo().args([
+        "build",
+        "--locked",
+        "-p",
+        "gateway-user",
+        "-p",
+        "gateway-tests",
+        "--bins",
+    ]))
+}
+
+/// Runs scenarios on this kernel.
+///
+/// # Errors
+/// The lab could not be run at all; scenarios that fail are in the answer.
+pub(crate) fn native(names: &[&str]) -> Result<Vec<Scenario>> {
+    let logs = host::output().join("lab/native");
+    std::fs::create_dir_all(&logs)?;
+    let results = logs.join("results.json");
+    let mut command = Command::new(program());
+    command
+        .current_dir(host::root())
+        .args(["run", "--tier", "native", "--logs"])
+        .arg(&logs);
+    command.arg("--results").arg(&results).args(names);
+    let _ = std::fs::remove_file(&results);
+    println!("$ {}", process::shown(&command));
+    let status = command.status().context("cannot start gateway-lab")?;
+    read(&results, status.success())
+}
+
+/// Runs scenarios in one boot of the VM.
+///
+/// # Errors
+/// The VM does not boot, or the lab could not be run in it.
+pub(crate) fn in_vm(names: &[&str]) -> Result<Vec<Scenario>> {
+    let machine = Machine::find()?;
+    println!("VM: {}", machine.describe());
+    let logs = host::output().join("lab/vm");
+    std::fs::create_dir_all(&logs)?;
+    let results = logs.join("results.json");
+    let _ = std::fs::remove_file(&results);
+    let line = format!(
+        "cd '{}' && GATEWAY_LAB_PATIENCE={} '{}' run --tier vm --logs '{}' --results '{}' {}",
+        host::root().display(),
+        machine.patience(),
+        program().display(),
+        logs.display(),
+        results.display(),
+        names.join(" "),
+    );
+    let ok = vm::run(&machine, &line, VM_LIMIT)?;
+    read(&results, ok)
+}
+
+fn read(file: &Path, ended_well: bool) -> Result<Vec<Scenario>> {
+    let bytes = std::fs::read(file).context("the lab left no results; see its output above")?;
+    let (scenarios, complete) = parse(&bytes)?;
+    let failed = scenarios.iter().any(|scenario| !scenario.passed);
+    if !complete {
+        bail!("the lab was cut off after {} scenario(s)", scenarios.len());
+    }
+    if !ended_well && !failed {
+        bail!("the lab failed although every scenario passed; see its output above");
+    }
+    Ok(scenarios)
+}
+
+fn parse(bytes: &[u8]) -> Result<(Vec<Scenario>, bool)> {
+    let report: Value = serde_json::from_slice(bytes).context("the lab's results")?;
+    let rows = report["scenarios"]
+        .as_array()
+        .context("the lab's results hold no scenarios")?;
+    let scenarios = rows
+        .iter()
+        .map(|row| Scenario {
+            name: row["scenario"].as_str().unwrap_or("unnamed").to_owned(),
+            passed: row["passed"].as_bool().unwrap_or(false),
+            seconds: row["seconds"].as_f64().unwrap_or(0.0),
+            detail: row["detail"].as_str().unwrap_or_default().to_owned(),
+        })
+        .collect();
+    Ok((scenarios, report["complete"].as_bool().unwrap_or(false)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_without_a_verdict_have_failed() {
+        let text = br#"{"complete": true, "scenarios": [{"scenario": "a", "passed": true}, {}]}"#;
+        let (scenarios, complete) = parse(text).unwrap();
+        assert!(complete && scenarios[0].passed && !scenarios[1].passed);
+        assert!(parse(b"[]").is_err());
+    }
+}
