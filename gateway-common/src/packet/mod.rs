@@ -1,0 +1,79 @@
+//! Reading packets: bounds-checked, without allocation, and the same code in eBPF and on the host.
+
+mod classify;
+mod ethernet;
+mod ike;
+mod ip;
+
+pub use classify::{Flow, Packet, Quoted, Transport, classify};
+pub use ethernet::Ethernet;
+pub use ike::{Direction, IkeHeader, IkeHeaderError};
+pub use ip::{Fragment, Ip};
+pub(crate) use ip::{is_link_scope, is_neighbour_discovery, protocol};
+
+/// UDP port of IKE (RFC 7296 §2).
+pub const IKE_PORT: u16 = 500;
+/// UDP port of IKE and ESP behind NAT (RFC 3948).
+pub const NAT_T_PORT: u16 = 4500;
+
+/// No header of a sane packet lies further into the frame; also the bound that the verifier of
+/// the kernel needs to see before a variable offset is added to a packet pointer.
+pub const MAX_OFFSET: usize = 0x0fff;
+
+/// A frame that can be read at any offset without fear.
+pub trait Frame {
+    /// The `N` octets at `offset`; `None` if the frame ends before them or `offset` is above
+    /// [`MAX_OFFSET`].
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Whether the frame has at least `length` octets.
+    fn reaches(&self, length: usize) -> bool;
+}
+
+/// A frame in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Octets<'a>(pub &'a [u8]);
+
+impl Frame for Octets<'_> {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        self.0.get(offset..)?.first_chunk().copied()
+    }
+
+    fn reaches(&self, length: usize) -> bool {
+        self.0.len() >= length
+    }
+}
+
+/// Why the headers up to the transport cannot be followed. The caller's program decides what that
+/// means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The frame ends within its Ethernet header or tags.
+    ShortFrame,
+    /// More than two VLAN tags.
+    TooManyTags,
+    /// Neither IPv4 nor IPv6.
+    NotIp,
+    /// An IP header that contradicts itself or the frame.
+    IpMalformed,
+    /// More than six IPv6 extension headers.
+    TooManyHeaders,
+}
+
+impl Fault {
+    /// The reason with which `gateway_ingress` passes the frame.
+    #[inline(always)]
+    pub const fn ingress(self) -> crate::reason::Reason {
+        use crate::reason::Reason;
+        match self {
+            Self::ShortFrame => Reason::ShortFrame,
+            Self::TooManyTags => Reason::TooManyTags,
+            Self::NotIp => Reason::NotIp,
+            Self::IpMalformed => Reason::IpMalformed,
+            Self::TooManyHeaders => Reason::TooManyHeaders,
+        }
+    }
+}

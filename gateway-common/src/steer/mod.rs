@@ -1,0 +1,136 @@
+//! The four programs as pure functions: a frame and the tables in, a verdict out.
+//!
+//! The eBPF programs call them with packet memory and maps, the tests with slices and ordinary
+//! maps. Nothing here writes.
+
+mod fence;
+mod ingress;
+mod inside;
+mod sync;
+
+pub use fence::{Link, fence};
+pub use ingress::ingress;
+pub use inside::inside;
+pub use sync::{Received, sync};
+
+use crate::abi::{
+    Address, EspOutKey, EspSaKey, MEMBER_FORWARDABLE, MEMBER_KNOWN, MemberValue, NET_LOCAL,
+    RemoteNet, Settings, SlotValue,
+};
+use crate::packet::Ethernet;
+use crate::reason::Reason;
+use crate::route::IkeTables;
+
+/// Everything that the programs look up.
+pub trait Tables: IkeTables {
+    /// `SETTINGS`.
+    fn settings(&self) -> Option<&Settings>;
+
+    /// `VIP`: whether `address` is one of the cluster's.
+    fn is_vip(&self, address: &Address) -> bool;
+
+    /// `ESP_SA`: the slot of an inbound SA.
+    fn esp_sa(&self, key: &EspSaKey) -> Option<SlotValue>;
+
+    /// `ESP_OUT`: the slot of an outbound SA.
+    fn esp_out(&self, key: &EspOutKey) -> Option<SlotValue>;
+
+    /// `REMOTE_NET`: the longest prefix that contains the address.
+    fn remote_net(&self, key: &RemoteNet) -> Option<SlotValue>;
+
+    /// `MEMBER`.
+    fn member(&self, id: u32) -> Option<&MemberValue>;
+
+    /// `LIVE`: the id at `index`, 0 if there is none.
+    fn live(&self, index: u32) -> u32;
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is passed or dropped, as the reason says.
+    Stay(Reason),
+    /// It is sent to another member, if the sync device is there.
+    Forward(Forward),
+}
+
+/// How a frame is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Why.
+    pub reason: Reason,
+    /// To whom, 1..=63.
+    pub member: u32,
+    /// Index into `SYNC_DEV`.
+    pub device: u32,
+    /// New destination address: that member's sync interface.
+    pub destination: [u8; 6],
+    /// New source address: our marked one.
+    pub source: [u8; 6],
+    /// VLAN tags to pop before the addresses are written.
+    pub tags: u8,
+}
+
+/// The reasons of one kind of traffic, by who owns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// Another member does.
+    pub(crate) forwarded: Reason,
+    /// This member does.
+    pub(crate) local: Reason,
+    /// Nobody does, or nobody that frames can be forwarded to.
+    pub(crate) unreachable: Reason,
+}
+
+/// Sends the frame to `member`, unless that is this one or cannot be reached.
+#[inline(always)]
+pub(crate) fn hand_over<T: Tables>(
+    member: u32,
+    kind: Kind,
+    ethernet: &Ethernet,
+    settings: &Settings,
+    tables: &T,
+) -> Result<Forward, Reason> {
+    if member == settings.member {
+        return Err(kind.local);
+    }
+    let Some(value) = tables.member(member) else {
+        return Err(kind.unreachable);
+    };
+    if member == 0 || !is_forwardable(value) {
+        return Err(kind.unreachable);
+    }
+    Ok(Forward {
+        reason: kind.forwarded,
+        member,
+        device: value.device,
+        destination: value.mac,
+        source: value.marked_mac,
+        tags: ethernet.tags,
+    })
+}
+
+/// Whether frames may be sent to a member with this entry.
+#[inline(always)]
+pub const fn is_forwardable(value: &MemberValue) -> bool {
+    value.flags & MEMBER_FORWARDABLE != 0
+}
+
+/// Whether frames of a member with this entry are accepted.
+#[inline(always)]
+pub(crate) const fn is_known(value: &MemberValue) -> bool {
+    value.flags & MEMBER_KNOWN != 0
+}
+
+/// The slot of the peer's network that `address` lies in, `Err` if the prefix stays local.
+#[inline(always)]
+pub(crate) fn remote_net<T: Tables>(address: Address, tables: &T) -> Option<Result<u8, ()>> {
+    let value = tables.remote_net(&RemoteNet {
+        zone: [0; 4],
+        address,
+    })?;
+    if value.flags & NET_LOCAL != 0 {
+        return Some(Err(()));
+    }
+    Some(Ok(value.slot))
+}
