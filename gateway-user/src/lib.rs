@@ -5,6 +5,7 @@ pub mod api;
 pub mod config;
 pub mod crypto;
 pub mod pki;
+mod rtnl;
 pub mod steering;
 pub mod sync;
 pub mod vip;

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use gateway_common::{abi, member::MemberId};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use super::fence::FenceHook;
 
 /// `steering.attach`: how the XDP programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +58,11 @@ pub struct SteeringConfig {
     pub max_entries: u32,
     /// `ike_forwarding.enabled` at start.
     pub enabled: bool,
+    /// Which hook the fence uses; `None`: tcx where the kernel has it, else clsact.
+    pub fence: Option<FenceHook>,
+    /// The protected networks behind this gateway (the union of `local_ts`); the pre-flight looks
+    /// for their routes. May be empty.
+    pub local_networks: Vec<IpNet>,
 }
 
 impl SteeringConfig {
@@ -65,18 +73,13 @@ impl SteeringConfig {
             .join(format!("v{}", abi::ABI_VERSION))
     }
 
-    /// Every interface that the gateway uses, once, with its role: public, sync, inside.
-    pub fn interfaces(&self) -> Vec<(&str, Role)> {
-        let mut all: Vec<(&str, Role)> = Vec::new();
+    /// The interfaces with their roles, in the order public, sync, inside.
+    pub fn roles(&self) -> impl Iterator<Item = (&str, Role)> {
         let public = self.public.iter().map(|name| (name.as_str(), Role::Public));
         let inside = self.inside.iter().map(|name| (name.as_str(), Role::Inside));
-        let sync = std::iter::once((self.sync.as_str(), Role::Sync));
-        for (name, role) in public.chain(sync).chain(inside) {
-            if !all.iter().any(|(known, _)| *known == name) {
-                all.push((name, role));
-            }
-        }
-        all
+        public
+            .chain(std::iter::once((self.sync.as_str(), Role::Sync)))
+            .chain(inside)
     }
 }
 

@@ -30,7 +30,7 @@ struct State {
     ike_sas: HashMap<IkeSaKey, Slot>,
     esp_sas: HashMap<EspSaKey, Slot>,
     esp_outs: HashMap<EspOutKey, Slot>,
-    remote_nets: BTreeMap<(u32, IpNet), Slot>,
+    remote_nets: BTreeMap<(u32, IpNet), Option<Slot>>,
     slot_owners: [Option<MemberId>; Slot::COUNT],
     members: HashMap<MemberId, MemberValue>,
     vips: HashSet<IpAddr>,
@@ -60,6 +60,16 @@ impl MemoryTables {
     /// The configured addresses.
     pub fn vips(&self) -> Vec<IpAddr> {
         self.state().vips.iter().copied().collect()
+    }
+
+    fn put_net(&self, zone: u32, net: IpNet, slot: Option<Slot>) -> Result<(), TableError> {
+        let mut state = self.state();
+        let key = (zone, net.trunc());
+        if state.remote_nets.len() >= size::SAS as usize && !state.remote_nets.contains_key(&key) {
+            return Err(TableError::Full(map::REMOTE_NET));
+        }
+        state.remote_nets.insert(key, slot);
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -138,13 +148,11 @@ impl Tables for MemoryTables {
     }
 
     fn put_remote_net(&self, zone: u32, net: IpNet, slot: Slot) -> Result<(), TableError> {
-        let mut state = self.state();
-        let key = (zone, net.trunc());
-        if state.remote_nets.len() >= size::SAS as usize && !state.remote_nets.contains_key(&key) {
-            return Err(TableError::Full(map::REMOTE_NET));
-        }
-        state.remote_nets.insert(key, slot);
-        Ok(())
+        self.put_net(zone, net, Some(slot))
+    }
+
+    fn put_local_net(&self, zone: u32, net: IpNet) -> Result<(), TableError> {
+        self.put_net(zone, net, None)
     }
 
     fn remove_remote_net(&self, zone: u32, net: IpNet) -> Result<bool, TableError> {
@@ -299,6 +307,7 @@ mod tests {
                 enabled: 1,
                 cluster: 1,
                 live_members: 99,
+                ..Settings::default()
             })
             .unwrap();
         assert_eq!(tables.settings().unwrap().live_members, 2);

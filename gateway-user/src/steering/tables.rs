@@ -62,8 +62,8 @@ pub struct Dump {
     pub esp_sas: Vec<(EspSaKey, Slot)>,
     /// `ESP_OUT`.
     pub esp_outs: Vec<(EspOutKey, Slot)>,
-    /// `REMOTE_NET`: zone, prefix, slot.
-    pub remote_nets: Vec<(u32, IpNet, Slot)>,
+    /// `REMOTE_NET`: zone, prefix, slot; `None` = stays here.
+    pub remote_nets: Vec<(u32, IpNet, Option<Slot>)>,
     /// `SLOT_OWNER`, by slot; `None` = unset.
     pub slot_owners: Vec<Option<MemberId>>,
 }
@@ -143,7 +143,14 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// [`TableError::Full`], [`TableError::Kernel`].
     fn put_remote_net(&self, zone: u32, net: IpNet, slot: Slot) -> Result<(), TableError>;
 
-    /// Removes a peer's network.
+    /// Excepts a network from a wider one of a peer: it belongs to this member or its inside
+    /// networks. Host bits of `net` are ignored.
+    ///
+    /// # Errors
+    /// [`TableError::Full`], [`TableError::Kernel`].
+    fn put_local_net(&self, zone: u32, net: IpNet) -> Result<(), TableError>;
+
+    /// Removes a peer's network, or an exception.
     ///
     /// # Errors
     /// [`TableError::Kernel`].

@@ -1,0 +1,419 @@
+//! Loads the object onto its pinned maps.
+//!
+//! aya reuses whatever is pinned under a map's name without a look at it: a map of another layout
+//! would be read and written with this build's sizes. So every pin is compared with the object's
+//! definition first.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapData, MapInfo};
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_obj::generated::bpf_map_type;
+use gateway_common::abi::{NegotiationKey, NegotiationValue, map};
+
+use super::SteeringConfig;
+use super::error::SteeringError;
+use super::sys;
+
+/// `BPF_FS_MAGIC` of statfs(2).
+const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
+/// The kernel sets it on every devmap by itself.
+const BPF_F_RDONLY_PROG: u32 = 1 << 7;
+/// Where a negotiation table of another size is filled before it takes the old one's name.
+/// bpffs allows no dots.
+const RESIZED: &str = "SEP_my_IKE_packet_resized";
+
+/// All maps that are pinned.
+pub(super) const MAPS: [&str; 13] = [
+    map::NEGOTIATIONS,
+    map::IKE_SA,
+    map::ESP_SA,
+    map::ESP_OUT,
+    map::REMOTE_NET,
+    map::SLOT_OWNER,
+    map::MEMBER,
+    map::LIVE,
+    map::VIP,
+    map::SYNC_DEV,
+    map::SETTINGS,
+    map::STATS,
+    map::PEER_STATS,
+];
+
+/// The pin folders, locked against a second agent.
+#[derive(Debug)]
+pub(super) struct Pins {
+    root: PathBuf,
+    maps: PathBuf,
+    links: PathBuf,
+    /// Holds the lock while it is open.
+    _lock: File,
+}
+
+impl Pins {
+    /// Checks the file system, makes the folders and takes the lock.
+    pub(super) fn open(config: &SteeringConfig) -> Result<Self, SteeringError> {
+        require_bpffs(&config.bpffs)?;
+        let root = config.pin_root();
+        let (maps, links) = (root.join("maps"), root.join("links"));
+        for folder in [&maps, &links] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(|source| pin_error("create", folder, source))?;
+        }
+        let lock = lock_folder(&root)?;
+        Ok(Self {
+            root,
+            maps,
+            links,
+            _lock: lock,
+        })
+    }
+
+    /// The folder of the links.
+    pub(super) fn links(&self) -> &Path {
+        &self.links
+    }
+
+    /// Moves the link pins of other layouts' folders here: an upgraded agent swaps the programs
+    /// of their links in place, without a gap. Their maps stay with their programs.
+    ///
+    /// # Errors
+    /// [`SteeringError::InUse`] if an agent of the other version still runs.
+    pub(super) fn adopt_other_layouts(&self) -> Result<(), SteeringError> {
+        for other in self.other_layouts() {
+            let _lock = lock_folder(&other)?;
+            let Ok(entries) = fs::read_dir(other.join("links")) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let target = self.links.join(entry.file_name());
+                if !target.exists() {
+                    fs::rename(entry.path(), &target)
+                        .map_err(|source| pin_error("rename", &entry.path(), source))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folders of other layouts, once nothing uses their maps any more.
+    pub(super) fn remove_other_layouts(&self) {
+        for other in self.other_layouts() {
+            match fs::remove_dir_all(&other) {
+                Ok(()) => {
+                    tracing::info!(folder = %other.display(), "removed pins of another layout");
+                }
+                Err(error) => {
+                    tracing::warn!(folder = %other.display(), %error, "could not remove pins of another layout");
+                }
+            }
+        }
+    }
+
+    fn other_layouts(&self) -> Vec<PathBuf> {
+        let Some(entries) = self
+            .root
+            .parent()
+            .and_then(|parent| fs::read_dir(parent).ok())
+        else {
+            return Vec::new();
+        };
+        let is_layout = |path: &PathBuf| {
+            let version = path
+                .file_name()
+                .and_then(|name| name.to_str()?.strip_prefix('v'));
+            *path != self.root && version.is_some_and(|version| version.parse::<u32>().is_ok())
+        };
+        entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(is_layout)
+            .collect()
+    }
+
+    /// Removes all pins, and with the last of them whatever they kept alive.
+    pub(super) fn remove_all(self) -> Result<(), SteeringError> {
+        fs::remove_dir_all(&self.root).map_err(|source| pin_error("remove", &self.root, source))?;
+        if let Some(parent) = self.root.parent() {
+            // Fails while another layout has pins there; they stay.
+            let _others = fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+
+    /// The pin of the map `name`.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.maps.join(name)
+    }
+}
+
+/// Locks a folder of pins against a second agent, for as long as the answer lives.
+fn lock_folder(folder: &Path) -> Result<File, SteeringError> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(folder)
+        .map_err(|source| pin_error("open", folder, source))?;
+    // SAFETY: flock(2) takes a live descriptor and no pointers.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(file);
+    }
+    let source = io::Error::last_os_error();
+    Err(if source.kind() == io::ErrorKind::WouldBlock {
+        SteeringError::InUse {
+            path: folder.to_owned(),
+        }
+    } else {
+        pin_error("lock", folder, source)
+    })
+}
+
+/// Refuses a folder that is not on a bpf file system.
+pub(super) fn require_bpffs(path: &Path) -> Result<(), SteeringError> {
+    match is_bpffs(path) {
+        Ok(true) => Ok(()),
+        _ => Err(SteeringError::NoBpffs {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// Whether `path` is on a bpf file system.
+pub(super) fn is_bpffs(path: &Path) -> io::Result<bool> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: statfs is plain integers, for which zeros are valid.
+    let mut info: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is NUL-terminated and info is live for the call.
+    if unsafe { libc::statfs(name.as_ptr(), &mut info) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(info.f_type as libc::c_long == BPF_FS_MAGIC)
+}
+
+pub(super) fn pin_error(operation: &'static str, path: &Path, source: io::Error) -> SteeringError {
+    SteeringError::Pin {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Loads the object: reuses pinned maps of the right layout, creates and pins the others, loads
+/// every program. Attaches nothing.
+pub(super) fn load(object: &[u8], pins: &Pins, max_entries: u32) -> Result<Ebpf, SteeringError> {
+    let resize = prepare_negotiations(object, pins, max_entries)?;
+    let mut loader = EbpfLoader::new();
+    for name in MAPS {
+        let path = match &resize {
+            Some(resized) if name == map::NEGOTIATIONS => resized.clone(),
+            _ => pins.map(name),
+        };
+        loader.map_pin_path(name, path);
+    }
+    loader.map_max_entries(map::NEGOTIATIONS, max_entries);
+    let mut ebpf = loader.load(object).map_err(load_error)?;
+    for (name, program) in ebpf.programs_mut() {
+        load_program(name, program)?;
+    }
+    if let Some(resized) = resize {
+        move_negotiations(&mut ebpf, pins, &resized)?;
+    }
+    Ok(ebpf)
+}
+
+/// Loads one program into the kernel.
+fn load_program(name: &str, program: &mut Program) -> Result<(), SteeringError> {
+    let result = match program {
+        Program::Xdp(xdp) => xdp.load(),
+        Program::SchedClassifier(classifier) => classifier.load(),
+        _ => Ok(()),
+    };
+    result.map_err(|error| program_error(name, &error))
+}
+
+fn program_error(name: &str, error: &ProgramError) -> SteeringError {
+    if let ProgramError::LoadError { io_error, .. } = error
+        && io_error.raw_os_error() == Some(libc::EPERM)
+    {
+        return SteeringError::Permission {
+            operation: format!("load program {name}"),
+        };
+    }
+    SteeringError::Object {
+        reason: format!("program {name}: {error}"),
+        fix: "run a kernel from 5.15 on; if it is, report the verifier's words above",
+    }
+}
+
+fn load_error(error: EbpfError) -> SteeringError {
+    let mut source: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(inner) = source {
+        if let Some(io_error) = inner.downcast_ref::<io::Error>()
+            && io_error.raw_os_error() == Some(libc::EPERM)
+        {
+            return SteeringError::Permission {
+                operation: format!("load the eBPF object ({error})"),
+            };
+        }
+        source = inner.source();
+    }
+    SteeringError::Object {
+        reason: anyhow::Error::from(error)
+            .chain()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": "),
+        fix: "run a kernel from 5.15 on; rebuild gatewayd if its object is damaged",
+    }
+}
+
+/// Compares all pins with the object's definitions. Answers where to build a negotiation table
+/// when the pinned one has another size than `max_entries`.
+fn prepare_negotiations(
+    object: &[u8],
+    pins: &Pins,
+    max_entries: u32,
+) -> Result<Option<PathBuf>, SteeringError> {
+    let parsed = aya_obj::Object::parse(object).map_err(|error| SteeringError::Object {
+        reason: error.to_string(),
+        fix: "rebuild gatewayd",
+    })?;
+    let mut resize = None;
+    for name in MAPS {
+        let Some(wanted) = parsed.maps.get(name) else {
+            return Err(SteeringError::Object {
+                reason: format!("it has no map {name}"),
+                fix: "rebuild gatewayd",
+            });
+        };
+        let path = pins.map(name);
+        let found = match MapInfo::from_pin(&path) {
+            Ok(found) => found,
+            Err(_) if !path.exists() => continue,
+            Err(error) => {
+                return Err(pin_error("open map", &path, io::Error::other(error)));
+            }
+        };
+        compare(&found, wanted, &path, pins)?;
+        if name == map::NEGOTIATIONS && found.max_entries() != max_entries {
+            resize = Some(pins.map(RESIZED));
+        }
+    }
+    // Left by a start that was killed while it moved entries; the old table still has them all.
+    let stale = pins.map(RESIZED);
+    if stale.exists() {
+        fs::remove_file(&stale).map_err(|source| pin_error("remove", &stale, source))?;
+    }
+    Ok(resize)
+}
+
+fn compare(
+    found: &MapInfo,
+    wanted: &aya_obj::Map,
+    path: &Path,
+    pins: &Pins,
+) -> Result<(), SteeringError> {
+    let kind = wanted.map_type();
+    let devmap = kind == bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32;
+    let found_kind = found.map_type().map_or(u32::MAX, |kind| kind as u32);
+    let found_flags = if devmap {
+        found.map_flags() & !BPF_F_RDONLY_PROG
+    } else {
+        found.map_flags()
+    };
+    // aya gives devmaps the larger value where the kernel has it (5.8), whatever the object says.
+    let value_size = if devmap { 8 } else { wanted.value_size() };
+    let resizable = path.ends_with(map::NEGOTIATIONS);
+    let fields = [
+        ("its type", found_kind, kind),
+        ("its key size", found.key_size(), wanted.key_size()),
+        ("its value size", found.value_size(), value_size),
+        (
+            "its number of entries",
+            found.max_entries(),
+            if resizable {
+                found.max_entries()
+            } else {
+                wanted.max_entries()
+            },
+        ),
+        ("its flags", found_flags, wanted.map_flags()),
+    ];
+    for (field, found, wanted) in fields {
+        if found != wanted {
+            return Err(SteeringError::Layout {
+                path: path.to_owned(),
+                field,
+                found: found.to_string(),
+                wanted: wanted.to_string(),
+                root: pins.root.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Copies the negotiations from the pinned table into the one of the new size, oldest first, so
+/// that a smaller table keeps the youngest; then gives it the old one's name. The programs that
+/// still run read the old table until their links are updated.
+fn move_negotiations(ebpf: &mut Ebpf, pins: &Pins, resized: &Path) -> Result<(), SteeringError> {
+    let path = pins.map(map::NEGOTIATIONS);
+    let failed = |source: io::Error| pin_error("move the entries of", &path, source);
+    let old = MapData::from_pin(&path).map_err(|error| failed(io::Error::other(error)))?;
+    let size = old
+        .info()
+        .map_err(|error| failed(io::Error::other(error)))?
+        .max_entries();
+    let mut entries = sys::read_hash::<NegotiationKey, NegotiationValue>(old.fd().as_fd(), size)
+        .map_err(failed)?;
+    entries.sort_by_key(|(_, value)| value.created_ns);
+    let new = ebpf
+        .map_mut(map::NEGOTIATIONS)
+        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let mut new = aya::maps::HashMap::<_, NegotiationKey, NegotiationValue>::try_from(new)
+        .map_err(|error| failed(io::Error::other(error)))?;
+    for (key, value) in &entries {
+        new.insert(key, value, 0)
+            .map_err(|error| failed(io::Error::other(error)))?;
+    }
+    fs::rename(resized, &path).map_err(|source| pin_error("rename", resized, source))?;
+    tracing::info!(
+        entries = entries.len(),
+        old_size = size,
+        "moved the negotiations into a table of another size"
+    );
+    Ok(())
+}
+
+/// The program called `name`.
+pub(super) fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Program, SteeringError> {
+    ebpf.program(name).ok_or_else(|| SteeringError::Object {
+        reason: format!("it has no program {name}"),
+        fix: "rebuild gatewayd",
+    })
+}
+
+/// A loaded program's descriptor.
+pub(super) fn program_fd(program: &Program) -> Result<BorrowedFd<'_>, SteeringError> {
+    program
+        .fd()
+        .map(AsFd::as_fd)
+        .map_err(|error| program_error("without a descriptor", &error))
+}
+
+/// A loaded program's id.
+pub(super) fn program_id(program: &Program) -> Result<u32, SteeringError> {
+    program
+        .info()
+        .map(|info| info.id())
+        .map_err(|error| program_error("without an id", &error))
+}

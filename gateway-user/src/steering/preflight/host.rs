@@ -1,0 +1,150 @@
+//! Kernel, file systems, rights.
+
+use std::fs;
+use std::path::Path;
+
+use aya::util::KernelVersion;
+
+use super::super::config::{AttachMode, SteeringConfig};
+use super::super::loader;
+use super::{Check, Severity, steering_severity, unreadable};
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+const FLOOR: (u8, u8) = (5, 15);
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+pub(super) fn checks(config: &SteeringConfig) -> Vec<Check> {
+    let mut checks = vec![kernel(), capabilities(config), esp()];
+    if config.attach != AttachMode::None {
+        checks.push(btf());
+        checks.push(bpffs(&config.bpffs));
+    }
+    checks
+}
+
+fn kernel() -> Check {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    let Ok(current) = KernelVersion::current() else {
+        return unreadable("kernel", release, "no kernel version");
+    };
+    let (major, minor) = FLOOR;
+    if current >= KernelVersion::new(major, minor, 0) {
+        return Check::passed("kernel", release, format!("at least {major}.{minor}"));
+    }
+    Check::failed(
+        "kernel",
+        release,
+        Severity::Error,
+        format!("older than {major}.{minor}: programs and links may be refused"),
+        "boot a newer kernel (Debian 12, Ubuntu 22.04, RHEL 9 or later)".to_owned(),
+    )
+}
+
+fn btf() -> Check {
+    if Path::new(BTF).exists() {
+        return Check::passed("btf", BTF, "present".to_owned());
+    }
+    Check::failed(
+        "btf",
+        BTF,
+        Severity::Error,
+        "missing: the kernel was built without CONFIG_DEBUG_INFO_BTF".to_owned(),
+        "boot a distribution kernel (Debian 12, Ubuntu 22.04, RHEL 9 or later)".to_owned(),
+    )
+}
+
+fn bpffs(path: &Path) -> Check {
+    let subject = path.display().to_string();
+    match loader::is_bpffs(path) {
+        Ok(true) => Check::passed("bpffs", &subject, "mounted".to_owned()),
+        Ok(false) => Check::failed(
+            "bpffs",
+            &subject,
+            Severity::Error,
+            "not a bpf file system".to_owned(),
+            format!("mount -t bpf bpf {subject}"),
+        ),
+        Err(error) => Check::failed(
+            "bpffs",
+            &subject,
+            Severity::Error,
+            error.to_string(),
+            format!("mkdir -p {subject} && mount -t bpf bpf {subject}"),
+        ),
+    }
+}
+
+fn capabilities(config: &SteeringConfig) -> Check {
+    let held = fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| effective(&status));
+    let Some(held) = held else {
+        return unreadable("capabilities", "/proc/self/status", "no CapEff line");
+    };
+    let missing = missing(held, config.attach != AttachMode::None);
+    if missing.is_empty() {
+        return Check::passed("capabilities", "process", "sufficient".to_owned());
+    }
+    let missing = missing.join(" ");
+    Check::failed(
+        "capabilities",
+        "process",
+        steering_severity(config),
+        format!("missing {missing}"),
+        format!("run as root, or add AmbientCapabilities={missing} to the systemd unit"),
+    )
+}
+
+/// The effective set in the text of `/proc/<pid>/status`.
+pub(super) fn effective(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// The capabilities that a process with the effective set `held` lacks.
+pub(super) fn missing(held: u64, bpf: bool) -> Vec<&'static str> {
+    let has = |capability: u32| held & (1 << capability) != 0;
+    let mut wanted = vec![
+        ("CAP_NET_ADMIN", has(CAP_NET_ADMIN)),
+        ("CAP_NET_RAW", has(CAP_NET_RAW)),
+    ];
+    if bpf {
+        let admin = has(CAP_SYS_ADMIN);
+        wanted.push(("CAP_BPF", has(CAP_BPF) || admin));
+        wanted.push(("CAP_PERFMON", has(CAP_PERFMON) || admin));
+    }
+    wanted
+        .into_iter()
+        .filter(|(_, held)| !held)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// ESP cannot be asked for without trying to install an SA; what can be told is whether the
+/// module is there.
+fn esp() -> Check {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let folder = Path::new("/lib/modules").join(release.trim());
+    let listed = |file: &str| {
+        fs::read_to_string(folder.join(file)).is_ok_and(|text| text.contains("/esp4.ko"))
+    };
+    let built_in = listed("modules.builtin");
+    let loaded = Path::new("/sys/module/esp4").exists();
+    if loaded || built_in || listed("modules.dep") {
+        return Check::passed("esp", "kernel", "esp4 is available".to_owned());
+    }
+    Check::failed(
+        "esp",
+        "kernel",
+        Severity::Warning,
+        "no esp4 module found for this kernel: SAs may be refused".to_owned(),
+        "boot a distribution kernel, or set kernel.backend = \"recording\" in a lab".to_owned(),
+    )
+}

@@ -1,0 +1,60 @@
+//! What the agent tells about the data path.
+
+use serde::Serialize;
+
+use super::config::Role;
+use super::error::SteeringError;
+use super::fence::FenceHook;
+use super::links::XdpMode;
+
+/// One interface and how it is steered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceReport {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// How its XDP program runs.
+    pub mode: XdpMode,
+    /// Which hook its fence uses; `None` without BPF.
+    #[serde(skip)]
+    pub fence: Option<FenceHook>,
+}
+
+/// Something that [`Steering::verify`](super::Steering::verify) found wrong.
+#[derive(Debug)]
+pub struct Finding {
+    /// The interface.
+    pub interface: String,
+    /// What it is for.
+    pub role: Role,
+    /// What was wrong.
+    pub what: String,
+    /// Whether it is right again.
+    pub repaired: bool,
+    /// Why it could not be repaired, with the fix.
+    pub error: Option<SteeringError>,
+}
+
+impl Finding {
+    pub(super) fn new(
+        interface: &str,
+        role: Role,
+        what: String,
+        repaired: Result<(), SteeringError>,
+    ) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            role,
+            what,
+            repaired: repaired.is_ok(),
+            error: repaired.err(),
+        }
+    }
+
+    /// Marks what waits for somebody else.
+    pub(super) fn open(mut self) -> Self {
+        self.repaired = false;
+        self
+    }
+}
