@@ -1,5 +1,7 @@
 //! The Encrypted payload (RFC 7296 §3.14) with combined-mode algorithms (RFC 5282).
 
+use std::fmt;
+
 use super::{Chain, Malformation, PayloadType, Payloads, WireError};
 use crate::crypto::{CryptoProvider, Encryption};
 
@@ -15,7 +17,7 @@ pub struct EncryptedPacket<'a> {
 }
 
 /// What was inside an Encrypted payload that verified: payloads, authentic though perhaps malformed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Opened {
     /// Type of the first payload, [`PayloadType::NONE`] if there is none.
     pub first: PayloadType,
@@ -26,7 +28,9 @@ pub struct Opened {
 impl<'a> EncryptedPacket<'a> {
     /// `body`, without generic header, is the end of `message`.
     pub(super) fn new(message: &'a [u8], first: PayloadType, body: &'a [u8]) -> Self {
-        let associated = message.strip_suffix(body).unwrap_or(message);
+        let associated = message
+            .get(..message.len().saturating_sub(body.len()))
+            .unwrap_or_default();
         Self {
             associated,
             first,
@@ -91,6 +95,13 @@ fn strip_padding(plaintext: &mut Vec<u8>) -> Result<(), WireError> {
         .ok_or(malformed)?;
     plaintext.truncate(length);
     Ok(())
+}
+
+impl fmt::Debug for Opened {
+    /// Without the octets: identities, proofs and nonces have no place in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Opened({}, {} octets)", self.first, self.plaintext.len())
+    }
 }
 
 impl Opened {

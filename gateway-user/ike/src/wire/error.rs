@@ -128,6 +128,8 @@ impl WireError {
             | Self::ZeroInitiatorSpi
             | Self::EncryptedTooShort(_)
             | Self::Crypto(_) => Blame::Silence,
+            // Only a higher version is answered (RFC 7296 §2.5): IKEv1 would not understand it.
+            Self::MajorVersion(version) if version < 2 => Blame::Silence,
             Self::MajorVersion(_) => Blame::InvalidMajorVersion,
             Self::UnsupportedCriticalPayload(kind) => Blame::UnsupportedCriticalPayload(kind),
             Self::PayloadLength { .. }

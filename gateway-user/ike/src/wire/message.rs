@@ -31,6 +31,8 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// Those of [`HeaderRepr::parse`] and [`Chain::new_checked`]; [`WireError::MessageLength`].
+    /// Nothing is authentic yet: of an existing IKE SA's messages, any error means silence
+    /// (RFC 7296 §2.21).
     /// After [`WireError::MajorVersion`], [`HeaderPacket`] has what the answer needs.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
         let packet = HeaderPacket::new_checked(bytes)?;

@@ -12,8 +12,8 @@
 //!
 //! Nothing here panics, whatever the octets. Allocation is bounded by the length of the datagram:
 //! counts in the packet are checked against the octets that are really there, never used to
-//! reserve memory. The largest value, an SA payload of nothing but minimal transforms, takes
-//! about five times the octets it came from.
+//! reserve memory. The largest value, an SA payload of nothing but small transforms, takes at most
+//! sixteen times the octets it came from.
 //!
 //! # Limits
 //!
@@ -72,3 +72,6 @@ pub use sa::{MAX_PROPOSALS, SaPacket, SaRepr};
 pub use transform::{Attribute, AttributeValue, Transform, TransformPacket, TransformType};
 pub use ts::{TsPacket, TsRepr, TsType};
 pub use vendor::VendorIdRepr;
+
+#[cfg(test)]
+mod tests;

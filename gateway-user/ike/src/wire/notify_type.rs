@@ -5,19 +5,19 @@ code_points! {
     NotifyType(u16) {
         /// Data: the payload type, one octet.
         UNSUPPORTED_CRITICAL_PAYLOAD = 1,
-        /// Data: four octets, the SPI that was not found, are in the SPI field of the header.
+        /// About the SPIs in the header; there is no data (RFC 7296 §1.5).
         INVALID_IKE_SPI = 4,
         /// RFC 7296 §2.5.
         INVALID_MAJOR_VERSION = 5,
-        /// Only in an authenticated answer.
+        /// Only in an encrypted answer to an authentic message.
         INVALID_SYNTAX = 7,
-        /// Data: four octets of message id. Not to be sent in a response.
+        /// Data: the message id. Only ever in an INFORMATIONAL request (RFC 7296 §2.3).
         INVALID_MESSAGE_ID = 9,
-        /// Data: the ESP SPI.
+        /// Data: the SPI of the packet that could not be decrypted (RFC 7296 §1.5).
         INVALID_SPI = 11,
         /// RFC 7296 §2.7.
         NO_PROPOSAL_CHOSEN = 14,
-        /// Data: the group that is wanted, two octets.
+        /// Data: the method that is wanted, two octets (RFC 7296 §1.3).
         INVALID_KE_PAYLOAD = 17,
         /// RFC 7296 §2.21.2.
         AUTHENTICATION_FAILED = 24,
@@ -43,7 +43,7 @@ code_points! {
         TEMPORARY_FAILURE = 43,
         /// The SPI field names the SA.
         CHILD_SA_NOT_FOUND = 44,
-        /// RFC 8598's neighbour; draft-yeung-g-ikev2.
+        /// RFC 9838.
         INVALID_GROUP_ID = 45,
         /// RFC 9838.
         AUTHORIZATION_FAILED = 46,
@@ -114,7 +114,7 @@ code_points! {
         TICKET_OPAQUE = 16413,
         /// RFC 5739.
         LINK_ID = 16414,
-        /// RFC 5415's neighbour; 3GPP.
+        /// RFC 5840.
         USE_WESP_MODE = 16415,
         /// RFC 5857.
         ROHC_SUPPORTED = 16416,
@@ -140,7 +140,7 @@ code_points! {
         PSK_CONFIRM = 16426,
         /// RFC 6867.
         ERX_SUPPORTED = 16427,
-        /// 3GPP TS 24.302.
+        /// 3GPP TS 24.303.
         IFOM_CAPABILITY = 16428,
         /// RFC 9838.
         GROUP_SENDER = 16429,
@@ -148,7 +148,7 @@ code_points! {
         IKEV2_FRAGMENTATION_SUPPORTED = 16430,
         /// Data: hash algorithms, two octets each (RFC 7427).
         SIGNATURE_HASH_ALGORITHMS = 16431,
-        /// RFC 7427's neighbour; RFC 7791.
+        /// RFC 7791.
         CLONE_IKE_SA_SUPPORTED = 16432,
         /// RFC 7791.
         CLONE_IKE_SA = 16433,
