@@ -1,0 +1,200 @@
+//! Identities: configuration text, payloads, comparison.
+
+#![allow(clippy::unwrap_used)]
+
+use gateway_ike::identity::{Identity, IdentityError, IdentityPattern, MAX_IDENTITY_LEN};
+use gateway_ike::wire::IdType;
+use proptest::prelude::*;
+
+fn ip(text: &str) -> Identity {
+    Identity::Ip(text.parse().unwrap())
+}
+
+fn fqdn(text: &str) -> Identity {
+    Identity::Fqdn(text.to_owned())
+}
+
+fn rfc822(text: &str) -> Identity {
+    Identity::Rfc822(text.to_owned())
+}
+
+#[test]
+fn configuration_text() {
+    let cases = [
+        ("192.0.2.1", ip("192.0.2.1")),
+        ("2001:db8::1", ip("2001:db8::1")),
+        ("::", ip("::")),
+        ("ipv4:192.0.2.1", ip("192.0.2.1")),
+        ("ipv6:2001:db8::1", ip("2001:db8::1")),
+        ("gw.example.org", fqdn("gw.example.org")),
+        (" gw.example.org ", fqdn("gw.example.org")),
+        ("site-a", fqdn("site-a")),
+        ("@gw.example.org", fqdn("gw.example.org")),
+        ("@10.0.0.1", fqdn("10.0.0.1")),
+        ("fqdn:gw.example.org", fqdn("gw.example.org")),
+        ("DNS:10.0.0.1", fqdn("10.0.0.1")),
+        ("user@example.org", rfc822("user@example.org")),
+        ("@@user@example.org", rfc822("user@example.org")),
+        ("rfc822:user@example.org", rfc822("user@example.org")),
+        ("email:user@example.org", rfc822("user@example.org")),
+        (
+            "keyid:0xDEADbeef",
+            Identity::KeyId(vec![0xde, 0xad, 0xbe, 0xef]),
+        ),
+        ("keyid:#de:ad", Identity::KeyId(vec![0xde, 0xad])),
+        ("keyid:printer", Identity::KeyId(b"printer".to_vec())),
+        ("@#6162", Identity::KeyId(b"ab".to_vec())),
+        ("asn1dn:#3000", Identity::Dn(vec![0x30, 0])),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(text.parse::<Identity>(), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn wrong_text_is_explained() {
+    let cases = [
+        ("", "may not be empty"),
+        ("@", "may not be empty"),
+        ("keyid:", "may not be empty"),
+        ("keyid:0x", "may not be empty"),
+        ("%any", "%any stands alone"),
+        ("C=DE, O=Example, CN=gw", "asn1dn:#"),
+        ("keyid:0xabc", "even number of hexadecimal digits"),
+        ("keyid:0xzz", "hexadecimal digits"),
+        ("ipv4:2001:db8::1", "not an IPv4 address"),
+        ("ipv6:192.0.2.1", "not an IPv6 address"),
+        ("two words", "without blanks"),
+        ("fqdn:two words", "without blanks"),
+        ("bell\u{7}", "without blanks and control"),
+        ("name:gw", "known types are ipv4"),
+    ];
+    for (text, expected) in cases {
+        let error = text.parse::<Identity>().unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    let long = "a".repeat(MAX_IDENTITY_LEN + 1);
+    let error = Err(IdentityError::TooLong(MAX_IDENTITY_LEN + 1));
+    assert_eq!(long.parse::<Identity>(), error);
+    assert!(long[1..].parse::<Identity>().is_ok());
+}
+
+#[test]
+fn payloads() {
+    let cases = [
+        (ip("192.0.2.1"), IdType::ID_IPV4_ADDR, vec![192, 0, 2, 1]),
+        (
+            ip("2001:db8::1"),
+            IdType::ID_IPV6_ADDR,
+            vec![0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        ),
+        (fqdn("gw"), IdType::ID_FQDN, b"gw".to_vec()),
+        (rfc822("u@gw"), IdType::ID_RFC822_ADDR, b"u@gw".to_vec()),
+        (
+            Identity::KeyId(vec![0, 255]),
+            IdType::ID_KEY_ID,
+            vec![0, 255],
+        ),
+        (
+            Identity::Dn(vec![0x30, 0]),
+            IdType::ID_DER_ASN1_DN,
+            vec![0x30, 0],
+        ),
+    ];
+    for (identity, kind, data) in cases {
+        assert_eq!(identity.to_payload(), (kind, data.clone()));
+        assert_eq!(Identity::from_payload(kind, &data), Ok(identity));
+    }
+}
+
+#[test]
+fn wrong_payloads() {
+    let malformed = |kind| Err(IdentityError::Payload(kind));
+    for (kind, data) in [
+        (IdType::ID_IPV4_ADDR, &[1, 2, 3][..]),
+        (IdType::ID_IPV4_ADDR, &[1, 2, 3, 4, 5]),
+        (IdType::ID_IPV6_ADDR, &[0; 15]),
+        (IdType::ID_FQDN, b"gw\0"),
+        (IdType::ID_FQDN, b"gw\r\n"),
+        (IdType::ID_FQDN, b"\xff"),
+        (IdType::ID_RFC822_ADDR, b"u @gw"),
+    ] {
+        assert_eq!(
+            Identity::from_payload(kind, data),
+            malformed(kind),
+            "{kind}"
+        );
+    }
+    for kind in 0..=255 {
+        let empty = Identity::from_payload(IdType(kind), &[]);
+        assert_eq!(empty, Err(IdentityError::Empty));
+        let long = Identity::from_payload(IdType(kind), &[b'a'; MAX_IDENTITY_LEN + 1]);
+        assert_eq!(long, Err(IdentityError::TooLong(MAX_IDENTITY_LEN + 1)));
+    }
+    for kind in [
+        IdType(0),
+        IdType::ID_DER_ASN1_GN,
+        IdType::ID_NULL,
+        IdType(201),
+    ] {
+        let result = Identity::from_payload(kind, b"gw");
+        assert_eq!(result, Err(IdentityError::UnknownType(kind)));
+    }
+}
+
+#[test]
+fn comparison() {
+    assert_eq!(fqdn("GW.Example.org"), fqdn("gw.example.ORG"));
+    assert_eq!(rfc822("User@gw"), rfc822("user@GW"));
+    assert_ne!(fqdn("gw.example.org"), fqdn("gw.example.org."));
+    assert_ne!(fqdn("ä"), fqdn("Ä"), "only ASCII folds");
+    assert_ne!(fqdn("10.0.0.1"), ip("10.0.0.1"));
+    assert_ne!(fqdn("u@gw"), rfc822("u@gw"));
+    assert_ne!(Identity::KeyId(b"gw".to_vec()), fqdn("gw"));
+    assert_ne!(
+        Identity::KeyId(b"GW".to_vec()),
+        Identity::KeyId(b"gw".to_vec())
+    );
+    let set: std::collections::HashSet<_> = [fqdn("GW"), fqdn("gw"), rfc822("gw")].into();
+    assert_eq!(set.len(), 2, "equal identities hash equally");
+}
+
+#[test]
+fn patterns() {
+    let any: IdentityPattern = "%any".parse().unwrap();
+    let one: IdentityPattern = "gw.example.org".parse().unwrap();
+    assert!(any.matches(&ip("192.0.2.1")) && any.matches(&fqdn("x")));
+    assert!(one.matches(&fqdn("GW.example.org")) && !one.matches(&fqdn("gw2.example.org")));
+    assert!(one.is_specific() && !any.is_specific());
+    assert_eq!(
+        (any.to_string(), one.to_string()),
+        ("%any".into(), "gw.example.org".into())
+    );
+    assert!("%any6".parse::<IdentityPattern>().is_err());
+}
+
+proptest! {
+    /// Whatever comes in a payload goes back as it was, and its text means the same.
+    #[test]
+    fn payload_and_text_round_trip(kind in 0u8..14, data in prop::collection::vec(any::<u8>(), 0..24)) {
+        if let Ok(identity) = Identity::from_payload(IdType(kind), &data) {
+            prop_assert_eq!(identity.to_payload(), (IdType(kind), data));
+            let text = identity.to_string();
+            prop_assert_eq!(text.parse::<Identity>(), Ok(identity), "{}", text);
+        }
+    }
+
+    /// The same for names, which random octets rarely are.
+    #[test]
+    fn names_round_trip(kind in 2u8..4, name in "[a-z0-9@:#%=.*\u{e4}-]{1,12}") {
+        let identity = Identity::from_payload(IdType(kind), name.as_bytes()).unwrap();
+        let text = identity.to_string();
+        prop_assert_eq!(text.parse::<Identity>(), Ok(identity), "{}", text);
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC{0,40}") {
+        let _ = text.parse::<Identity>();
+        let _ = text.parse::<IdentityPattern>();
+    }
+}
