@@ -3,12 +3,16 @@
 //! No sockets, no clock, no randomness of its own: every input is an argument of
 //! `Endpoint`, every effect is an [`output::Output`] value.
 
+pub mod config;
 pub mod crypto;
+pub mod endpoint;
+pub mod error;
 pub mod identity;
 pub mod keys;
 pub mod output;
 pub mod proposal;
 pub mod record;
+mod sa;
 pub mod secret;
 pub mod selector;
 #[cfg(any(test, feature = "testing"))]

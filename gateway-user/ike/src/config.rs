@@ -1,0 +1,219 @@
+//! What the engine is configured with. Values, checked by whoever builds them from a file.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_common::member::MemberId;
+
+use crate::identity::{Identity, IdentityPattern};
+use crate::output::TrafficSelector;
+use crate::proposal::{EspProposal, IkeProposal};
+use crate::secret::SecretBytes;
+
+/// Configuration of an `Endpoint`.
+#[derive(Debug)]
+pub struct Config {
+    /// This member: it stands in the SPIs and IVs that are drawn here.
+    pub member: MemberId,
+    /// Differs between any two runs of this member that may hold the same IKE SA; stands in the
+    /// IVs. The epoch under which the member was admitted serves.
+    pub incarnation: u16,
+    /// Connections, in the order in which they are tried.
+    pub connections: Vec<Arc<Connection>>,
+    /// Pre-shared keys.
+    pub secrets: Vec<Secret>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds on what unauthenticated and authenticated peers can make us hold and do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Half-open IKE SAs from which on cookies are demanded; 0 = always. Default 30.
+    pub cookie_threshold: usize,
+    /// Half-open IKE SAs at which further IKE_SA_INIT requests are dropped. Default 1000.
+    pub half_open_limit: usize,
+    /// The same per source address. Default 64.
+    pub half_open_limit_per_source: usize,
+    /// How long IKE_AUTH may take to complete. Default 30 s.
+    pub half_open_timeout: Duration,
+    /// How long the kernel may take to confirm a CHILD_SA. Default 5 s.
+    pub kernel_timeout: Duration,
+    /// How long a closed IKE SA still answers the retransmission of its last request. Default
+    /// 30 s.
+    pub linger: Duration,
+    /// CHILD_SAs per IKE SA. Default 64.
+    pub children_per_ike_sa: usize,
+    /// COOKIE answers per second. Default 50,000: one costs microseconds and is smaller than what
+    /// it answers, and whoever is behind a flood of forged requests waits for his.
+    pub cookie_rate: u32,
+    /// All other unprotected error answers per second. Default 1000.
+    pub stateless_error_rate: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cookie_threshold: 30,
+            half_open_limit: 1000,
+            half_open_limit_per_source: 64,
+            half_open_timeout: Duration::from_secs(30),
+            kernel_timeout: Duration::from_secs(5),
+            linger: Duration::from_secs(30),
+            children_per_ike_sa: 64,
+            cookie_rate: 50_000,
+            stateless_error_rate: 1000,
+        }
+    }
+}
+
+/// Whom we talk to, as whom, and about what. Authentication is by pre-shared key on both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Its name.
+    pub name: String,
+    /// Addresses of ours that it is served on; empty = all.
+    pub local_addrs: Vec<IpAddr>,
+    /// Addresses of the peer.
+    pub remote_addrs: Vec<RemoteAddress>,
+    /// IKE proposals, by preference.
+    pub proposals: Vec<IkeProposal>,
+    /// Our identity.
+    pub local_id: Identity,
+    /// The peer's identity.
+    pub remote_id: IdentityPattern,
+    /// CHILD_SAs, in the order in which they are tried.
+    pub children: Vec<Arc<ChildConfig>>,
+}
+
+/// One kind of CHILD_SA of a connection. Tunnel mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildConfig {
+    /// Its name.
+    pub name: String,
+    /// Traffic of our side.
+    pub local_ts: Vec<TrafficSelector>,
+    /// Traffic of the peer's side.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// ESP proposals, by preference.
+    pub esp_proposals: Vec<EspProposal>,
+    /// Anti-replay window in packets.
+    pub replay_window: u32,
+    /// After this the SAs are dropped.
+    pub life_time: Duration,
+    /// XFRM interface id of inbound traffic, 0 = none.
+    pub if_id_in: u32,
+    /// XFRM interface id of outbound traffic, 0 = none.
+    pub if_id_out: u32,
+}
+
+/// Addresses of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteAddress {
+    /// `%any`.
+    Any,
+    /// All addresses whose first `prefix_len` bits are those of `address`. A single address has
+    /// all of its bits (32 or 128).
+    Network {
+        /// Address; bits behind the prefix are ignored.
+        address: IpAddr,
+        /// Length of the prefix in bits; more than the family has match like all of them.
+        prefix_len: u8,
+    },
+}
+
+impl RemoteAddress {
+    /// How specifically this covers `address`: 0 for `%any`, 1 + prefix length for a network, `None`
+    /// if not at all.
+    fn specificity(self, address: IpAddr) -> Option<u16> {
+        match self {
+            Self::Any => Some(0),
+            Self::Network {
+                address: network,
+                prefix_len,
+            } => {
+                let differing = match (network, address) {
+                    (IpAddr::V4(a), IpAddr::V4(b)) => {
+                        (a.to_bits() ^ b.to_bits()).leading_zeros().min(32)
+                    }
+                    (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+                    _ => return None,
+                };
+                let width: u32 = if network.is_ipv4() { 32 } else { 128 };
+                let prefix_len = u16::from(prefix_len);
+                (differing >= u32::from(prefix_len).min(width)).then_some(1 + prefix_len)
+            }
+        }
+    }
+}
+
+/// A pre-shared key.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// Whose it is. Two or more: both sides' identities must be among them. One: either side's.
+    /// None: anyone's.
+    pub ids: Vec<Identity>,
+    /// The key.
+    pub secret: SecretBytes,
+}
+
+impl Secret {
+    /// How well this secret fits a pair of identities; the largest wins.
+    fn fit(&self, local: &Identity, remote: &Identity) -> Option<u8> {
+        let has_local = self.ids.contains(local);
+        let has_remote = self.ids.contains(remote);
+        match self.ids.len() {
+            0 => Some(0),
+            // The peer's name says more than ours, which many secrets may share.
+            1 if has_remote => Some(2),
+            1 if has_local => Some(1),
+            1 => None,
+            _ => (has_local && has_remote).then_some(3),
+        }
+    }
+}
+
+impl Config {
+    /// Connections for a pair of addresses, the most specific remote address first, otherwise in
+    /// configured order.
+    pub(crate) fn candidates(&self, local: IpAddr, remote: IpAddr) -> Vec<&Arc<Connection>> {
+        let mut found: Vec<_> = self
+            .connections
+            .iter()
+            .filter_map(|connection| Some((connection.specificity(local, remote)?, connection)))
+            .collect();
+        found.sort_by_key(|(specificity, _)| std::cmp::Reverse(*specificity));
+        found
+            .into_iter()
+            .map(|(_, connection)| connection)
+            .collect()
+    }
+
+    /// The pre-shared key that fits a pair of identities best.
+    pub(crate) fn secret(&self, local: &Identity, remote: &Identity) -> Option<&SecretBytes> {
+        self.secrets
+            .iter()
+            .rev() // of equals, `max_by_key` takes the last: here the one configured first
+            .filter_map(|secret| Some((secret.fit(local, remote)?, secret)))
+            .max_by_key(|(fit, _)| *fit)
+            .map(|(_, secret)| &secret.secret)
+    }
+
+    /// A connection by name, for the import of a record.
+    pub(crate) fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
+        self.connections.iter().find(|c| c.name == name)
+    }
+}
+
+impl Connection {
+    fn specificity(&self, local: IpAddr, remote: IpAddr) -> Option<u16> {
+        if !self.local_addrs.is_empty() && !self.local_addrs.contains(&local) {
+            return None;
+        }
+        self.remote_addrs
+            .iter()
+            .filter_map(|pattern| pattern.specificity(remote))
+            .max()
+    }
+}

@@ -1,0 +1,61 @@
+//! What the exchanges of every IKE SA share: configuration, library, tables, timers, output.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::counters::Counters;
+use super::outbox::Outbox;
+use super::spi::EspSpis;
+use super::timers::{Timer, Timers};
+use crate::config::Config;
+use crate::crypto::CryptoProvider;
+use crate::sa::{Child, Pending};
+
+/// Shared by the endpoint and its IKE SAs.
+pub(crate) struct Core {
+    pub(crate) config: Arc<Config>,
+    pub(crate) crypto: Arc<dyn CryptoProvider>,
+    pub(crate) out: Outbox,
+    pub(crate) counters: Counters,
+    pub(crate) timers: Timers,
+    /// Our SPIs of all IKE SAs, also of those that only linger.
+    pub(crate) ike_spis: BTreeSet<[u8; 8]>,
+    pub(crate) esp_spis: EspSpis,
+}
+
+impl Core {
+    pub(crate) fn new(config: Arc<Config>, crypto: Arc<dyn CryptoProvider>) -> Self {
+        Self {
+            config,
+            crypto,
+            out: Outbox::default(),
+            counters: Counters::default(),
+            timers: Timers::default(),
+            ike_spis: BTreeSet::new(),
+            esp_spis: EspSpis::default(),
+        }
+    }
+
+    /// Starts the clock of a question to the kernel.
+    pub(crate) fn await_kernel(&mut self, local_spi: [u8; 8], pending: &Pending) {
+        self.timers.set(pending.deadline, Timer::Kernel(local_spi));
+    }
+
+    /// The kernel answered, or nobody waits any more.
+    pub(crate) fn stop_waiting(&mut self, local_spi: [u8; 8], pending: &Pending) {
+        self.timers
+            .cancel(pending.deadline, Timer::Kernel(local_spi));
+    }
+
+    /// Starts the clock of an installed child.
+    pub(crate) fn start_lifetime(&mut self, child: &Child) {
+        self.timers
+            .set(child.expires_at, Timer::Child(child.sa.spi_in));
+    }
+
+    /// Stops it.
+    pub(crate) fn cancel_lifetime(&mut self, child: &Child) {
+        self.timers
+            .cancel(child.expires_at, Timer::Child(child.sa.spi_in));
+    }
+}

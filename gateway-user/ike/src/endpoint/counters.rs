@@ -1,0 +1,88 @@
+//! What the endpoint counts.
+
+/// Declares [`Counters`] so that the fields, their names for operators and the list of both can
+/// never disagree.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the endpoint was made. They only grow.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name, in declaration order.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// IKE_SA_INIT requests whose header is well formed, retransmissions and floods included.
+    init_requests,
+    /// Authentic new IKE_AUTH requests.
+    auth_requests,
+    /// Authentic new INFORMATIONAL requests.
+    informational_requests,
+    /// Authentic new CREATE_CHILD_SA requests.
+    create_child_requests,
+    /// Exchanges that this endpoint processed: every new request that changed its state, each
+    /// counted once. Summed over the members of a cluster it equals the exchanges of the peers.
+    exchanges_processed,
+    /// Retransmitted requests answered from the cache.
+    retransmissions_answered,
+    /// Retransmitted requests dropped because the first one is still being worked on.
+    retransmissions_dropped,
+    /// IKE_SA_INIT responses that carry a COOKIE.
+    cookies_sent,
+    /// IKE_SA_INIT requests that returned a valid COOKIE.
+    cookies_accepted,
+    /// IKE SAs that completed IKE_AUTH, and successors by rekeying.
+    ike_sas_established,
+    /// CHILD_SAs installed.
+    child_sas_installed,
+    /// CHILD_SAs that the kernel refused or did not confirm in time.
+    kernel_failures,
+    /// IKE_AUTH requests answered with AUTHENTICATION_FAILED.
+    authentication_failures,
+    /// Negotiations given up because IKE_AUTH did not come in time.
+    half_open_timeouts,
+    /// Datagrams dropped without an answer, for any of the reasons below.
+    dropped,
+    /// … because the header or the payload chain is malformed.
+    dropped_malformed,
+    /// … because it is IKEv1 (major version 1).
+    dropped_ikev1,
+    /// … because our SPI in it names no IKE SA.
+    dropped_unknown_spi,
+    /// … because the integrity check failed.
+    dropped_integrity,
+    /// … because the Message ID is outside the window.
+    dropped_message_id,
+    /// … because the half-open limits are reached.
+    dropped_half_open_limit,
+    /// … because a stateless answer would exceed its rate.
+    dropped_rate_limit,
+    /// … because it is a response and nothing is outstanding.
+    dropped_unexpected_response,
+    /// … because the exchange does not fit the state of the IKE SA.
+    dropped_unexpected_exchange,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_fields() {
+        let counters = Counters {
+            init_requests: 3,
+            dropped: 1,
+            ..Counters::default()
+        };
+        let listed: Vec<_> = counters.iter().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(listed, [("init_requests", 3), ("dropped", 1)]);
+    }
+}

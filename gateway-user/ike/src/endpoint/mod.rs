@@ -1,0 +1,181 @@
+//! All IKE SAs of one member: demultiplexing, admission of new ones, timers.
+//!
+//! Sans-IO. Every `handle_*` call may queue [`Output`]s; afterwards the driver calls
+//! [`Endpoint::poll_output`] until it returns `None`, carries the outputs out in that order, and
+//! asks [`Endpoint::poll_timeout`] when to call [`Endpoint::handle_timeout`].
+//!
+//! # Order
+//! A response that depends on state is preceded by everything it depends on: first
+//! [`Output::Kernel`] with the CHILD_SA to install; after the kernel's answer [`Output::Delta`] with
+//! the record; then [`Output::Transmit`], whose `after` names that delta. A retransmitted response
+//! names the same delta: if it has been acknowledged meanwhile, the driver lets it pass at once.
+
+mod admission;
+mod command;
+mod cookie;
+pub(crate) mod core;
+mod counters;
+mod demux;
+mod init;
+mod lifecycle;
+mod outbox;
+mod rate;
+pub(crate) mod spi;
+mod status;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use gateway_common::slot::Slot;
+use gateway_common::time::Instant;
+
+pub use self::command::Command;
+pub use self::counters::Counters;
+pub use self::status::{ChildStatus, SaStatus};
+
+use self::admission::HalfOpen;
+use self::cookie::Cookies;
+use self::core::Core;
+use self::rate::RateLimit;
+use crate::config::Config;
+use crate::crypto::CryptoProvider;
+use crate::output::{DeltaId, KernelResult, Output};
+use crate::record::{CachedResponse, IkeSaRecord};
+use crate::sa::IkeSa;
+
+/// The IKEv2 engine of one member.
+pub struct Endpoint {
+    core: Core,
+    /// By our SPI.
+    sas: BTreeMap<[u8; 8], Box<IkeSa>>,
+    /// By our SPI: what IKE_SA_INIT started less than `half_open_timeout` ago.
+    negotiations: BTreeMap<[u8; 8], Negotiation>,
+    /// Our SPI by IKE_SA_INIT request, for its retransmissions.
+    by_request: BTreeMap<RequestKey, [u8; 8]>,
+    /// Our SPIs of established IKE SAs by the pair of identities.
+    by_identity: BTreeMap<Box<[u8]>, BTreeSet<[u8; 8]>>,
+    /// By our SPI: closed IKE SAs whose last answer may have been lost.
+    lingering: BTreeMap<[u8; 8], Lingering>,
+    half_open: HalfOpen,
+    cookies: Cookies,
+    cookie_rate: RateLimit,
+    error_rate: RateLimit,
+}
+
+/// Tells IKE_SA_INIT requests apart. RFC 7296 §2.1: SPI and address are not enough, two initiators
+/// behind one NAT may have drawn the same SPI; the digest of the whole message is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct RequestKey {
+    source: IpAddr,
+    initiator_spi: [u8; 8],
+    digest: [u8; 32],
+}
+
+struct Negotiation {
+    key: RequestKey,
+    /// Neither established nor failed: it counts as half-open.
+    open: bool,
+}
+
+struct Lingering {
+    response: CachedResponse,
+    after: Option<DeltaId>,
+    remote_spi: [u8; 8],
+    slot: Slot,
+}
+
+impl Endpoint {
+    /// An endpoint without IKE SAs.
+    pub fn new(config: Arc<Config>, crypto: Arc<dyn CryptoProvider>, now: Instant) -> Self {
+        Self {
+            cookies: Cookies::new(&*crypto, now),
+            cookie_rate: RateLimit::new(config.limits.cookie_rate, now),
+            error_rate: RateLimit::new(config.limits.stateless_error_rate, now),
+            core: Core::new(config, crypto),
+            sas: BTreeMap::new(),
+            negotiations: BTreeMap::new(),
+            by_request: BTreeMap::new(),
+            by_identity: BTreeMap::new(),
+            lingering: BTreeMap::new(),
+            half_open: HalfOpen::default(),
+        }
+    }
+
+    /// The kernel's answer to an [`crate::output::KernelRequest::Install`]. An answer that nobody
+    /// waits for any more is ignored.
+    pub fn handle_kernel(&mut self, now: Instant, result: KernelResult) {
+        let (child, outcome) = match result {
+            KernelResult::Installed(child) => (child, Ok(())),
+            KernelResult::Failed { child, reason } => (child, Err(reason)),
+        };
+        let Some(mut sa) = self
+            .core
+            .esp_spis
+            .owner(&child.spi_in)
+            .and_then(|spi| self.sas.remove(&spi))
+        else {
+            return;
+        };
+        match sa.handle_kernel(&mut self.core, now, child, outcome) {
+            Some(step) => self.settle(now, sa, step),
+            None => self.keep(sa),
+        }
+    }
+
+    /// Carries out an order.
+    pub fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::SetCookieSecret { version, secret } => {
+                self.cookies.set(now, version, secret);
+            }
+            Command::Import(record) => self.import(now, *record),
+            Command::Forget { local_spi } => self.forget(local_spi),
+        }
+    }
+
+    /// The next effect, in the order in which they have to be carried out. `None`: wait for the next
+    /// input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.core.out.poll()
+    }
+
+    /// When [`Self::handle_timeout`] has something to do; `None`: never, as things are. Changes with
+    /// every input.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.core.timers.next()
+    }
+
+    /// Established IKE SAs, by our SPI.
+    pub fn sas(&self) -> impl Iterator<Item = SaStatus> + '_ {
+        self.sas.values().filter_map(|sa| sa.status())
+    }
+
+    /// Half-open IKE SAs.
+    pub fn half_open(&self) -> usize {
+        self.half_open.total()
+    }
+
+    /// CHILD_SAs, those included that the kernel has not confirmed yet.
+    pub fn child_sas(&self) -> usize {
+        self.core.esp_spis.len()
+    }
+
+    /// What was counted since [`Self::new`].
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// The records of all established IKE SAs, by our SPI: what a joining member needs.
+    pub fn export(&self, now: Instant) -> impl Iterator<Item = IkeSaRecord> + '_ {
+        self.sas
+            .values()
+            .filter(|sa| sa.announced)
+            .filter_map(move |sa| sa.export(now))
+    }
+
+    fn keep(&mut self, sa: Box<IkeSa>) {
+        self.sas.insert(sa.local_spi, sa);
+    }
+}

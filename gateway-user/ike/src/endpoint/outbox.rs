@@ -1,0 +1,64 @@
+//! The one queue of effects. Order is part of the contract: what is pushed first comes out first.
+
+use std::collections::VecDeque;
+
+use gateway_common::slot::Slot;
+
+use crate::output::{
+    Change, Delta, DeltaId, Event, EventKind, KernelRequest, Output, Path, Transmit,
+};
+
+/// Effects not yet polled.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Output>,
+    last_delta: u64,
+}
+
+impl Outbox {
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        self.queue.pop_front()
+    }
+
+    pub(crate) fn transmit(
+        &mut self,
+        path: Path,
+        bytes: Vec<u8>,
+        slot: Slot,
+        after: Option<DeltaId>,
+    ) {
+        self.queue.push_back(Output::Transmit(Transmit {
+            path,
+            bytes,
+            slot,
+            after,
+        }));
+    }
+
+    pub(crate) fn kernel(&mut self, request: KernelRequest) {
+        self.queue.push_back(Output::Kernel(request));
+    }
+
+    /// Numbers and queues a change.
+    pub(crate) fn delta(&mut self, slot: Slot, change: Change) -> DeltaId {
+        self.last_delta += 1;
+        let id = DeltaId(self.last_delta);
+        self.queue
+            .push_back(Output::Delta(Delta { id, slot, change }));
+        id
+    }
+
+    /// An event that concerns no IKE SA of ours.
+    pub(crate) fn event(&mut self, path: Path, kind: EventKind) {
+        self.sa_event(Event {
+            local_spi: None,
+            path: Some(path),
+            connection: None,
+            kind,
+        });
+    }
+
+    pub(crate) fn sa_event(&mut self, event: Event) {
+        self.queue.push_back(Output::Event(event));
+    }
+}

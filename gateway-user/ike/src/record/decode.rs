@@ -1,0 +1,297 @@
+//! Octets → record. Total: whatever the octets, a record or an error.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use gateway_common::slot::Slot;
+
+use super::tlv::{Reader, Unknown};
+use super::{
+    CachedResponse, ChildRecord, IkeSaRecord, NatState, RecordError, Role, VERSION, child_kind,
+    kind,
+};
+use crate::crypto::{Encryption, KeyExchangeMethod, Prf};
+use crate::identity::Identity;
+use crate::keys::{IkeKeys, SkD, SkE, SkP};
+use crate::output::{ChildSa, Path, TrafficSelector};
+use crate::proposal::IkeProposal;
+use crate::secret::SecretBytes;
+use crate::wire::IdType;
+
+/// Values by type; each can be taken once.
+struct Fields<'a> {
+    values: BTreeMap<u16, Reader<'a>>,
+}
+
+impl<'a> Fields<'a> {
+    /// Sorts the TLVs of `reader`. Those of type `list` may come more than once and are returned in
+    /// order.
+    fn read(
+        mut reader: Reader<'a>,
+        list: Option<u16>,
+    ) -> Result<(Self, Vec<Reader<'a>>), RecordError> {
+        let mut values = BTreeMap::new();
+        let mut listed = Vec::new();
+        while !reader.is_empty() {
+            let (kind, value) = reader.tlv()?;
+            if Some(kind) == list {
+                listed.push(value);
+            } else if values.insert(kind, value).is_some() {
+                return Err(RecordError::Duplicate(kind));
+            }
+        }
+        Ok((Self { values }, listed))
+    }
+
+    fn optional(&mut self, kind: u16) -> Option<Reader<'a>> {
+        self.values.remove(&kind)
+    }
+
+    /// Reads a mandatory value to its end.
+    fn take<T>(
+        &mut self,
+        kind: u16,
+        name: &'static str,
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, RecordError>,
+    ) -> Result<T, RecordError> {
+        let mut reader = self.optional(kind).ok_or(RecordError::Missing(name))?;
+        let value = read(&mut reader)?;
+        reader.end(name)?;
+        Ok(value)
+    }
+
+    fn secret(&mut self, kind: u16, name: &'static str) -> Result<SecretBytes, RecordError> {
+        self.take(kind, name, |r| Ok(SecretBytes::from(r.rest())))
+    }
+
+    /// What is left, by type.
+    fn unknown(self) -> Vec<Unknown> {
+        self.values
+            .into_iter()
+            .map(|(kind, mut value)| Unknown {
+                kind,
+                value: SecretBytes::from(value.rest()),
+            })
+            .collect()
+    }
+}
+
+impl IkeSaRecord {
+    /// Reads what [`IkeSaRecord::encode`] wrote, in this release or another.
+    ///
+    /// # Errors
+    /// [`RecordError`]; nothing of the octets is in it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = Reader(bytes);
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(RecordError::Version(version));
+        }
+        let (mut fields, children) = Fields::read(reader, Some(kind::CHILD))?;
+        let (local_spi, remote_spi) =
+            fields.take(kind::SPIS, "SPIs", |r| Ok((r.array()?, r.array()?)))?;
+        let slot = fields.take(kind::SLOT, "slot", |r| r.u8().map(Slot))?;
+        let connection = fields.take(kind::CONNECTION, "connection", Reader::text)?;
+        let children = children
+            .into_iter()
+            .map(|child| decode_child(child, &connection, slot))
+            .collect::<Result<_, _>>()?;
+        let (next_request, expected_request, next_iv) =
+            fields.take(kind::COUNTERS, "counters", |r| {
+                Ok((r.u32()?, r.u32()?, r.u64()?))
+            })?;
+        let proposal = fields.take(kind::TRANSFORMS, "algorithms", proposal)?;
+        Ok(Self {
+            local_spi,
+            remote_spi,
+            role: fields.take(kind::ROLE, "role", role)?,
+            slot,
+            children,
+            local_id: fields.take(kind::LOCAL_ID, "local identity", identity)?,
+            remote_id: fields.take(kind::REMOTE_ID, "remote identity", identity)?,
+            path: fields.take(kind::PATH, "path", |r| {
+                Ok(Path::new(socket(r)?, socket(r)?))
+            })?,
+            nat: fields.take(kind::NAT, "NAT state", nat)?,
+            keys: keys(&mut fields, proposal)?,
+            proposal,
+            next_iv,
+            next_request,
+            expected_request,
+            last_response: fields
+                .optional(kind::LAST_RESPONSE)
+                .map(last_response)
+                .transpose()?,
+            replaced: fields.optional(kind::REPLACED).is_some(),
+            age: fields.take(kind::AGE, "age", Reader::duration)?,
+            connection,
+            unknown: fields.unknown(),
+        })
+    }
+}
+
+fn decode_child(
+    reader: Reader<'_>,
+    connection: &str,
+    slot: Slot,
+) -> Result<ChildRecord, RecordError> {
+    let (mut fields, _) = Fields::read(reader, None)?;
+    let (spi_in, spi_out) = fields.take(child_kind::SPIS, "child SPIs", |r| {
+        Ok((r.array()?, r.array()?))
+    })?;
+    let (local, remote) = fields.take(child_kind::ADDRESSES, "child addresses", |r| {
+        Ok((r.address()?, r.address()?))
+    })?;
+    let encap = fields
+        .optional(child_kind::ENCAP)
+        .map(|mut r| {
+            let ports = (r.u16()?, r.u16()?);
+            r.end("encapsulation ports").map(|()| ports)
+        })
+        .transpose()?;
+    let (encryption, esn) = fields.take(child_kind::TRANSFORMS, "child algorithms", |r| {
+        Ok((encryption(r)?, flag(r)?))
+    })?;
+    let (if_id_in, if_id_out) = fields.take(child_kind::IF_IDS, "interface ids", |r| {
+        Ok((r.u32()?, r.u32()?))
+    })?;
+    let sa = ChildSa {
+        name: fields.take(child_kind::NAME, "child name", Reader::text)?,
+        connection: connection.to_owned(),
+        slot,
+        spi_in,
+        spi_out,
+        local,
+        remote,
+        encap,
+        encryption,
+        key_in: keymat(&mut fields, child_kind::KEY_IN, encryption)?,
+        key_out: keymat(&mut fields, child_kind::KEY_OUT, encryption)?,
+        esn,
+        replay_window: fields.take(child_kind::REPLAY_WINDOW, "replay window", Reader::u32)?,
+        local_ts: fields.take(child_kind::LOCAL_TS, "local selectors", selectors)?,
+        remote_ts: fields.take(child_kind::REMOTE_TS, "remote selectors", selectors)?,
+        if_id_in,
+        if_id_out,
+        hard_lifetime_seconds: fields.take(child_kind::LIFETIME, "lifetime", Reader::u64)?,
+    };
+    Ok(ChildRecord {
+        sa,
+        age: fields.take(child_kind::AGE, "child age", Reader::duration)?,
+        unknown: fields.unknown(),
+    })
+}
+
+fn keymat(
+    fields: &mut Fields<'_>,
+    kind: u16,
+    encryption: Encryption,
+) -> Result<SecretBytes, RecordError> {
+    let key = fields.secret(kind, "child key")?;
+    exact(key, encryption.keymat_len(), "child key")
+}
+
+/// A key of the wrong length would only be noticed when it is first used.
+fn exact(secret: SecretBytes, len: usize, name: &'static str) -> Result<SecretBytes, RecordError> {
+    if secret.len() == len {
+        Ok(secret)
+    } else {
+        Err(RecordError::Value(name))
+    }
+}
+
+fn keys(fields: &mut Fields<'_>, proposal: IkeProposal) -> Result<IkeKeys, RecordError> {
+    let prf = proposal.prf.output_len();
+    let encryption = proposal.encryption.keymat_len();
+    let mut key = |kind, len, name| exact(fields.secret(kind, name)?, len, name);
+    Ok(IkeKeys {
+        d: SkD::from_secret(key(kind::SK_D, prf, "SK_d")?),
+        ei: SkE::from_secret(key(kind::SK_EI, encryption, "SK_ei")?),
+        er: SkE::from_secret(key(kind::SK_ER, encryption, "SK_er")?),
+        pi: SkP::from_secret(key(kind::SK_PI, prf, "SK_pi")?),
+        pr: SkP::from_secret(key(kind::SK_PR, prf, "SK_pr")?),
+    })
+}
+
+fn role(reader: &mut Reader<'_>) -> Result<Role, RecordError> {
+    match reader.u8()? {
+        1 => Ok(Role::Initiator),
+        2 => Ok(Role::Responder),
+        _ => Err(RecordError::Value("role")),
+    }
+}
+
+fn nat(reader: &mut Reader<'_>) -> Result<NatState, RecordError> {
+    let flags = reader.u8()?;
+    if flags > 3 {
+        return Err(RecordError::Value("NAT state"));
+    }
+    Ok(NatState {
+        local: flags & 1 != 0,
+        remote: flags & 2 != 0,
+    })
+}
+
+fn flag(reader: &mut Reader<'_>) -> Result<bool, RecordError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(RecordError::Value("flag")),
+    }
+}
+
+fn identity(reader: &mut Reader<'_>) -> Result<Identity, RecordError> {
+    let id_type = reader.u8()?;
+    Identity::from_payload(IdType(id_type), reader.rest())
+        .map_err(|_| RecordError::Value("identity"))
+}
+
+fn socket(reader: &mut Reader<'_>) -> Result<SocketAddr, RecordError> {
+    Ok(SocketAddr::new(reader.address()?, reader.u16()?))
+}
+
+fn encryption(reader: &mut Reader<'_>) -> Result<Encryption, RecordError> {
+    let wanted = (reader.u16()?, reader.u16()?);
+    [Encryption::AesGcm16Key128, Encryption::AesGcm16Key256]
+        .into_iter()
+        .find(|algorithm| (algorithm.transform_id(), algorithm.key_bits()) == wanted)
+        .ok_or(RecordError::Value("encryption algorithm"))
+}
+
+fn proposal(reader: &mut Reader<'_>) -> Result<IkeProposal, RecordError> {
+    let encryption = encryption(reader)?;
+    let (prf, ke) = (reader.u16()?, reader.u16()?);
+    Ok(IkeProposal {
+        encryption,
+        prf: [Prf::HmacSha256, Prf::HmacSha384]
+            .into_iter()
+            .find(|algorithm| algorithm.transform_id() == prf)
+            .ok_or(RecordError::Value("PRF"))?,
+        ke: [KeyExchangeMethod::X25519, KeyExchangeMethod::Ecp256]
+            .into_iter()
+            .find(|method| method.transform_id() == ke)
+            .ok_or(RecordError::Value("key exchange method"))?,
+    })
+}
+
+fn last_response(mut reader: Reader<'_>) -> Result<CachedResponse, RecordError> {
+    Ok(CachedResponse {
+        message_id: reader.u32()?,
+        request_digest: reader.array()?,
+        bytes: reader.rest().into(),
+    })
+}
+
+fn selectors(reader: &mut Reader<'_>) -> Result<Vec<TrafficSelector>, RecordError> {
+    let mut list = Vec::new();
+    while !reader.is_empty() {
+        list.push(TrafficSelector {
+            protocol: reader.u8()?,
+            start_port: reader.u16()?,
+            end_port: reader.u16()?,
+            start: reader.address()?,
+            end: reader.address()?,
+        });
+    }
+    Ok(list)
+}

@@ -1,0 +1,167 @@
+//! Record → octets.
+
+use std::net::SocketAddr;
+
+use gateway_common::abi::Address;
+
+use super::tlv::{Writer, nanos};
+use super::{ChildRecord, IkeSaRecord, Role, VERSION, child_kind, kind};
+use crate::crypto::Encryption;
+use crate::identity::Identity;
+use crate::output::{ChildSa, TrafficSelector};
+use crate::secret::SecretBytes;
+
+/// A usual record with one child is about 1 KB; a larger one grows.
+const USUAL_LEN: usize = 1536;
+
+impl IkeSaRecord {
+    /// The record as octets. They contain keys, so they travel only sealed.
+    pub fn encode(&self) -> SecretBytes {
+        let mut out = Writer::with_capacity(USUAL_LEN);
+        out.raw(&[VERSION]);
+        out.tlv(kind::SPIS, &[&self.local_spi, &self.remote_spi]);
+        out.tlv(
+            kind::ROLE,
+            &[&[match self.role {
+                Role::Initiator => 1,
+                Role::Responder => 2,
+            }]],
+        );
+        out.tlv(kind::SLOT, &[&[self.slot.0]]);
+        out.tlv(kind::CONNECTION, &[self.connection.as_bytes()]);
+        identity(&mut out, kind::LOCAL_ID, &self.local_id);
+        identity(&mut out, kind::REMOTE_ID, &self.remote_id);
+        let (local, remote) = (self.path.local, self.path.remote);
+        out.tlv(kind::PATH, &[&socket(local), &socket(remote)]);
+        let nat = u8::from(self.nat.local) | u8::from(self.nat.remote) << 1;
+        out.tlv(kind::NAT, &[&[nat]]);
+        self.encode_crypto(&mut out);
+        out.tlv(
+            kind::COUNTERS,
+            &[
+                &self.next_request.to_be_bytes(),
+                &self.expected_request.to_be_bytes(),
+                &self.next_iv.to_be_bytes(),
+            ],
+        );
+        if let Some(last) = &self.last_response {
+            let id = last.message_id.to_be_bytes();
+            out.tlv(
+                kind::LAST_RESPONSE,
+                &[&id, &last.request_digest, &last.bytes],
+            );
+        }
+        if self.replaced {
+            out.tlv(kind::REPLACED, &[]);
+        }
+        out.tlv(kind::AGE, &[&nanos(self.age)]);
+        for child in &self.children {
+            out.tlv(kind::CHILD, &[encode_child(child).expose()]);
+        }
+        out.unknown(&self.unknown);
+        out.finish()
+    }
+
+    fn encode_crypto(&self, out: &mut Writer) {
+        let [encryption, bits] = encryption(self.proposal.encryption);
+        out.tlv(
+            kind::TRANSFORMS,
+            &[
+                &encryption,
+                &bits,
+                &self.proposal.prf.transform_id().to_be_bytes(),
+                &self.proposal.ke.transform_id().to_be_bytes(),
+            ],
+        );
+        out.tlv(kind::SK_D, &[self.keys.d.expose()]);
+        out.tlv(kind::SK_EI, &[self.keys.ei.expose()]);
+        out.tlv(kind::SK_ER, &[self.keys.er.expose()]);
+        out.tlv(kind::SK_PI, &[self.keys.pi.expose()]);
+        out.tlv(kind::SK_PR, &[self.keys.pr.expose()]);
+    }
+}
+
+fn encode_child(child: &ChildRecord) -> SecretBytes {
+    let ChildSa {
+        // Those of the IKE SA.
+        connection: _,
+        slot: _,
+        name,
+        spi_in,
+        spi_out,
+        local,
+        remote,
+        encap,
+        encryption: algorithm,
+        key_in,
+        key_out,
+        esn,
+        replay_window,
+        local_ts,
+        remote_ts,
+        if_id_in,
+        if_id_out,
+        hard_lifetime_seconds,
+    } = &child.sa;
+    let mut out = Writer::with_capacity(USUAL_LEN / 2);
+    out.tlv(child_kind::NAME, &[name.as_bytes()]);
+    out.tlv(child_kind::SPIS, &[spi_in, spi_out]);
+    let addresses = (Address::from(*local), Address::from(*remote));
+    out.tlv(child_kind::ADDRESSES, &[&addresses.0.0, &addresses.1.0]);
+    if let Some((ours, theirs)) = encap {
+        out.tlv(
+            child_kind::ENCAP,
+            &[&ours.to_be_bytes(), &theirs.to_be_bytes()],
+        );
+    }
+    let [id, bits] = encryption(*algorithm);
+    out.tlv(child_kind::TRANSFORMS, &[&id, &bits, &[u8::from(*esn)]]);
+    out.tlv(child_kind::KEY_IN, &[key_in.expose()]);
+    out.tlv(child_kind::KEY_OUT, &[key_out.expose()]);
+    out.tlv(child_kind::REPLAY_WINDOW, &[&replay_window.to_be_bytes()]);
+    out.tlv(child_kind::LOCAL_TS, &[&selectors(local_ts)]);
+    out.tlv(child_kind::REMOTE_TS, &[&selectors(remote_ts)]);
+    out.tlv(
+        child_kind::IF_IDS,
+        &[&if_id_in.to_be_bytes(), &if_id_out.to_be_bytes()],
+    );
+    out.tlv(
+        child_kind::LIFETIME,
+        &[&hard_lifetime_seconds.to_be_bytes()],
+    );
+    out.tlv(child_kind::AGE, &[&nanos(child.age)]);
+    out.unknown(&child.unknown);
+    out.finish()
+}
+
+fn identity(out: &mut Writer, kind: u16, identity: &Identity) {
+    let (id_type, data) = identity.to_payload();
+    out.tlv(kind, &[&[id_type.0], &data]);
+}
+
+/// Transform id and key length.
+fn encryption(encryption: Encryption) -> [[u8; 2]; 2] {
+    [
+        encryption.transform_id().to_be_bytes(),
+        encryption.key_bits().to_be_bytes(),
+    ]
+}
+
+fn socket(address: SocketAddr) -> [u8; 18] {
+    let mut octets = [0; 18];
+    octets[..16].copy_from_slice(&Address::from(address.ip()).0);
+    octets[16..].copy_from_slice(&address.port().to_be_bytes());
+    octets
+}
+
+fn selectors(list: &[TrafficSelector]) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(list.len() * 37);
+    for selector in list {
+        octets.push(selector.protocol);
+        octets.extend_from_slice(&selector.start_port.to_be_bytes());
+        octets.extend_from_slice(&selector.end_port.to_be_bytes());
+        octets.extend_from_slice(&Address::from(selector.start).0);
+        octets.extend_from_slice(&Address::from(selector.end).0);
+    }
+    octets
+}

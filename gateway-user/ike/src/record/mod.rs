@@ -1,0 +1,178 @@
+//! The replicated state of one established IKE SA, and its encoding.
+//!
+//! A version octet and a sequence of type-length-values. Types that this release does not know are
+//! kept and written out again, so that an older member can hold the records of a newer one.
+
+mod decode;
+mod encode;
+mod tlv;
+
+use std::fmt;
+use std::time::Duration;
+
+use gateway_common::slot::Slot;
+
+pub use self::tlv::Unknown;
+use crate::identity::Identity;
+use crate::keys::IkeKeys;
+use crate::output::{ChildSa, Path};
+use crate::proposal::IkeProposal;
+pub use crate::sa::window::CachedResponse;
+
+/// Version of the encoding. Changes only when old decoders would misread it; additions are new
+/// types.
+pub const VERSION: u8 = 1;
+
+/// Which side of the IKE SA we are (RFC 7296 §2.2: the "original initiator" or not).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// We sent the request that made this IKE SA.
+    Initiator,
+    /// The peer did.
+    Responder,
+}
+
+/// What NAT detection found (RFC 7296 §2.23).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NatState {
+    /// We are behind a NAT: the peer sent to another address than the one we received on.
+    pub local: bool,
+    /// The peer is behind a NAT.
+    pub remote: bool,
+}
+
+impl NatState {
+    /// Whether there is a NAT on either side, so that ESP goes in UDP.
+    pub const fn any(self) -> bool {
+        self.local || self.remote
+    }
+}
+
+/// Everything a takeover needs of an established IKE SA. Times are ages, because members share no
+/// clock.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IkeSaRecord {
+    /// Our SPI, network order.
+    pub local_spi: [u8; 8],
+    /// The peer's SPI, network order.
+    pub remote_spi: [u8; 8],
+    /// Our role.
+    pub role: Role,
+    /// Its slot, also of all children.
+    pub slot: Slot,
+    /// Name of the connection, also of all children.
+    pub connection: String,
+    /// Our identity as authenticated.
+    pub local_id: Identity,
+    /// The peer's identity as authenticated.
+    pub remote_id: Identity,
+    /// Path of the last authentic request that was allowed to move it.
+    pub path: Path,
+    /// NAT detection.
+    pub nat: NatState,
+    /// Negotiated algorithms.
+    pub proposal: IkeProposal,
+    /// SK_d, SK_e and SK_p of both directions as really used.
+    pub keys: IkeKeys,
+    /// Counter of the next IV under our key; the prefix of the resuming member makes it unique.
+    pub next_iv: u64,
+    /// Message ID of our next request.
+    pub next_request: u32,
+    /// Message ID of the next request expected from the peer.
+    pub expected_request: u32,
+    /// The response to the peer's last request.
+    pub last_response: Option<CachedResponse>,
+    /// The peer has rekeyed it; the successor has the children.
+    pub replaced: bool,
+    /// Time since it was established.
+    pub age: Duration,
+    /// CHILD_SAs, in the order in which they were made.
+    pub children: Vec<ChildRecord>,
+    /// What a newer release added.
+    pub unknown: Vec<Unknown>,
+}
+
+/// A CHILD_SA in a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildRecord {
+    /// Keys, selectors and the rest. `connection` and `slot` are those of the IKE SA.
+    pub sa: ChildSa,
+    /// Time since the kernel confirmed it; with `sa.hard_lifetime_seconds` the time it has left.
+    pub age: Duration,
+    /// What a newer release added.
+    pub unknown: Vec<Unknown>,
+}
+
+impl fmt::Debug for IkeSaRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IkeSaRecord")
+            .field("local_spi", &u64::from_be_bytes(self.local_spi))
+            .field("remote_spi", &u64::from_be_bytes(self.remote_spi))
+            .field("slot", &self.slot)
+            .field("connection", &self.connection)
+            .field("path", &self.path)
+            .field("expected_request", &self.expected_request)
+            .field("children", &self.children)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why octets are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Another version of the encoding.
+    #[error("record version {0} is not supported, only {VERSION}")]
+    Version(u8),
+    /// A length points behind the end.
+    #[error("record is truncated")]
+    Truncated,
+    /// A mandatory value is missing.
+    #[error("record lacks its {0}")]
+    Missing(&'static str),
+    /// A value that must be unique comes twice.
+    #[error("record has two values of type {0}")]
+    Duplicate(u16),
+    /// A value is out of range or has the wrong length.
+    #[error("record has an invalid {0}")]
+    Value(&'static str),
+}
+
+/// Types at the top level.
+mod kind {
+    pub(super) const SPIS: u16 = 1;
+    pub(super) const ROLE: u16 = 2;
+    pub(super) const SLOT: u16 = 3;
+    pub(super) const CONNECTION: u16 = 4;
+    pub(super) const LOCAL_ID: u16 = 5;
+    pub(super) const REMOTE_ID: u16 = 6;
+    pub(super) const PATH: u16 = 7;
+    pub(super) const NAT: u16 = 8;
+    pub(super) const TRANSFORMS: u16 = 9;
+    pub(super) const SK_D: u16 = 10;
+    pub(super) const SK_EI: u16 = 11;
+    pub(super) const SK_ER: u16 = 12;
+    pub(super) const SK_PI: u16 = 13;
+    pub(super) const SK_PR: u16 = 14;
+    pub(super) const COUNTERS: u16 = 15;
+    pub(super) const LAST_RESPONSE: u16 = 16;
+    pub(super) const AGE: u16 = 17;
+    pub(super) const CHILD: u16 = 18;
+    pub(super) const REPLACED: u16 = 19;
+}
+
+/// Types within a child.
+mod child_kind {
+    pub(super) const NAME: u16 = 1;
+    pub(super) const SPIS: u16 = 2;
+    pub(super) const ADDRESSES: u16 = 3;
+    pub(super) const ENCAP: u16 = 4;
+    pub(super) const TRANSFORMS: u16 = 5;
+    pub(super) const KEY_IN: u16 = 6;
+    pub(super) const KEY_OUT: u16 = 7;
+    pub(super) const REPLAY_WINDOW: u16 = 8;
+    pub(super) const LOCAL_TS: u16 = 9;
+    pub(super) const REMOTE_TS: u16 = 10;
+    pub(super) const IF_IDS: u16 = 11;
+    pub(super) const LIFETIME: u16 = 12;
+    pub(super) const AGE: u16 = 13;
+}

@@ -1,0 +1,322 @@
+//! Making one CHILD_SA, whichever exchange asks for it (RFC 7296 §1.2, §1.3.1, §1.3.3).
+
+use std::sync::Arc;
+
+use gateway_common::time::Instant;
+
+use super::{Child, Establishment, IkeSa, Pending, Request};
+use crate::config::{ChildConfig, Connection};
+use crate::crypto::KeyExchangeMethod;
+use crate::endpoint::core::Core;
+use crate::endpoint::spi::FIRST_ESP_SPI;
+use crate::error::{IkeError, LocalError, PeerError, PolicyError};
+use crate::keys::ChildKeys;
+use crate::output::{ChildSa, KernelRequest};
+use crate::proposal::{Chosen, EspExchange, EspProposal, select_esp};
+use crate::secret::SecretBytes;
+use crate::selector::{Narrowed, narrow_both};
+use crate::wire::{
+    KeRepr, MessageBuilder, NonceRepr, NotifyType, Payload, Payloads, SaRepr, TsRepr, WireError,
+};
+
+/// A request for a CHILD_SA.
+pub(super) struct ChildRequest<'a> {
+    pub(super) sa: &'a SaRepr,
+    pub(super) ts_i: &'a TsRepr,
+    pub(super) ts_r: &'a TsRepr,
+    pub(super) nonce_i: &'a [u8],
+    pub(super) nonce_r: &'a [u8],
+    /// A key exchange of its own; never in IKE_AUTH.
+    pub(super) ke: Option<KeRepr<'a>>,
+    /// IKE_AUTH has no nonces and no key exchange of the CHILD_SA's own.
+    pub(super) in_auth: bool,
+    /// Our outbound SPI of the CHILD_SA that it replaces.
+    pub(super) rekeys: Option<[u8; 4]>,
+}
+
+/// What was agreed on.
+struct Agreement {
+    config: Arc<ChildConfig>,
+    traffic: Narrowed,
+    chosen: Chosen<EspProposal>,
+    /// Our outbound SPI.
+    spi_out: [u8; 4],
+}
+
+impl<'a> ChildRequest<'a> {
+    /// The CHILD_SA that IKE_AUTH asks for: SA and both TS payloads, or none of them (RFC 6023).
+    pub(super) fn in_auth(
+        payloads: &'a Payloads<'_>,
+        nonces: &'a (Box<[u8]>, Box<[u8]>),
+    ) -> Result<Option<Self>, IkeError> {
+        match (&payloads.sa, &payloads.ts_initiator, &payloads.ts_responder) {
+            (None, None, None) => Ok(None),
+            (Some(sa), Some(ts_i), Some(ts_r)) => Ok(Some(Self {
+                sa,
+                ts_i,
+                ts_r,
+                nonce_i: &nonces.0,
+                nonce_r: &nonces.1,
+                ke: None,
+                in_auth: true,
+                rekeys: None,
+            })),
+            _ => Err(PeerError::Syntax("SA, TSi and TSr come together or not at all").into()),
+        }
+    }
+
+    /// The one that CREATE_CHILD_SA asks for.
+    pub(super) fn in_create(
+        payloads: &'a Payloads<'_>,
+        nonce_r: &'a [u8],
+        rekeys: Option<[u8; 4]>,
+    ) -> Result<Self, WireError> {
+        Ok(Self {
+            sa: payloads.require_sa()?,
+            ts_i: payloads.require_ts_initiator()?,
+            ts_r: payloads.require_ts_responder()?,
+            nonce_i: payloads.require_nonce()?.data,
+            nonce_r,
+            ke: payloads.ke,
+            in_auth: false,
+            rekeys,
+        })
+    }
+}
+
+impl IkeSa {
+    /// Negotiates a CHILD_SA and asks the kernel for it. `base` is the beginning of the answer.
+    ///
+    /// # Errors
+    /// Then nothing was changed and nothing was asked.
+    pub(super) fn create_child(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        request: Request,
+        child: &ChildRequest<'_>,
+        base: MessageBuilder,
+        establishes: Option<Establishment>,
+    ) -> Result<(), IkeError> {
+        let established = self
+            .established()
+            .ok_or(PeerError::Syntax("CHILD_SA before authentication"))?;
+        let replaced = match child.rekeys {
+            Some(spi) => Some(established.child_by_outbound(spi)?),
+            None if established.children.len() >= core.config.limits.children_per_ike_sa => {
+                return Err(PolicyError::NoAdditionalSas("the limit per IKE SA is reached").into());
+            }
+            None => None,
+        };
+        let agreement = agree(
+            &established.connection,
+            child,
+            replaced.map(|c| &*c.sa.name),
+        )?;
+        let replaces = replaced.map(|child| child.sa.id());
+        let (shared, ke_r) = key_exchange(core, &agreement.chosen, child.ke)?;
+        let sa = Box::new(self.derive_child(core, request, child, &agreement, shared.as_ref())?);
+
+        let mut installed = base.clone();
+        installed.push(&Payload::Sa(SaRepr {
+            proposals: vec![agreement.chosen.answer(&sa.spi_in)],
+        }));
+        if !child.in_auth {
+            installed.push(&Payload::Nonce(NonceRepr {
+                data: child.nonce_r,
+            }));
+        }
+        if let Some(data) = &ke_r {
+            let method = agreement
+                .chosen
+                .suite
+                .ke
+                .map_or(0, KeyExchangeMethod::transform_id);
+            installed.push(&Payload::Ke(KeRepr { method, data }));
+        }
+        installed
+            .push(&Payload::TsInitiator(TsRepr {
+                selectors: sa.remote_ts.clone(),
+            }))
+            .push(&Payload::TsResponder(TsRepr {
+                selectors: sa.local_ts.clone(),
+            }));
+        let pending = Box::new(Pending {
+            request,
+            child: sa,
+            replaces,
+            installed,
+            refused: base,
+            deadline: now + core.config.limits.kernel_timeout,
+            establishes,
+        });
+        self.ask_kernel(core, pending);
+        Ok(())
+    }
+
+    fn ask_kernel(&mut self, core: &mut Core, pending: Box<Pending>) {
+        core.await_kernel(self.local_spi, &pending);
+        core.out.kernel(KernelRequest::Install {
+            child: pending.child.clone(),
+            replaces: pending.replaces,
+        });
+        self.window.begin();
+        if let Some(established) = self.established_mut() {
+            established.pending = Some(pending);
+        }
+    }
+
+    /// Draws our SPI and derives the keys (RFC 7296 §2.17).
+    fn derive_child(
+        &self,
+        core: &mut Core,
+        request: Request,
+        child: &ChildRequest<'_>,
+        agreement: &Agreement,
+        shared: Option<&SecretBytes>,
+    ) -> Result<ChildSa, IkeError> {
+        let suite = agreement.chosen.suite;
+        let keys = ChildKeys::derive(
+            &*core.crypto,
+            self.proposal.prf,
+            suite.encryption,
+            &self.keys.d,
+            shared,
+            child.nonce_i,
+            child.nonce_r,
+        )?;
+        let (local, remote) = (request.path.local, request.path.remote);
+        let spi_in = core
+            .esp_spis
+            .draw(&*core.crypto, core.config.member, self.local_spi)
+            .ok_or(LocalError::NoSpi)?;
+        let config = &agreement.config;
+        Ok(ChildSa {
+            name: config.name.clone(),
+            connection: self.connection_name().unwrap_or_default(),
+            slot: self.slot,
+            spi_in,
+            spi_out: agreement.spi_out,
+            local: local.ip(),
+            remote: remote.ip(),
+            // RFC 7296 §2.23: with a NAT between, ESP goes in UDP, from and to the ports that IKE
+            // uses. On port 500 there is no telling it from IKE, so then there is none.
+            encap: (self.nat.any() && local.port() != crate::wire::PORT_IKE)
+                .then_some((local.port(), remote.port())),
+            encryption: suite.encryption,
+            key_in: keys.initiator_to_responder,
+            key_out: keys.responder_to_initiator,
+            esn: suite.esn,
+            replay_window: config.replay_window,
+            local_ts: agreement.traffic.local.clone(),
+            remote_ts: agreement.traffic.remote.clone(),
+            if_id_in: config.if_id_in,
+            if_id_out: config.if_id_out,
+            hard_lifetime_seconds: config.life_time.as_secs(),
+        })
+    }
+}
+
+impl super::Established {
+    /// The child that the peer names by its own inbound SPI.
+    pub(super) fn child_by_outbound(&self, spi: [u8; 4]) -> Result<&Child, PolicyError> {
+        self.children
+            .iter()
+            .find(|child| child.sa.spi_out == spi)
+            .ok_or(PolicyError::ChildSaNotFound { spi })
+    }
+}
+
+/// Finds the first configured child that fits; of several that do not, the one that came furthest
+/// says why. A rekeyed child only fits its own configuration.
+fn agree(
+    connection: &Connection,
+    child: &ChildRequest<'_>,
+    name: Option<&str>,
+) -> Result<Agreement, IkeError> {
+    let mut failure = None;
+    let mut candidates = connection
+        .children
+        .iter()
+        .filter(|config| name.is_none_or(|name| name == config.name))
+        .peekable();
+    if candidates.peek().is_none() {
+        return Err(PolicyError::NoAdditionalSas("the connection has no such child").into());
+    }
+    for config in candidates {
+        let traffic = narrow_both(
+            (&config.local_ts, &config.remote_ts),
+            (&child.ts_r.selectors, &child.ts_i.selectors),
+        );
+        let error = match traffic {
+            Ok(traffic) => match choose(config, child) {
+                Ok((chosen, spi_out)) => {
+                    return Ok(Agreement {
+                        config: Arc::clone(config),
+                        traffic,
+                        chosen,
+                        spi_out,
+                    });
+                }
+                Err(error) => error,
+            },
+            Err(error) => error.into(),
+        };
+        let came_further = matches!(error, PolicyError::NoProposalChosen { .. });
+        if failure.is_none() || came_further {
+            failure = Some(error);
+        }
+    }
+    Err(failure
+        .unwrap_or(PolicyError::NoAdditionalSas("the connection has no child"))
+        .into())
+}
+
+/// The suite, and the SPI that the peer expects in its inbound packets. Those below 256 are reserved
+/// (RFC 4303 §2.1), and the kernel would refuse them.
+fn choose(
+    config: &ChildConfig,
+    child: &ChildRequest<'_>,
+) -> Result<(Chosen<EspProposal>, [u8; 4]), PolicyError> {
+    let exchange = if child.in_auth {
+        EspExchange::IkeAuth
+    } else {
+        EspExchange::CreateChildSa
+    };
+    let chosen = select_esp(&child.sa.proposals, &config.esp_proposals, exchange)?;
+    match <[u8; 4]>::try_from(chosen.peer_spi.as_slice()) {
+        Ok(spi) if u32::from_be_bytes(spi) >= FIRST_ESP_SPI => Ok((chosen, spi)),
+        _ => Err(PolicyError::NoProposalChosen {
+            offered: "a reserved SPI".to_owned(),
+            configured: format!("SPIs from {FIRST_ESP_SPI} on"),
+        }),
+    }
+}
+
+/// A key exchange of the CHILD_SA's own, if the chosen proposal has one: g^ir and our public value.
+fn key_exchange(
+    core: &Core,
+    chosen: &Chosen<EspProposal>,
+    ke: Option<KeRepr<'_>>,
+) -> Result<(Option<SecretBytes>, Option<Vec<u8>>), IkeError> {
+    let Some(method) = chosen.suite.ke else {
+        return Ok((None, None));
+    };
+    let (shared, public) = super::exchange::agree_on(core, method, ke)?;
+    Ok((Some(shared), Some(public)))
+}
+
+/// The CHILD_SA that a REKEY_SA notification names (RFC 7296 §1.3.3): by the SPI that the peer
+/// expects in its inbound packets. Other protocols than ESP have no CHILD_SA here.
+pub(super) fn rekeyed(payloads: &Payloads<'_>) -> Result<Option<[u8; 4]>, IkeError> {
+    let Some(notify) = payloads.notify(NotifyType::REKEY_SA) else {
+        return Ok(None);
+    };
+    match notify.esp_spi() {
+        Some(spi) => Ok(Some(spi)),
+        None => match notify.spi.try_into() {
+            Ok(spi) => Err(PolicyError::ChildSaNotFound { spi }.into()),
+            Err(_) => Err(PeerError::Syntax("REKEY_SA without SPI").into()),
+        },
+    }
+}

@@ -1,0 +1,164 @@
+//! IKE_SA_INIT (RFC 7296 §1.2): from an acceptable request to a half-open IKE SA.
+
+use std::net::SocketAddr;
+
+use gateway_common::abi::Address;
+use gateway_common::slot::Slot;
+
+use crate::config::Config;
+use crate::crypto::CryptoProvider;
+use crate::error::{IkeError, PolicyError};
+use crate::keys::{IkeKeys, Skeyseed};
+use crate::output::Path;
+use crate::proposal::{Chosen, IkeProposal};
+use crate::record::{NatState, Role};
+use crate::sa::window::Window;
+use crate::sa::{ExpectAuth, IkeSa, State, draw_nonce, fresh_ivs};
+use crate::wire::{
+    HeaderRepr, KeRepr, MessageBuilder, NonceRepr, NotifyRepr, NotifyType, Payload, Payloads,
+    SaRepr,
+};
+
+/// A well-formed IKE_SA_INIT request.
+#[derive(Clone, Copy)]
+pub(crate) struct InitRequest<'a> {
+    pub(crate) header: HeaderRepr,
+    pub(crate) path: Path,
+    /// The whole message.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) payloads: &'a Payloads<'a>,
+}
+
+impl IkeSa {
+    /// Answers a request with a half-open IKE SA, whose SPI is `local_spi`.
+    ///
+    /// # Errors
+    /// INVALID_KE_PAYLOAD, or a KE payload that no honest peer sends; library failures.
+    pub(crate) fn respond_to_init(
+        config: &Config,
+        crypto: &dyn CryptoProvider,
+        request: InitRequest<'_>,
+        chosen: &Chosen<IkeProposal>,
+        local_spi: [u8; 8],
+    ) -> Result<Self, IkeError> {
+        let proposal = chosen.suite;
+        let nonce_i = request.payloads.require_nonce()?.data;
+        let ke_i = request.payloads.require_ke()?;
+        if ke_i.method != proposal.ke.transform_id() {
+            // RFC 7296 §1.2: "the responder indicates its preferred group".
+            return Err(PolicyError::InvalidKePayload {
+                got: ke_i.method,
+                wanted: proposal.ke,
+            }
+            .into());
+        }
+        let remote_spi = request.header.initiator_spi;
+        let nonce_r = draw_nonce(crypto);
+        let key_exchange = crypto.key_exchange(proposal.ke)?;
+        let shared = key_exchange.agree(ke_i.data)?;
+        let keys = IkeKeys::derive(
+            crypto,
+            proposal.prf,
+            proposal.encryption,
+            &Skeyseed::initial(crypto, proposal.prf, nonce_i, &nonce_r, &shared),
+            (nonce_i, &nonce_r),
+            (&remote_spi, &local_spi),
+        )?;
+        let header = HeaderRepr {
+            responder_spi: local_spi,
+            ..request.header.to_response()
+        };
+        let ke_r = KeRepr {
+            method: proposal.ke.transform_id(),
+            data: key_exchange.public_value(),
+        };
+        let mut response = MessageBuilder::new(header);
+        response
+            .push(&Payload::Sa(SaRepr {
+                // RFC 7296 §3.3.1: in IKE_SA_INIT the proposal has no SPI.
+                proposals: vec![chosen.answer(&[])],
+            }))
+            .push(&Payload::Ke(ke_r))
+            .push(&Payload::Nonce(NonceRepr { data: &nonce_r }));
+        let nat = push_nat_detection(crypto, &mut response, request, &header);
+        // RFC 6023 §3: "A supporting responder MUST include the Notify payload".
+        response.push(&Payload::Notify(NotifyRepr::new(
+            NotifyType::CHILDLESS_IKEV2_SUPPORTED,
+            &[],
+        )));
+        let response = response.finish()?;
+        Ok(Self {
+            local_spi,
+            remote_spi,
+            role: Role::Responder,
+            slot: Slot::for_negotiation(&Address::from(request.path.remote.ip()).0, &remote_spi),
+            path: request.path,
+            nat,
+            announced: false,
+            proposal,
+            keys,
+            ivs: fresh_ivs(config),
+            // RFC 7296 §2.2: IKE_SA_INIT was Message ID 0.
+            window: Window::resume(1, None),
+            state: State::ExpectAuth(Box::new(ExpectAuth {
+                request: request.bytes.into(),
+                nonce_i: nonce_i.into(),
+                response: response.into(),
+                nonce_r: nonce_r.into(),
+            })),
+        })
+    }
+}
+
+/// Compares the peer's NAT_DETECTION_* with what we see, and adds ours if the peer sent any
+/// (RFC 7296 §2.23).
+fn push_nat_detection(
+    crypto: &dyn CryptoProvider,
+    response: &mut MessageBuilder,
+    request: InitRequest<'_>,
+    ours: &HeaderRepr,
+) -> NatState {
+    let hash = |header: &HeaderRepr, address| nat_hash(crypto, header, address);
+    let seen = |kind, address| {
+        let mut any = false;
+        let expected = hash(&request.header, address);
+        let matches = request.payloads.notifies.iter().any(|notify| {
+            any |= notify.kind == kind;
+            notify.kind == kind && notify.data == expected
+        });
+        any.then_some(!matches)
+    };
+    // There may be several NAT_DETECTION_SOURCE_IP; one that matches is enough.
+    let remote = seen(NotifyType::NAT_DETECTION_SOURCE_IP, request.path.remote);
+    let local = seen(NotifyType::NAT_DETECTION_DESTINATION_IP, request.path.local);
+    let (Some(remote), Some(local)) = (remote, local) else {
+        return NatState::default();
+    };
+    for (kind, address) in [
+        (NotifyType::NAT_DETECTION_SOURCE_IP, request.path.local),
+        (
+            NotifyType::NAT_DETECTION_DESTINATION_IP,
+            request.path.remote,
+        ),
+    ] {
+        response.push(&Payload::Notify(NotifyRepr::new(
+            kind,
+            &hash(ours, address),
+        )));
+    }
+    NatState { local, remote }
+}
+
+/// SHA-1(SPIi | SPIr | IP | Port), RFC 7296 §2.23.
+fn nat_hash(crypto: &dyn CryptoProvider, header: &HeaderRepr, address: SocketAddr) -> [u8; 20] {
+    let octets = match address {
+        SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
+        SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
+    };
+    crypto.sha1(&[
+        &header.initiator_spi,
+        &header.responder_spi,
+        &octets,
+        &address.port().to_be_bytes(),
+    ])
+}

@@ -1,0 +1,260 @@
+//! One IKE SA: its keys, its window, its children, and the exchanges under it.
+//!
+//! The states are [`ExpectAuth`] (IKE_SA_INIT answered) and [`Established`] (the peer is
+//! authenticated). While the kernel installs a CHILD_SA the answer waits in [`Pending`].
+
+mod child;
+mod exchange;
+pub(crate) mod iv;
+mod record;
+mod respond;
+mod status;
+pub(crate) mod window;
+
+use std::sync::Arc;
+
+use gateway_common::slot::Slot;
+use gateway_common::time::Instant;
+
+use self::iv::IvSequence;
+use self::window::Window;
+use crate::config::{Config, Connection};
+use crate::crypto::CryptoProvider;
+use crate::endpoint::core::Core;
+use crate::identity::Identity;
+use crate::keys::IkeKeys;
+use crate::output::{ChildId, ChildSa, Event, EventKind, KernelRequest, Path};
+use crate::proposal::IkeProposal;
+use crate::record::{NatState, Role, Unknown};
+use crate::wire::{HeaderRepr, MessageBuilder};
+
+pub(crate) use self::exchange::init::InitRequest;
+pub(crate) use self::respond::Farewell;
+
+/// One IKE SA.
+pub(crate) struct IkeSa {
+    pub(crate) local_spi: [u8; 8],
+    pub(crate) remote_spi: [u8; 8],
+    pub(crate) role: Role,
+    pub(crate) slot: Slot,
+    /// Where the last authentic request came from.
+    pub(crate) path: Path,
+    pub(crate) nat: NatState,
+    /// Its IKE_AUTH response is on its way: a negotiation no more. Set by the endpoint.
+    pub(crate) announced: bool,
+    pub(crate) proposal: IkeProposal,
+    keys: IkeKeys,
+    ivs: IvSequence,
+    window: Window,
+    pub(crate) state: State,
+}
+
+/// What an IKE SA waits for.
+pub(crate) enum State {
+    /// IKE_AUTH.
+    ExpectAuth(Box<ExpectAuth>),
+    /// Any exchange of an authenticated peer.
+    Established(Box<Established>),
+}
+
+/// IKE_SA_INIT is answered (RFC 7296 §1.2).
+pub(crate) struct ExpectAuth {
+    /// What the peer's AUTH covers: its first message as it came, and our nonce.
+    request: Box<[u8]>,
+    nonce_i: Box<[u8]>,
+    /// What our AUTH covers, and what a retransmitted request gets again.
+    pub(crate) response: Box<[u8]>,
+    nonce_r: Box<[u8]>,
+}
+
+/// The peer is authenticated.
+pub(crate) struct Established {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) local_id: Identity,
+    pub(crate) remote_id: Identity,
+    pub(crate) established_at: Instant,
+    pub(crate) children: Vec<Child>,
+    pub(crate) pending: Option<Box<Pending>>,
+    /// Message ID of our next request.
+    next_request: u32,
+    /// The peer has rekeyed it; it waits to be deleted.
+    replaced: bool,
+    unknown: Vec<Unknown>,
+}
+
+/// An installed CHILD_SA.
+pub(crate) struct Child {
+    pub(crate) sa: ChildSa,
+    pub(crate) installed_at: Instant,
+    pub(crate) expires_at: Instant,
+    unknown: Vec<Unknown>,
+}
+
+/// What an answer needs of its request.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) header: HeaderRepr,
+    pub(crate) path: Path,
+    /// SHA-256 of the datagram.
+    pub(crate) digest: [u8; 32],
+}
+
+/// An answer that waits for the kernel.
+pub(crate) struct Pending {
+    request: Request,
+    pub(crate) child: Box<ChildSa>,
+    pub(crate) replaces: Option<ChildId>,
+    /// The answer if the kernel installs the child, …
+    installed: MessageBuilder,
+    /// … and the beginning of the answer if it does not; the NOTIFY follows.
+    refused: MessageBuilder,
+    pub(crate) deadline: Instant,
+    /// The request is IKE_AUTH: with the answer the IKE SA is established.
+    establishes: Option<Establishment>,
+}
+
+/// What the endpoint must know when an IKE SA is established.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Establishment {
+    /// The peer says that it has no other IKE SA with us (RFC 7296 §2.4).
+    pub(crate) initial_contact: bool,
+}
+
+/// What a request has come to, as far as the endpoint has a part in it.
+pub(crate) enum Step {
+    /// The answer waits for the kernel.
+    Waiting,
+    /// The state changed; here is the answer.
+    Answer(Answer),
+    /// The datagram changed nothing.
+    Dropped(Silence),
+    /// IKE_AUTH is complete; the endpoint does its part and then calls [`IkeSa::answer`].
+    Establish(Establishment, Answer),
+    /// The IKE SA is over; this is its last answer.
+    Close(Answer, &'static str),
+    /// The IKE SA has a successor that took the children (RFC 7296 §2.18); the endpoint adds it
+    /// and then calls [`IkeSa::answer`].
+    Rekeyed(Box<IkeSa>, Answer),
+}
+
+/// An answer not yet sealed.
+pub(crate) struct Answer {
+    request: Request,
+    message: MessageBuilder,
+}
+
+/// Why a datagram got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// The integrity check failed, or the message is not even encrypted.
+    Integrity,
+    /// Outside the window.
+    MessageId,
+    /// The exchange does not fit the state.
+    UnexpectedExchange,
+    /// The first one is still being worked on.
+    InProgress,
+}
+
+impl IkeSa {
+    /// The authenticated side of it.
+    pub(crate) fn established(&self) -> Option<&Established> {
+        match &self.state {
+            State::Established(established) => Some(established),
+            State::ExpectAuth(_) => None,
+        }
+    }
+
+    fn established_mut(&mut self) -> Option<&mut Established> {
+        match &mut self.state {
+            State::Established(established) => Some(established),
+            State::ExpectAuth(_) => None,
+        }
+    }
+
+    /// Name of the connection, once it is known.
+    fn connection_name(&self) -> Option<String> {
+        self.established().map(|e| e.connection.name.clone())
+    }
+
+    /// Queues an event about this IKE SA.
+    pub(crate) fn event(&self, core: &mut Core, kind: EventKind) {
+        core.out.sa_event(Event {
+            local_spi: Some(self.local_spi),
+            path: Some(self.path),
+            connection: self.connection_name(),
+            kind,
+        });
+    }
+
+    /// Removes all children, installed or about to be, from kernel and tables.
+    pub(crate) fn drop_children(&mut self, core: &mut Core, reason: &str) {
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        let children = std::mem::take(&mut established.children);
+        let pending = established.pending.take();
+        for child in children {
+            core.cancel_lifetime(&child);
+            self.remove_child(core, &child.sa, reason);
+        }
+        if let Some(pending) = pending {
+            core.stop_waiting(self.local_spi, &pending);
+            core.esp_spis.release(&pending.child.spi_in);
+            core.out.kernel(KernelRequest::Remove {
+                child: pending.child.id(),
+            });
+        }
+    }
+
+    /// Stops to account for the children; the kernel keeps them.
+    pub(crate) fn release_children(&mut self, core: &mut Core) {
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        let children = std::mem::take(&mut established.children);
+        let pending = established.pending.take();
+        for child in children {
+            core.cancel_lifetime(&child);
+            core.esp_spis.release(&child.sa.spi_in);
+        }
+        if let Some(pending) = pending {
+            core.stop_waiting(self.local_spi, &pending);
+            core.esp_spis.release(&pending.child.spi_in);
+        }
+    }
+
+    /// Takes one child out of the kernel and the tables; it is no longer in the list.
+    fn remove_child(&self, core: &mut Core, child: &ChildSa, reason: &str) {
+        core.esp_spis.release(&child.spi_in);
+        core.out.kernel(KernelRequest::Remove { child: child.id() });
+        self.event(
+            core,
+            EventKind::ChildSaRemoved {
+                child: child.id(),
+                reason: reason.to_owned(),
+            },
+        );
+    }
+
+    /// Our key, with which we seal, and the peer's, with which we open.
+    fn sk_e(&self) -> (&[u8], &[u8]) {
+        match self.role {
+            Role::Initiator => (self.keys.ei.expose(), self.keys.er.expose()),
+            Role::Responder => (self.keys.er.expose(), self.keys.ei.expose()),
+        }
+    }
+}
+
+/// A new IKE SA's IVs.
+fn fresh_ivs(config: &Config) -> IvSequence {
+    IvSequence::resume(config.member, config.incarnation, 0)
+}
+
+/// A nonce of ours: 32 octets, at least 128 bits and half the key of every PRF that we have
+/// (RFC 7296 §2.10).
+fn draw_nonce(crypto: &dyn CryptoProvider) -> [u8; 32] {
+    let mut nonce = [0; 32];
+    crypto.random(&mut nonce);
+    nonce
+}
