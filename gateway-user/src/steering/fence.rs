@@ -12,7 +12,7 @@ use std::path::Path;
 use gateway_common::abi::program;
 
 use super::error::SteeringError;
-use super::links::{open_link, program_name, remove_pin, tcx_pin};
+use super::links::{open_link, program_name, release, tcx_pin};
 use super::loader::pin_error;
 use super::sys::{self, LinkKind};
 use crate::rtnl::{self, Link, NetlinkError, Socket};
@@ -81,7 +81,7 @@ fn install_tcx(
                 .map_err(|source| pin_error("update link", &pin, source))?;
             return Ok(existing);
         }
-        remove_pin(&pin)?;
+        release(&pin)?;
     }
     let new = sys::attach_tcx_first(fence, link.index).map_err(|source| tcx_error(link, source))?;
     sys::pin(new.as_fd(), &pin).map_err(|source| pin_error("pin link", &pin, source))?;
@@ -97,7 +97,7 @@ pub(super) fn renew_tcx(
 ) -> Result<Fence, SteeringError> {
     let new = sys::attach_tcx_first(fence, link.index).map_err(|source| tcx_error(link, source))?;
     let pin = tcx_pin(folder, link.index);
-    remove_pin(&pin)?;
+    release(&pin)?;
     sys::pin(new.as_fd(), &pin).map_err(|source| pin_error("pin link", &pin, source))?;
     Ok(Fence::Tcx(new))
 }

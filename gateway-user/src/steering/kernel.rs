@@ -295,7 +295,7 @@ impl Kernel {
                 fence::renew_tcx(self.pins.links(), link, loader::program_fd(program)?)?
             }
             Breach::Missing => {
-                links::remove_pin(&links::tcx_pin(self.pins.links(), link.index))?;
+                links::release(&links::tcx_pin(self.pins.links(), link.index))?;
                 install_fence(&mut self.socket, &self.pins, &self.ebpf, link, &self.config)?
             }
         };

@@ -127,7 +127,7 @@ fn reuse(pin: &Path, link: &Link, wanted: AttachMode) -> Result<Option<OwnedFd>,
                 ),
             ));
         }
-        remove_pin(pin)?;
+        release(pin)?;
         return Ok(None);
     };
     let allowed = match wanted {
@@ -140,7 +140,7 @@ fn reuse(pin: &Path, link: &Link, wanted: AttachMode) -> Result<Option<OwnedFd>,
             interface = link.name,
             "steering pauses on this interface: its program changes between native and generic"
         );
-        remove_pin(pin)?;
+        release(pin)?;
         return Ok(None);
     }
     Ok(Some(existing))
@@ -155,7 +155,14 @@ pub(super) fn open_link(pin: &Path) -> Result<Option<OwnedFd>, SteeringError> {
     }
 }
 
-pub(super) fn remove_pin(pin: &Path) -> Result<(), SteeringError> {
+/// Detaches the link that is pinned here, if any, and removes the pin.
+pub(super) fn release(pin: &Path) -> Result<(), SteeringError> {
+    if let Some(link) = open_link(pin)?
+        && let Err(error) = sys::detach_link(link.as_fd())
+    {
+        // The pin's removal detaches it all the same, a little later.
+        tracing::debug!(pin = %pin.display(), %error, "could not detach a link at once");
+    }
     match fs::remove_file(pin) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(pin_error("remove", pin, source))
@@ -273,7 +280,7 @@ pub(super) fn remove_unwanted(folder: &Path, wanted: &[u32]) -> Result<Vec<u32>,
         match index {
             Some(index) if wanted.contains(&index) => {}
             _ => {
-                remove_pin(&entry.path())?;
+                release(&entry.path())?;
                 removed.extend(index);
             }
         }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, MapInfo};
 use aya::programs::{Program, ProgramError};
@@ -27,6 +28,9 @@ const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 /// Where a negotiation table of another size is filled before it takes the old one's name.
 /// bpffs allows no dots.
 const RESIZED: &str = "SEP_my_IKE_packet_resized";
+
+/// A child that the earlier agent was just starting holds its lock until it runs its own program.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// All maps that are pinned.
 pub(super) const MAPS: [&str; 13] = [
@@ -162,18 +166,23 @@ fn lock_folder(folder: &Path) -> Result<File, SteeringError> {
         .custom_flags(libc::O_DIRECTORY)
         .open(folder)
         .map_err(|source| pin_error("open", folder, source))?;
-    // SAFETY: flock(2) takes a live descriptor and no pointers.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(file);
-    }
-    let source = io::Error::last_os_error();
-    Err(if source.kind() == io::ErrorKind::WouldBlock {
-        SteeringError::InUse {
-            path: folder.to_owned(),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        // SAFETY: flock(2) takes a live descriptor and no pointers.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(file);
         }
-    } else {
-        pin_error("lock", folder, source)
-    })
+        let source = io::Error::last_os_error();
+        if source.kind() != io::ErrorKind::WouldBlock {
+            return Err(pin_error("lock", folder, source));
+        }
+        if Instant::now() >= deadline {
+            return Err(SteeringError::InUse {
+                path: folder.to_owned(),
+            });
+        }
+        std::thread::sleep(LOCK_PATIENCE / 20);
+    }
 }
 
 /// Refuses a folder that is not on a bpf file system.

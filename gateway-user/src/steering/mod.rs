@@ -276,6 +276,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tasks_may_share_it() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Steering>();
+    }
+
+    #[test]
     fn without_a_kernel_the_tables_still_work() {
         let steering = Steering::start(&test_config()).unwrap();
         assert_eq!(steering.mode(), XdpMode::None);

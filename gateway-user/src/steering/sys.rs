@@ -214,6 +214,14 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr) }.map(|_| ())
 }
 
+/// Detaches a link at once; without it, a link whose last pin and descriptor are gone detaches
+/// some time later.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut fd = number(link);
+    // SAFETY: BPF_LINK_DETACH takes the descriptor alone.
+    unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut fd) }.map(|_| ())
+}
+
 /// Reads what a link is; `InvalidData` if it is not of `kind`.
 pub(super) fn link_info(link: BorrowedFd<'_>, kind: LinkKind) -> io::Result<LinkInfo> {
     let mut info = RawLinkInfo::default();

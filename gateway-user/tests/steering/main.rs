@@ -1,0 +1,9 @@
+//! Steering against the running kernel. Every test has its own network namespace, mount namespace
+//! and bpf file system. They need root and say so where they have to be skipped.
+
+mod fence;
+mod lab;
+mod members;
+mod pins;
+mod preflight;
+mod start;
