@@ -26,6 +26,12 @@ const SOURCES: [&str; 6] = [
     "Cargo.toml",
 ];
 
+/// Binary of gateway-ebpf → the variable that tells the library where its object is.
+const OBJECTS: [(&str, &str); 2] = [
+    ("gateway", "GATEWAY_BPF_OBJECT"),
+    ("bench", "GATEWAY_BENCH_OBJECT"),
+];
+
 fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,10 +53,12 @@ fn build() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let target_dir = shared_target_dir(&out);
     compile(workspace, &target_dir)?;
-    let object = target_dir.join(TARGET).join("release/gateway");
-    let copy = out.join("gateway.bpf.o");
-    std::fs::copy(&object, &copy).map_err(|error| format!("{}: {error}", object.display()))?;
-    println!("cargo::rustc-env=GATEWAY_BPF_OBJECT={}", copy.display());
+    for (binary, variable) in OBJECTS {
+        let object = target_dir.join(TARGET).join("release").join(binary);
+        let copy = out.join(format!("{binary}.bpf.o"));
+        std::fs::copy(&object, &copy).map_err(|error| format!("{}: {error}", object.display()))?;
+        println!("cargo::rustc-env={variable}={}", copy.display());
+    }
     Ok(())
 }
 
@@ -92,7 +100,7 @@ fn cargo_build(
     command
         .current_dir(workspace)
         .args(["build", "--quiet", "--release", "--locked"])
-        .args(["--package", "gateway-ebpf", "--bin", "gateway"])
+        .args(["--package", "gateway-ebpf", "--bins"])
         .args(["--target", TARGET, "-Zbuild-std=core"])
         .arg("--target-dir")
         .arg(target_dir)

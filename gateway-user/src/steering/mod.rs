@@ -39,6 +39,8 @@ pub use error::SteeringError;
 pub use fence::FenceHook;
 pub use links::XdpMode;
 pub use memory::MemoryTables;
+#[doc(hidden)]
+pub use object::BENCH_OBJECT;
 pub use object::OBJECT;
 pub use preflight::{Check, Severity, preflight};
 pub use report::{Finding, InterfaceReport};

@@ -1,0 +1,58 @@
+//! What the bench compares the gateway's programs with. A second object of the same build, never
+//! shipped.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::btf_maps::{DevMap, PerCpuArray};
+use aya_ebpf::macros::{btf_map, classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+
+/// Where [`bench_redirect`] sends to.
+#[btf_map]
+static BENCH_DEV: DevMap<1> = DevMap::new();
+
+/// Frames that arrived at [`bench_sink`].
+#[btf_map]
+static BENCH_SUNK: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// An XDP program that does nothing: what calling one costs.
+#[xdp(frags)]
+pub fn bench_empty(_ctx: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+/// A redirect without a reason: what the driver's part of forwarding costs.
+#[xdp(frags)]
+pub fn bench_redirect(_ctx: XdpContext) -> u32 {
+    match BENCH_DEV.redirect(0, u64::from(XDP_PASS)) {
+        Ok(action) | Err(action) => action,
+    }
+}
+
+/// The far end of the wire: counts and drops.
+#[xdp(frags)]
+pub fn bench_sink(_ctx: XdpContext) -> u32 {
+    if let Some(sunk) = BENCH_SUNK.get_ptr_mut(0) {
+        // SAFETY: a per-CPU value, and XDP programs are not preempted on their CPU.
+        unsafe { *sunk += 1 };
+    }
+    XDP_DROP
+}
+
+/// A tc program that does nothing.
+#[classifier]
+pub fn bench_tc_empty(_ctx: TcContext) -> i32 {
+    -1
+}
+
+/// The licence that the kernel reads.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
