@@ -2,10 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use gateway_ike::crypto::KeyExchangeMethod;
-use gateway_ike::proposal::{
-    EspExchange, EspProposal, IkeProposal, select_esp, select_ike, wrong_guess,
-};
+use gateway_ike::proposal::{EspExchange, EspProposal, IkeProposal, select_esp, select_ike};
 use gateway_ike::wire::{
     Attribute, AttributeValue, Proposal, ProtocolId, Transform, TransformType,
 };
@@ -215,15 +212,6 @@ fn the_answer_has_one_transform_of_every_type_offered() {
         chosen.answer(&[7; 8]),
         offer(1, ProtocolId::IKE, &[7; 8], &[GCM128, SHA256, X25519])
     );
-}
-
-#[test]
-fn a_wrong_guess_is_told_from_no_proposal() {
-    let offered = [ike_offer(1, &[GCM128, SHA256, MODP2048, ECP256, X25519])];
-    let suite = select_ike(&offered, &ike(OURS), 0).unwrap().suite;
-    assert_eq!(wrong_guess(suite.ke, 14), Some(KeyExchangeMethod::X25519));
-    assert_eq!(wrong_guess(suite.ke, 19), Some(KeyExchangeMethod::X25519));
-    assert_eq!(wrong_guess(suite.ke, 31), None);
 }
 
 /// What it is about, the offer, the exchange, our list, what is chosen.

@@ -4,7 +4,9 @@
 
 use std::net::IpAddr;
 
-use gateway_ike::selector::{MAX_SELECTORS, TrafficSelector, narrow, narrow_both};
+use gateway_ike::selector::{
+    MAX_PAIRS, MAX_SELECTORS, SelectorsError, TrafficSelector, narrow, narrow_both, validate,
+};
 
 fn ts(text: &str) -> TrafficSelector {
     text.parse().unwrap()
@@ -318,11 +320,42 @@ fn answers_are_bounded() {
         .collect();
     let answer = narrow(&list("0.0.0.0/0"), &hosts);
     assert_eq!(answer, hosts[..MAX_SELECTORS]);
-    let stripes: Vec<_> = (0..32u8)
+    let stripes: Vec<_> = (0..64u8)
         .map(|i| ts(&format!("10.0.{i}.0-10.200.0.{i}")))
         .collect();
-    let ports: Vec<_> = (1..=32u16)
+    let ports: Vec<_> = (1..=64u16)
         .map(|i| ts("0.0.0.0/0[tcp]").with_ports(i, 1000 + i))
         .collect();
-    assert_eq!(narrow(&stripes, &ports).len(), MAX_SELECTORS, "of 1024");
+    assert_eq!(narrow(&stripes, &ports).len(), MAX_SELECTORS, "of 4096");
+
+    let all = list("0.0.0.0/0");
+    let narrowed = narrow_both((&all, &all), (&hosts, &hosts)).unwrap();
+    assert_eq!((narrowed.local.len(), narrowed.remote.len()), (16, 16));
+    assert_eq!(narrowed.local.len() * narrowed.remote.len(), MAX_PAIRS);
+    assert_eq!(narrowed.local, hosts[..16]);
+    let narrowed = narrow_both((&all, &all), (&hosts, &hosts[..3])).unwrap();
+    assert_eq!((narrowed.local.len(), narrowed.remote.len()), (64, 3));
+}
+
+#[test]
+fn configurations_that_cannot_work_are_refused() {
+    let hosts: Vec<_> = (0..65u8)
+        .map(|last| ts(&format!("10.1.0.{last}/32")))
+        .collect();
+    assert_eq!(validate(&hosts[..16], &hosts[..16]), Ok(()));
+    assert_eq!(validate(&hosts[..64], &hosts[..4]), Ok(()));
+    for (a, b) in [(65, 1), (1, 65), (17, 16)] {
+        let error = validate(&hosts[..a], &hosts[..b]);
+        assert_eq!(error, Err(SelectorsError::TooMany(a, b)));
+    }
+    assert_eq!(validate(&[], &hosts[..1]), Err(SelectorsError::Empty));
+    assert_eq!(validate(&hosts[..1], &[]), Err(SelectorsError::Empty));
+    let mixed = list("10.1.0.0/16 2001:db8::/32");
+    assert_eq!(validate(&mixed, &list("::/0")), Ok(()));
+    let error = validate(&list("10.1.0.0/16"), &list("::/0")).unwrap_err();
+    assert!(
+        error.to_string().contains("10.1.0.0/16 === ::/0"),
+        "{error}"
+    );
+    assert!(validate(&list("10.1.0.0/16[tcp]"), &list("10.2.0.0/16[udp]")).is_err());
 }

@@ -111,8 +111,8 @@ proptest! {
     /// Cut off or not, an answer never exceeds what was configured and proposed.
     #[test]
     fn long_lists_never_widen(
-        configured in prop::collection::vec(selector(), 0..40),
-        proposed in prop::collection::vec(selector(), 0..40),
+        configured in prop::collection::vec(selector(), 0..80),
+        proposed in prop::collection::vec(selector(), 0..80),
     ) {
         let answer = narrow(&configured, &proposed);
         prop_assert!(answer.len() <= MAX_SELECTORS);

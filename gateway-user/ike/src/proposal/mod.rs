@@ -10,7 +10,7 @@ mod select;
 
 use names::offer_text;
 pub use parse::ProposalError;
-pub use select::{Chosen, EspExchange, NoProposalChosen, select_esp, select_ike, wrong_guess};
+pub use select::{Chosen, EspExchange, NoProposalChosen, select_esp, select_ike};
 
 /// One suite for an IKE SA. All encryption algorithms are combined-mode, so there is no integrity
 /// algorithm (RFC 5282 §8).

@@ -1,10 +1,10 @@
 //! The responder's choice (RFC 7296 §2.7, §3.3.6).
 
 use super::{EspProposal, IkeProposal, offer_text};
-use crate::crypto::KeyExchangeMethod;
+use crate::crypto::Encryption;
 use crate::wire::{Proposal, ProtocolId, Transform, TransformType};
 
-/// ENCR_AES_GCM_16 and our other transforms are known by their ids; NONE is 0 for INTEG and KE.
+/// Transform ID of "none" for INTEG and KE.
 const NONE: u16 = 0;
 
 /// What was chosen out of an SA payload.
@@ -138,7 +138,7 @@ fn transform(kind: TransformType, id: u16) -> Transform {
     Transform::new(kind, id)
 }
 
-fn encryption(encryption: crate::crypto::Encryption) -> Transform {
+fn encryption(encryption: Encryption) -> Transform {
     Transform::with_key_length(
         TransformType::ENCR,
         encryption.transform_id(),
@@ -196,8 +196,7 @@ impl EspProposal {
 /// 0 in IKE_SA_INIT and 8 when an IKE SA is rekeyed.
 ///
 /// If the request's KE payload is not of [`IkeProposal::ke`] of the chosen suite, only the
-/// initiator's guess was wrong: answer INVALID_KE_PAYLOAD with that method (RFC 7296 §1.2, §2.7);
-/// see [`wrong_guess`].
+/// initiator's guess was wrong: answer INVALID_KE_PAYLOAD with that method (RFC 7296 §1.2, §2.7).
 pub fn select_ike(
     offered: &[Proposal],
     configured: &[IkeProposal],
@@ -230,12 +229,6 @@ pub fn select_esp(
         chosen.suite.ke = None;
     }
     Ok(chosen)
-}
-
-/// The method to ask for in INVALID_KE_PAYLOAD, if `guess`, the method of the request's KE payload,
-/// is not the chosen one.
-pub fn wrong_guess(chosen: KeyExchangeMethod, guess: u16) -> Option<KeyExchangeMethod> {
-    (chosen.transform_id() != guess).then_some(chosen)
 }
 
 fn select<P: Copy>(

@@ -8,7 +8,10 @@ mod narrow;
 mod prefixes;
 mod text;
 
-pub use narrow::{MAX_SELECTORS, Narrowed, TsUnacceptable, narrow, narrow_both};
+pub use narrow::{
+    MAX_PAIRS, MAX_SELECTORS, Narrowed, SelectorsError, TsUnacceptable, narrow, narrow_both,
+    validate,
+};
 pub use prefixes::{PortMask, Prefix};
 pub use text::SelectorError;
 

@@ -3,9 +3,12 @@
 use super::{TrafficSelector, common_protocol};
 
 /// Most selectors of one side that are looked at, and that an answer has. What a peer proposes
-/// beyond is left out, as narrowing allows; the configuration refuses more. It bounds the policies
-/// that one peer can make us install: a pair of selectors is one policy per direction.
-pub const MAX_SELECTORS: usize = 32;
+/// beyond is left out, as narrowing allows; [`validate`] refuses a configuration of more.
+pub const MAX_SELECTORS: usize = 64;
+
+/// Most pairs of a local and a remote selector that an answer has. It bounds what one peer can make
+/// us install: a pair is one policy per direction, if both are prefixes.
+pub const MAX_PAIRS: usize = 256;
 
 /// Nothing is both configured and proposed (RFC 7296 §2.9: TS_UNACCEPTABLE).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,15 +71,23 @@ fn go_together(a: &TrafficSelector, b: &TrafficSelector) -> bool {
 }
 
 /// [`narrow`] for both sides. Selectors to which nothing on the other side fits (another address
-/// family or protocol) are left out: no packet could ever match them.
+/// family or protocol) are left out: no packet could ever match them. Of more than [`MAX_PAIRS`]
+/// the last ones of the longer side are.
 pub fn narrow_both(
     configured: (&[TrafficSelector], &[TrafficSelector]),
     proposed: (&[TrafficSelector], &[TrafficSelector]),
 ) -> Result<Narrowed, TsUnacceptable> {
     let mut local = narrow(configured.0, proposed.0);
     let mut remote = narrow(configured.1, proposed.1);
-    local.retain(|a| remote.iter().any(|b| go_together(a, b)));
-    remote.retain(|b| local.iter().any(|a| go_together(a, b)));
+    drop_lonely(&mut local, &mut remote);
+    while local.len() * remote.len() > MAX_PAIRS {
+        if local.len() > remote.len() {
+            local.pop();
+        } else {
+            remote.pop();
+        }
+        drop_lonely(&mut local, &mut remote);
+    }
     if local.is_empty() || remote.is_empty() {
         return Err(TsUnacceptable {
             proposed: describe(proposed.0, proposed.1),
@@ -84,6 +95,51 @@ pub fn narrow_both(
         });
     }
     Ok(Narrowed { local, remote })
+}
+
+fn drop_lonely(local: &mut Vec<TrafficSelector>, remote: &mut Vec<TrafficSelector>) {
+    local.retain(|a| remote.iter().any(|b| go_together(a, b)));
+    remote.retain(|b| local.iter().any(|a| go_together(a, b)));
+}
+
+/// Configured selectors of a child that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorsError {
+    /// One side has none.
+    #[error("no traffic selectors; both local_ts and remote_ts need at least one")]
+    Empty,
+    /// Packets cannot have one end in each side.
+    #[error(
+        "no local_ts goes with a remote_ts: {0}; at least one pair must be of the same address \
+         family and, if both have one, protocol"
+    )]
+    Disjoint(String),
+    /// More than [`MAX_SELECTORS`] on a side or [`MAX_PAIRS`] in all.
+    #[error(
+        "{0} local and {1} remote traffic selectors are too many; at most {MAX_SELECTORS} each and \
+         {MAX_PAIRS} pairs are allowed: merge them or spread them over several children"
+    )]
+    TooMany(usize, usize),
+}
+
+/// Whether a child can be configured with these selectors. What passes is never cut by
+/// [`narrow_both`] because of its own length.
+pub fn validate(
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+) -> Result<(), SelectorsError> {
+    let (a, b) = (local.len(), remote.len());
+    if a == 0 || b == 0 {
+        return Err(SelectorsError::Empty);
+    }
+    if a > MAX_SELECTORS || b > MAX_SELECTORS || a * b > MAX_PAIRS {
+        return Err(SelectorsError::TooMany(a, b));
+    }
+    let fits = |a| remote.iter().any(|b| go_together(a, b));
+    if !local.iter().any(fits) {
+        return Err(SelectorsError::Disjoint(describe(local, remote)));
+    }
+    Ok(())
 }
 
 /// `local === remote`, as strongSwan logs it; long lists are cut.
