@@ -2,13 +2,35 @@
 //! members keep each other informed.
 //!
 //! Every input is a method argument, time included ([`gateway_common::time::Instant`]); every effect
-//! comes out as a value. No sockets, no clock, no randomness, and no iteration order that differs
-//! from run to run.
+//! comes out as a value ([`output::Output`]). No sockets, no clock, no randomness, and no iteration
+//! order that differs from run to run.
+//!
+//! [`Cluster`] is the whole of it: [`Cluster::publish`] announces what this member owns,
+//! [`Cluster::handle_frame`] takes what the others announce, [`Cluster::route`] says who processes an
+//! IKE datagram.
 
 pub mod change;
+mod cluster;
+pub mod config;
 pub mod frame;
+mod half_open;
 pub mod network;
+mod outbox;
+pub mod output;
 pub mod ownership;
+mod peer;
+mod publish;
+mod receive;
+pub mod route;
 pub mod secret;
+mod send;
 pub mod slot_map;
+pub mod status;
 pub mod table;
+mod timers;
+
+pub use cluster::{Cluster, MAX_DATAGRAM};
+pub use publish::PublishError;
+
+#[cfg(test)]
+mod tests;

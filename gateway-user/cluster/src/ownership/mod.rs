@@ -110,7 +110,7 @@ impl Ownership {
     }
 
     /// `announcer` opened a negotiation that expires at `expires`. Announcing it again moves its
-    /// slot and expiry.
+    /// slot and expiry. Ignored if its SA is established: that is never undone.
     pub fn open(
         &mut self,
         now: Instant,
@@ -126,6 +126,9 @@ impl Ownership {
             expires,
         };
         let cookie = negotiation.local_cookie;
+        if self.sa(announcer, cookie).is_some() {
+            return;
+        }
         let announced = self.announced.entry(announcer).or_default();
         let before = announced.negotiations.insert(cookie, opened);
         self.expiry.insert((expires, announcer, cookie));
@@ -222,6 +225,11 @@ impl Ownership {
         self.announced
             .get(&announcer)
             .map_or(0, |announced| announced.negotiations.len())
+    }
+
+    /// Whether `announcer` has a negotiation with our SPI `local_cookie` open.
+    pub fn has_negotiation(&self, announcer: MemberId, local_cookie: &Cookie) -> bool {
+        self.opened(announcer, *local_cookie).is_some()
     }
 
     /// `announcer`'s IKE SA with our SPI `local_spi`.

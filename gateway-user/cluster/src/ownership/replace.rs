@@ -59,6 +59,8 @@ impl Ownership {
                 } => {
                     sas.remove(&cookie);
                     negotiations.insert(cookie);
+                    // An SA of that cookie is from before.
+                    self.remove(announcer, cookie);
                     self.reopen(now, announcer, slot, negotiation, expires);
                 }
                 Announcement::Sa { slot, sa } => {

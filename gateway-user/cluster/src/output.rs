@@ -1,0 +1,245 @@
+//! The core's effects, as values.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_common::{member::MemberId, slot::Slot};
+
+use crate::change::{Cookie, Sa};
+use crate::frame::{DeltaSeq, FrameError, Path};
+use crate::secret::Secret;
+use crate::table::TableChange;
+
+/// One effect. They have to be carried out in the order in which they come: an acknowledgement
+/// comes after the table writes and records that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Hand a frame to the transport.
+    Send {
+        /// To whom.
+        to: MemberId,
+        /// The frame; it may hold key material.
+        frame: Arc<Secret>,
+        /// What to do when the transport cannot keep up.
+        class: Class,
+    },
+    /// Close the connection to this member; the transport dials again as usual.
+    Disconnect(MemberId),
+    /// Every delta up to and including this one is on all in-sync peers (or there are none): what
+    /// waits for them may leave.
+    Released(DeltaSeq),
+    /// Write to a steering map.
+    Table(TableChange),
+    /// Another member's IKE SA is new or changed: install or update the inbound copies.
+    RecordUpserted {
+        /// Who announced it.
+        announcer: MemberId,
+        /// Its slot.
+        slot: Slot,
+        /// The SA with its record.
+        sa: Sa,
+    },
+    /// Another member's IKE SA is gone: remove the copies.
+    RecordRemoved {
+        /// Who had announced it.
+        announcer: MemberId,
+        /// Which.
+        local_spi: Cookie,
+    },
+    /// Another member received this datagram and thinks that it is ours. Ask
+    /// [`crate::Cluster::route`] with [`crate::route::Origin::Relayed`].
+    Relayed {
+        /// Who relayed it.
+        from: MemberId,
+        /// How it came to the cluster.
+        path: Path,
+        /// The IKE message, without non-ESP marker.
+        datagram: Vec<u8>,
+    },
+    /// A member can be spoken to: hellos were exchanged and fit.
+    PeerUp(MemberId),
+    /// A member cannot be spoken to any more.
+    PeerDown(MemberId),
+    /// Something for the log.
+    Event(Event),
+}
+
+/// Classes of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Numbered or answering to something numbered: must arrive or the connection ends.
+    Stream,
+    /// A relayed datagram: may be dropped, as the network may drop datagrams.
+    Datagram,
+}
+
+/// Something that an operator wants to know; `Display` is the log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A peer's hello does not fit; the connection is closed.
+    PeerRefused {
+        /// Which.
+        member: MemberId,
+        /// Why.
+        reason: String,
+    },
+    /// A peer's configuration differs in what has to be alike.
+    ConfigurationDiffers {
+        /// Which.
+        member: MemberId,
+    },
+    /// A peer came back and the deltas that it missed are sent again.
+    Resumed {
+        /// Which.
+        member: MemberId,
+        /// How many.
+        deltas: u64,
+    },
+    /// Everything that this member owns is sent to a peer.
+    SnapshotSent {
+        /// To whom.
+        member: MemberId,
+        /// Number of entries.
+        entries: u64,
+    },
+    /// Everything that a peer owns was received and is in effect.
+    SnapshotApplied {
+        /// Whose.
+        member: MemberId,
+        /// Number of entries.
+        entries: u64,
+    },
+    /// A peer acknowledged everything: from now on messages wait for its acknowledgements.
+    InSync {
+        /// Which.
+        member: MemberId,
+    },
+    /// A peer did not acknowledge in time: messages do not wait for it any more.
+    Lagging {
+        /// Which.
+        member: MemberId,
+        /// Age of the oldest delta that it has not acknowledged.
+        behind: Duration,
+    },
+    /// A peer sent something that it may not; the connection is closed.
+    ProtocolError {
+        /// Which.
+        member: MemberId,
+        /// What.
+        violation: Violation,
+    },
+    /// Nothing was heard from a peer; the connection is closed.
+    Silent {
+        /// Which.
+        member: MemberId,
+    },
+    /// A peer has more half-open negotiations than are kept.
+    HalfOpenRefused {
+        /// Which.
+        member: MemberId,
+    },
+}
+
+/// What a peer did wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Not a frame.
+    #[error("malformed frame: {0}")]
+    Malformed(#[from] FrameError),
+    /// Something else before the hello, or a second hello.
+    #[error("hello out of place")]
+    HelloOutOfPlace,
+    /// A delta of a run whose snapshot did not come first.
+    #[error("delta before the first snapshot")]
+    NoSnapshot,
+    /// A delta is missing in between.
+    #[error("delta {got} after delta {after}")]
+    Gap {
+        /// The last one.
+        after: u64,
+        /// The one that came.
+        got: u64,
+    },
+    /// An acknowledgement of what was not sent.
+    #[error("acknowledgement of delta {got}, sent up to {sent}")]
+    AckOfUnsent {
+        /// What was acknowledged.
+        got: u64,
+        /// What was sent.
+        sent: u64,
+    },
+    /// The end of a snapshot that did not begin, or that has another number of entries.
+    #[error("snapshot with {got} entries ended after {announced}")]
+    SnapshotIncomplete {
+        /// Entries that arrived.
+        got: u64,
+        /// Entries that its end announced.
+        announced: u64,
+    },
+    /// A removal within a snapshot.
+    #[error("snapshot with an entry that is none")]
+    NotAnEntry,
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Ordinary.
+    Info,
+    /// To be looked at.
+    Warning,
+}
+
+impl Event {
+    /// How much it matters.
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::Resumed { .. }
+            | Self::SnapshotSent { .. }
+            | Self::SnapshotApplied { .. }
+            | Self::InSync { .. } => Severity::Info,
+            Self::PeerRefused { .. }
+            | Self::ConfigurationDiffers { .. }
+            | Self::Lagging { .. }
+            | Self::ProtocolError { .. }
+            | Self::Silent { .. }
+            | Self::HalfOpenRefused { .. } => Severity::Warning,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerRefused { member, reason } => write!(f, "member {member} refused: {reason}"),
+            Self::ConfigurationDiffers { member } => write!(
+                f,
+                "member {member} has another configuration: compare its file with this member's"
+            ),
+            Self::Resumed { member, deltas } => {
+                write!(f, "member {member} is back, sending {deltas} deltas again")
+            }
+            Self::SnapshotSent { member, entries } => {
+                write!(f, "sent all {entries} own entries to member {member}")
+            }
+            Self::SnapshotApplied { member, entries } => {
+                write!(f, "took over all {entries} entries of member {member}")
+            }
+            Self::InSync { member } => write!(f, "member {member} is in sync"),
+            Self::Lagging { member, behind } => write!(
+                f,
+                "member {member} is out of sync: no acknowledgement for {} ms",
+                behind.as_millis()
+            ),
+            Self::ProtocolError { member, violation } => {
+                write!(f, "disconnecting member {member}: {violation}")
+            }
+            Self::Silent { member } => write!(f, "disconnecting member {member}: silent"),
+            Self::HalfOpenRefused { member } => write!(
+                f,
+                "member {member} announces more half-open negotiations than are kept"
+            ),
+        }
+    }
+}

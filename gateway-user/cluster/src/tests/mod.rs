@@ -1,0 +1,7 @@
+//! Cores joined by a deterministic network in memory.
+
+mod convergence;
+mod net;
+mod protocol;
+mod routing;
+mod timing;

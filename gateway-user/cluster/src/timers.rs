@@ -1,0 +1,109 @@
+//! What happens by the passing of time.
+
+use gateway_common::{member::MemberId, time::Instant};
+
+use crate::cluster::Cluster;
+use crate::frame::Frame;
+use crate::output::Event;
+use crate::peer::{Link, Peer, Standing};
+
+impl Cluster {
+    /// When [`Cluster::handle_timeout`] has to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let peers = self
+            .peers
+            .values()
+            .filter_map(|peer| self.next_of_peer(peer));
+        let others = [self.flush_at, self.ownership.next_expiry()];
+        peers.chain(others.into_iter().flatten()).min()
+    }
+
+    /// Does what is due by `now`. Calling it early or late is harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.ownership.expire(now);
+        let (ownership, local) = (&self.ownership, self.config.local);
+        self.gate
+            .retain(|cookie| ownership.has_negotiation(local, cookie));
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush(now);
+        }
+        let members: Vec<MemberId> = self.peers.keys().copied().collect();
+        for member in members {
+            self.check_acknowledgements(now, member);
+            self.check_silence(now, member);
+        }
+    }
+
+    fn next_of_peer(&self, peer: &Peer) -> Option<Instant> {
+        let limits = &self.config.limits;
+        let silent = (peer.link != Link::Down).then(|| peer.heard + limits.silence);
+        let probe =
+            (peer.link == Link::Up && peer.ping.is_none()).then(|| peer.heard + limits.keepalive);
+        let overdue = peer
+            .waiting_since()
+            .filter(|_| peer.standing.blocks())
+            .map(|since| since + limits.ack_timeout);
+        [silent, probe, overdue].into_iter().flatten().min()
+    }
+
+    /// Takes a peer that does not acknowledge out of the in-sync set, so that it blocks nobody.
+    fn check_acknowledgements(&mut self, now: Instant, member: MemberId) {
+        let target = self.outbox.last();
+        let timeout = self.config.limits.ack_timeout;
+        let Some(peer) = self.peers.get_mut(&member) else {
+            return;
+        };
+        let Some(since) = peer.waiting_since().filter(|_| peer.standing.blocks()) else {
+            return;
+        };
+        let behind = now.saturating_since(since);
+        if behind < timeout {
+            return;
+        }
+        peer.standing = Standing::CatchingUp {
+            target,
+            suspect: true,
+        };
+        peer.round_trip = None;
+        peer.counters.lagged += 1;
+        self.event(Event::Lagging { member, behind });
+        self.release();
+    }
+
+    fn check_silence(&mut self, now: Instant, member: MemberId) {
+        let Some(peer) = self.peers.get(&member) else {
+            return;
+        };
+        let (link, heard) = (peer.link, peer.heard);
+        if link == Link::Down {
+            return;
+        }
+        if heard + self.config.limits.silence <= now {
+            self.disconnect(now, member, Event::Silent { member });
+        } else if link == Link::Up && heard + self.config.limits.keepalive <= now {
+            self.probe(now, member);
+        }
+    }
+
+    /// Asks a peer for a sign of life, unless a question is open.
+    pub(crate) fn probe(&mut self, now: Instant, member: MemberId) {
+        let Some(peer) = self.peers.get_mut(&member) else {
+            return;
+        };
+        if peer.ping.is_none() {
+            let nonce = now.as_nanos();
+            peer.ping = Some((nonce, now));
+            self.send(member, Frame::Ping { nonce }.encode());
+        }
+    }
+
+    pub(crate) fn handle_pong(&mut self, now: Instant, member: MemberId, nonce: u64) {
+        let Some(peer) = self.peers.get_mut(&member) else {
+            return;
+        };
+        if let Some((_, sent_at)) = peer.ping.take_if(|(expected, _)| *expected == nonce) {
+            peer.round_trip = Some(now.saturating_since(sent_at));
+            self.advance(now, member);
+        }
+    }
+}
