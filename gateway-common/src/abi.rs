@@ -34,7 +34,10 @@ pub const fn mark(kind: u32, slot: u8) -> u32 {
 }
 
 /// An IPv6 address, or an IPv4 address in its mapped form `::ffff:a.b.c.d`.
-#[repr(C)]
+///
+/// Aligned, like the other keys, so that the eBPF programs fill it by words and not by octets; four
+/// is what leaves no hole in any key.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub [u8; 16]);
 
@@ -45,8 +48,8 @@ impl Address {
     /// The mapped form of four octets.
     #[inline(always)]
     pub const fn from_v4(v4: [u8; 4]) -> Self {
-        let [a, b, c, d] = v4;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        // Arithmetic, not bytes: the eBPF programs have few registers and little stack.
+        Self((0xffff_0000_0000 | u32::from_be_bytes(v4) as u128).to_be_bytes())
     }
 }
 
@@ -112,7 +115,7 @@ pub enum NegotiationState {
 }
 
 /// Key of `IKE_SA` (hash): our cookie of an established IKE SA.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IkeSaKey {
     /// Our IKE SPI, network order.
@@ -141,7 +144,7 @@ pub struct EspOutKey {
 
 /// Value of `IKE_SA`, `ESP_SA`, `ESP_OUT` and `REMOTE_NET`: slots, never members, so that a
 /// takeover rewrites `SLOT_OWNER` and touches no entry.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotValue {
     /// The slot.
@@ -333,7 +336,9 @@ mod tests {
     fn layouts_have_no_hidden_padding() {
         assert_eq!(size_of::<NegotiationKey>(), 28);
         assert_eq!(size_of::<NegotiationValue>(), 24);
+        assert_eq!(size_of::<IkeSaKey>(), 8);
         assert_eq!(size_of::<EspSaKey>(), 20);
+        assert_eq!(size_of::<EspOutKey>(), 20);
         assert_eq!(size_of::<RemoteNet>(), 20);
         assert_eq!(size_of::<MemberValue>(), 20);
         assert_eq!(size_of::<SlotValue>(), 4);

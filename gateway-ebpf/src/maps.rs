@@ -1,7 +1,7 @@
 //! The maps, as `gateway_common::abi` describes them. BTF-defined, so that libbpf and bpftool load
 //! the object and print entries by field name. No program writes any but the two of counters.
 
-use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::btf_maps::lpm_trie::LpmTrie;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use gateway_common::abi::{
@@ -68,6 +68,3 @@ pub(crate) static STATS: PerCpuArray<Counter, { size::REASONS as usize }> = PerC
 #[btf_map]
 pub(crate) static PEER_STATS: PerCpuArray<Counter, { size::PEER_STATS as usize }> =
     PerCpuArray::new();
-
-#[allow(dead_code, reason = "names the key type of REMOTE_NET")]
-pub(crate) type RemoteNetKey = Key<RemoteNet>;

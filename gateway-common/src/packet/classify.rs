@@ -2,17 +2,14 @@
 
 use super::ethernet::{Ethernet, IPV4, IPV6};
 use super::ip::protocol;
-use super::{Frame, IKE_PORT, IkeHeader, IkeHeaderError, Ip, NAT_T_PORT};
-use crate::abi::Address;
+use super::{Frame, IKE_PORT, IkeHeader, Ip, NAT_T_PORT};
 use crate::reason::Reason;
 
 /// A packet that may be steered, if it is to a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Source address.
-    pub source: Address,
-    /// Destination address.
-    pub destination: Address,
+    /// Its IP header.
+    pub ip: Ip,
     /// What it carries.
     pub flow: Flow,
 }
@@ -24,8 +21,6 @@ pub enum Flow {
     Fragment {
         /// IP identification.
         id: u32,
-        /// IP protocol, in IPv6 what the fragment header names.
-        protocol: u8,
     },
     /// IKE or ESP.
     Transport(Transport),
@@ -37,7 +32,12 @@ pub enum Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// IKE on port 500, or on 4500 behind the non-ESP marker.
-    Ike(IkeHeader),
+    Ike {
+        /// Offset in the frame of the IKE header.
+        at: usize,
+        /// Octets from there to the end of the datagram.
+        available: usize,
+    },
     /// ESP, native or in UDP.
     Esp {
         /// SPI, network order.
@@ -48,8 +48,8 @@ pub enum Transport {
 /// The packet in an ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
-    /// Its destination: the peer, if we sent it.
-    pub peer: Address,
+    /// Its IP header. Its destination is the peer, if we sent it.
+    pub ip: Ip,
     /// What it carried.
     pub transport: Transport,
 }
@@ -65,10 +65,7 @@ pub fn classify<F: Frame>(frame: &F, ethernet: &Ethernet) -> Result<Packet, Reas
         Err(fault) => return Err(fault.ingress()),
     };
     let flow = if let Some(fragment) = ip.fragment {
-        Flow::Fragment {
-            id: fragment.id,
-            protocol: ip.protocol,
-        }
+        Flow::Fragment { id: fragment.id }
     } else {
         match ip.protocol {
             protocol::UDP => Flow::Transport(udp(frame, &ip)?),
@@ -78,49 +75,43 @@ pub fn classify<F: Frame>(frame: &F, ethernet: &Ethernet) -> Result<Packet, Reas
             _ => return Err(Reason::OtherTraffic),
         }
     };
-    Ok(Packet {
-        source: ip.source,
-        destination: ip.destination,
-        flow,
-    })
+    Ok(Packet { ip, flow })
 }
 
 /// IKE on port 500; keepalives, ESP and IKE on port 4500 (RFC 3948 §2).
 #[inline(always)]
 fn udp<F: Frame>(frame: &F, ip: &Ip) -> Result<Transport, Reason> {
-    let h: [u8; 8] = frame.read(ip.transport).ok_or(Reason::UdpMalformed)?;
-    let port = u16::from_be_bytes([h[2], h[3]]);
+    let port = frame.u16(ip.transport + 2).ok_or(Reason::UdpMalformed)?;
     if port != IKE_PORT && port != NAT_T_PORT {
         return Err(Reason::OtherTraffic);
     }
-    let end = ip.transport + usize::from(u16::from_be_bytes([h[4], h[5]]));
+    let length = frame.u16(ip.transport + 4).ok_or(Reason::UdpMalformed)?;
+    let end = ip.transport + usize::from(length);
     let payload = ip.transport + 8;
     if end < payload || end > ip.end {
         return Err(Reason::UdpMalformed);
     }
     if port == IKE_PORT {
-        return ike(frame, payload, end);
+        return Ok(ike(payload, end));
     }
-    if end == payload + 1 && frame.read(payload) == Some([0xff]) {
+    if end == payload + 1 && frame.u8(payload) == Some(0xff) {
         return Err(Reason::NatKeepalive);
     }
     if end < payload + 4 {
         return Err(Reason::UdpMalformed);
     }
-    match frame.read(payload) {
+    match frame.u32(payload) {
         None => Err(Reason::UdpMalformed),
-        Some([0, 0, 0, 0]) => ike(frame, payload + 4, end),
+        Some(0) => Ok(ike(payload + 4, end)),
         Some(_) => esp(frame, payload, end),
     }
 }
 
 #[inline(always)]
-fn ike<F: Frame>(frame: &F, offset: usize, end: usize) -> Result<Transport, Reason> {
-    let octets = frame.read(offset).ok_or(Reason::IkeMalformed)?;
-    match IkeHeader::from_octets(&octets, end.saturating_sub(offset)) {
-        Ok(header) => Ok(Transport::Ike(header)),
-        Err(IkeHeaderError::Version) => Err(Reason::IkeVersion),
-        Err(_) => Err(Reason::IkeMalformed),
+const fn ike(at: usize, end: usize) -> Transport {
+    Transport::Ike {
+        at,
+        available: end.saturating_sub(at),
     }
 }
 
@@ -155,7 +146,7 @@ fn icmp<F: Frame>(
     is_error: impl Fn(u8) -> bool,
     kind: u16,
 ) -> Result<Flow, Reason> {
-    let [icmp_kind] = frame.read(ip.transport).ok_or(Reason::OtherTraffic)?;
+    let icmp_kind = frame.u8(ip.transport).ok_or(Reason::OtherTraffic)?;
     if !is_error(icmp_kind) || ip.transport >= ip.end {
         return Err(Reason::OtherTraffic);
     }
@@ -163,12 +154,12 @@ fn icmp<F: Frame>(
         return Err(Reason::IcmpUnrelated);
     };
     let later_fragment = matches!(quoted.fragment, Some(fragment) if !fragment.first);
-    if later_fragment || quoted.source != ip.destination {
+    if later_fragment || quoted.source(frame) != ip.destination(frame) {
         return Err(Reason::IcmpUnrelated);
     }
     match quoted_transport(frame, &quoted, ip.end) {
         Some(transport) => Ok(Flow::Icmp(Quoted {
-            peer: quoted.destination,
+            ip: quoted,
             transport,
         })),
         None => Err(Reason::IcmpUnrelated),
@@ -182,12 +173,12 @@ fn quoted_transport<F: Frame>(frame: &F, quoted: &Ip, end: usize) -> Option<Tran
     match quoted.protocol {
         protocol::ESP => quoted_esp(frame, at, end),
         protocol::UDP => {
-            let source = u16::from_be_bytes(frame.read(at)?);
+            let source = frame.u16(at)?;
             match source {
-                IKE_PORT => quoted_ike(frame, at + 8, end),
+                IKE_PORT => quoted_ike(at + 8, end),
                 NAT_T_PORT if end < at + 12 => None,
                 NAT_T_PORT => match frame.read(at + 8)? {
-                    [0, 0, 0, 0] => quoted_ike(frame, at + 12, end),
+                    [0, 0, 0, 0] => quoted_ike(at + 12, end),
                     spi => Some(Transport::Esp { spi }),
                 },
                 _ => None,
@@ -208,12 +199,12 @@ fn quoted_esp<F: Frame>(frame: &F, offset: usize, end: usize) -> Option<Transpor
 
 /// The body is cut off, so the length field proves nothing.
 #[inline(always)]
-fn quoted_ike<F: Frame>(frame: &F, offset: usize, end: usize) -> Option<Transport> {
-    if end < offset + IkeHeader::LENGTH {
+const fn quoted_ike(at: usize, end: usize) -> Option<Transport> {
+    if end < at + IkeHeader::LENGTH {
         return None;
     }
-    let octets = frame.read(offset)?;
-    IkeHeader::from_octets(&octets, usize::MAX)
-        .ok()
-        .map(Transport::Ike)
+    Some(Transport::Ike {
+        at,
+        available: usize::MAX,
+    })
 }

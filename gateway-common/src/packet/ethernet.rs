@@ -7,16 +7,14 @@ use crate::abi::{MARKED_MAC_PREFIX, Settings};
 pub(crate) const IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub(crate) const IPV6: u16 = 0x86dd;
-/// EtherTypes of a tag: IEEE 802.1Q and 802.1ad.
-const TAGS: [u16; 2] = [0x8100, 0x88a8];
 
 /// The Ethernet header, tags included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ethernet {
-    /// Destination address.
-    pub destination: [u8; 6],
-    /// Source address.
-    pub source: [u8; 6],
+    /// Destination address, as the number that its octets form in network order.
+    destination: u64,
+    /// Source address, likewise.
+    source: u64,
     /// EtherType behind the tags.
     pub kind: u16,
     /// Number of VLAN tags, 0 to 2.
@@ -30,22 +28,26 @@ impl Ethernet {
     /// [`Fault::ShortFrame`] and [`Fault::TooManyTags`].
     #[inline(always)]
     pub fn read<F: Frame>(frame: &F) -> Result<Self, Fault> {
-        let head: [u8; 14] = frame.read(0).ok_or(Fault::ShortFrame)?;
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, k0, k1] = head;
+        let kind = frame.u16(12).ok_or(Fault::ShortFrame)?;
+        let head = frame.read(0).ok_or(Fault::ShortFrame)?;
+        let tail = frame.u32(8).ok_or(Fault::ShortFrame)?;
+        let head = u64::from_be_bytes(head);
         let mut header = Self {
-            destination: [d0, d1, d2, d3, d4, d5],
-            source: [s0, s1, s2, s3, s4, s5],
-            kind: u16::from_be_bytes([k0, k1]),
+            destination: head >> 16,
+            source: (head & 0xffff) << 32 | u64::from(tail),
+            kind,
             tags: 0,
         };
-        while TAGS.contains(&header.kind) {
-            if header.tags == 2 {
-                return Err(Fault::TooManyTags);
+        for _ in 0..2 {
+            if is_tag(header.kind) {
+                // The inner EtherType follows the tag's two octets of control information.
+                let offset = header.payload() + 2;
+                header.kind = frame.u16(offset).ok_or(Fault::ShortFrame)?;
+                header.tags += 1;
             }
-            // The inner EtherType follows the tag's two octets of control information.
-            let offset = header.payload() + 2;
-            header.kind = u16::from_be_bytes(frame.read(offset).ok_or(Fault::ShortFrame)?);
-            header.tags += 1;
+        }
+        if is_tag(header.kind) {
+            return Err(Fault::TooManyTags);
         }
         Ok(header)
     }
@@ -59,14 +61,14 @@ impl Ethernet {
     /// Whether the destination is one host, neither group nor broadcast.
     #[inline(always)]
     pub const fn is_unicast(&self) -> bool {
-        self.destination[0] & 1 == 0
+        self.destination >> 40 & 1 == 0
     }
 
     /// Whether a unicast destination is this member. See [`Settings::macs`].
     #[inline(always)]
     pub fn is_ours(&self, settings: &Settings) -> bool {
-        let [a, b, c, d, e, f] = self.destination;
-        let destination = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
+        // Both as the octets lie in memory, padded to eight.
+        let destination = (self.destination << 16).to_be();
         let first = u64::from_ne_bytes(settings.macs[0]);
         if first == destination || first == 0 {
             return true;
@@ -77,14 +79,19 @@ impl Ethernet {
 
     /// Whether the source is a marked address of any cluster.
     #[inline(always)]
-    pub fn is_marked(&self) -> bool {
-        let [a, b, c, d, ..] = self.source;
-        [a, b, c, d] == MARKED_MAC_PREFIX
+    pub const fn is_marked(&self) -> bool {
+        self.source >> 16 == u32::from_be_bytes(MARKED_MAC_PREFIX) as u64
     }
 
     /// Cluster and member of a marked source address.
     #[inline(always)]
-    pub const fn mark(&self) -> (u8, u8) {
-        (self.source[4], self.source[5])
+    pub const fn marked_by(&self) -> (u32, u32) {
+        ((self.source >> 8) as u32 & 0xff, self.source as u32 & 0xff)
     }
+}
+
+/// IEEE 802.1Q and 802.1ad.
+#[inline(always)]
+const fn is_tag(kind: u16) -> bool {
+    kind == 0x8100 || kind == 0x88a8
 }

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use super::{Frame, Octets};
+
 /// The fixed header of an IKE message. Versions 1 and 2 share its layout (RFC 2408 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IkeHeader {
@@ -66,20 +68,21 @@ impl IkeHeader {
     /// # Errors
     /// All of [`IkeHeaderError`].
     pub fn parse(message: &[u8]) -> Result<Self, IkeHeaderError> {
-        let octets = message.first_chunk().ok_or(IkeHeaderError::Short)?;
-        Self::from_octets(octets, message.len())
+        Self::read(&Octets(message), 0, message.len())
     }
 
-    /// The header in `octets`, at the start of a message of at most `available` octets.
+    /// Reads the header at `offset` of a frame, where a message of at most `available` octets
+    /// starts.
     ///
     /// # Errors
-    /// [`IkeHeaderError::Malformed`] and [`IkeHeaderError::Version`].
+    /// All of [`IkeHeaderError`].
     #[inline(always)]
-    pub fn from_octets(
-        octets: &[u8; Self::LENGTH],
+    pub fn read<F: Frame>(
+        frame: &F,
+        offset: usize,
         available: usize,
     ) -> Result<Self, IkeHeaderError> {
-        let header = Self::unchecked(octets);
+        let header = Self::fields(frame, offset).ok_or(IkeHeaderError::Short)?;
         if header.major() != 1 && header.major() != 2 {
             return Err(IkeHeaderError::Version);
         }
@@ -91,16 +94,16 @@ impl IkeHeader {
     }
 
     #[inline(always)]
-    fn unchecked(o: &[u8; Self::LENGTH]) -> Self {
-        Self {
-            initiator: [o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7]],
-            responder: [o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]],
-            version: o[17],
-            exchange: o[18],
-            flags: o[19],
-            message_id: [o[20], o[21], o[22], o[23]],
-            length: u32::from_be_bytes([o[24], o[25], o[26], o[27]]),
-        }
+    fn fields<F: Frame>(frame: &F, at: usize) -> Option<Self> {
+        Some(Self {
+            length: frame.u32(at + 24)?,
+            initiator: frame.read(at)?,
+            responder: frame.read(at + 8)?,
+            version: frame.u8(at + 17)?,
+            exchange: frame.u8(at + 18)?,
+            flags: frame.u8(at + 19)?,
+            message_id: frame.read(at + 20)?,
+        })
     }
 
     /// Major version: 1 or 2.

@@ -32,10 +32,10 @@ pub struct Fragment {
 /// The IP header, extension headers included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ip {
-    /// Source address.
-    pub source: Address,
-    /// Destination address.
-    pub destination: Address,
+    /// Version 4, else 6.
+    is_v4: bool,
+    /// Offset of the header in the frame.
+    header: usize,
     /// What follows at `transport`. A routing header that names a further hop is not walked: the
     /// packet is not for its destination address yet.
     pub protocol: u8,
@@ -70,124 +70,141 @@ impl Ip {
     /// As for [`Ip::read`].
     #[inline(always)]
     pub fn read_headers<F: Frame>(frame: &F, kind: u16, offset: usize) -> Result<Self, Fault> {
-        match kind {
-            IPV4 => Self::v4(frame, offset),
-            IPV6 => Self::v6(frame, offset),
-            _ => Err(Fault::NotIp),
+        let mut ip = Self::read_fixed(frame, kind, offset)?;
+        if !ip.is_v4 {
+            for _ in 0..MAX_EXTENSIONS {
+                if !ip.step_over(frame)? {
+                    return Ok(ip);
+                }
+            }
+            if is_extension(ip.protocol) && ip.fragment.is_none() {
+                return Err(Fault::TooManyHeaders);
+            }
         }
+        Ok(ip)
     }
 
-    /// Source and destination only, of a packet that the frame holds completely: all that steering
-    /// cleartext needs.
+    /// Reads the header that has the addresses, and no extension headers: all that steering
+    /// cleartext needs. Checks its length against the frame.
     ///
     /// # Errors
     /// [`Fault::NotIp`] and [`Fault::IpMalformed`].
     #[inline(always)]
-    pub fn addresses<F: Frame>(
-        frame: &F,
-        kind: u16,
-        offset: usize,
-    ) -> Result<(Address, Address), Fault> {
-        let (addresses, header, length) = match kind {
-            IPV4 => {
-                let ip = Self::v4(frame, offset)?;
-                let addresses = (ip.source, ip.destination);
-                (addresses, ip.transport - offset, ip.end - offset)
-            }
-            IPV6 => {
-                let ip = Self::v6_fixed(frame, offset)?;
-                ((ip.source, ip.destination), 40, ip.end - offset)
-            }
+    pub fn read_addresses<F: Frame>(frame: &F, kind: u16, offset: usize) -> Result<Self, Fault> {
+        let ip = Self::read_fixed(frame, kind, offset)?;
+        if ip.transport <= ip.end && frame.reaches(ip.end) {
+            Ok(ip)
+        } else {
+            Err(Fault::IpMalformed)
+        }
+    }
+
+    #[inline(always)]
+    fn read_fixed<F: Frame>(frame: &F, kind: u16, offset: usize) -> Result<Self, Fault> {
+        let ip = match kind {
+            IPV4 => Self::v4(frame, offset),
+            IPV6 => Self::v6(frame, offset),
             _ => return Err(Fault::NotIp),
         };
-        if length < header || !frame.reaches(offset + length) {
-            return Err(Fault::IpMalformed);
-        }
-        Ok(addresses)
+        ip.ok_or(Fault::IpMalformed)
     }
 
     /// RFC 791 §3.1.
     #[inline(always)]
-    fn v4<F: Frame>(frame: &F, offset: usize) -> Result<Self, Fault> {
-        let h: [u8; 20] = frame.read(offset).ok_or(Fault::IpMalformed)?;
-        let header_length = usize::from(h[0] & 0x0f) * 4;
-        let total_length = usize::from(u16::from_be_bytes([h[2], h[3]]));
-        if h[0] >> 4 != 4 || header_length < 20 {
-            return Err(Fault::IpMalformed);
+    fn v4<F: Frame>(frame: &F, header: usize) -> Option<Self> {
+        // The last field first: it proves the others.
+        frame.u32(header + 16)?;
+        let first = frame.u8(header)?;
+        let length = usize::from(first & 0x0f) * 4;
+        if first >> 4 != 4 || length < 20 {
+            return None;
         }
-        let flags_and_offset = u16::from_be_bytes([h[6], h[7]]) & 0x3fff;
-        let fragment = (flags_and_offset != 0).then(|| Fragment {
-            id: u32::from(u16::from_be_bytes([h[4], h[5]])),
-            first: flags_and_offset & 0x1fff == 0,
-        });
-        Ok(Self {
-            source: Address::from_v4([h[12], h[13], h[14], h[15]]),
-            destination: Address::from_v4([h[16], h[17], h[18], h[19]]),
-            protocol: h[9],
-            transport: offset + header_length,
-            end: offset + total_length,
+        let flags_and_offset = frame.u16(header + 6)? & 0x3fff;
+        let mut fragment = None;
+        if flags_and_offset != 0 {
+            fragment = Some(Fragment {
+                id: u32::from(frame.u16(header + 4)?),
+                first: flags_and_offset & 0x1fff == 0,
+            });
+        }
+        Some(Self {
+            is_v4: true,
+            header,
+            protocol: frame.u8(header + 9)?,
+            transport: header + length,
+            end: header + usize::from(frame.u16(header + 2)?),
             fragment,
         })
     }
 
     /// RFC 8200 §3.
     #[inline(always)]
-    fn v6_fixed<F: Frame>(frame: &F, offset: usize) -> Result<Self, Fault> {
-        let h: [u8; 8] = frame.read(offset).ok_or(Fault::IpMalformed)?;
-        let source = frame.read(offset + 8).ok_or(Fault::IpMalformed)?;
-        let destination = frame.read(offset + 24).ok_or(Fault::IpMalformed)?;
-        if h[0] >> 4 != 6 {
-            return Err(Fault::IpMalformed);
+    fn v6<F: Frame>(frame: &F, header: usize) -> Option<Self> {
+        frame.u32(header + 36)?;
+        if frame.u8(header)? >> 4 != 6 {
+            return None;
         }
-        let transport = offset + 40;
-        Ok(Self {
-            source: Address(source),
-            destination: Address(destination),
-            protocol: h[6],
+        let transport = header + 40;
+        Some(Self {
+            is_v4: false,
+            header,
+            protocol: frame.u8(header + 6)?,
             transport,
-            end: transport + usize::from(u16::from_be_bytes([h[4], h[5]])),
+            end: transport + usize::from(frame.u16(header + 4)?),
             fragment: None,
         })
     }
 
-    /// RFC 8200 §4.
+    /// Steps over one extension header (RFC 8200 §4); false if there is none to step over.
     #[inline(always)]
-    fn v6<F: Frame>(frame: &F, offset: usize) -> Result<Self, Fault> {
-        let mut ip = Self::v6_fixed(frame, offset)?;
-        for _ in 0..MAX_EXTENSIONS {
-            if !ip.extension(frame)? {
-                return Ok(ip);
-            }
-        }
-        if is_extension(ip.protocol) && ip.fragment.is_none() {
-            return Err(Fault::TooManyHeaders);
-        }
-        Ok(ip)
-    }
-
-    /// Steps over one extension header; false if there is none to step over.
-    #[inline(always)]
-    fn extension<F: Frame>(&mut self, frame: &F) -> Result<bool, Fault> {
+    fn step_over<F: Frame>(&mut self, frame: &F) -> Result<bool, Fault> {
         if !is_extension(self.protocol) || self.fragment.is_some() {
             return Ok(false);
         }
-        let h: [u8; 8] = frame.read(self.transport).ok_or(Fault::IpMalformed)?;
-        let mut length = 8 + 8 * usize::from(h[1]);
+        let at = self.transport;
+        // All of them have at least eight octets, the first of them in the same format.
+        let head = frame.u32(at).ok_or(Fault::IpMalformed)?;
+        let tail = frame.u32(at + 4).ok_or(Fault::IpMalformed)?;
+        let mut length = 8 + 8 * (head >> 16 & 0xff) as usize;
         if self.protocol == protocol::FRAGMENT {
             length = 8;
-            let offset_and_more = u16::from_be_bytes([h[2], h[3]]) & 0xfff9;
-            if offset_and_more != 0 {
+            if head & 0xfff9 != 0 {
                 self.fragment = Some(Fragment {
-                    id: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
-                    first: offset_and_more & 0xfff8 == 0,
+                    id: tail,
+                    first: head & 0xfff8 == 0,
                 });
             }
-        } else if self.protocol == protocol::ROUTING && h[3] != 0 {
+        } else if self.protocol == protocol::ROUTING && head & 0xff != 0 {
             return Ok(false);
         }
-        self.protocol = h[0];
-        self.transport += length;
+        self.protocol = (head >> 24) as u8;
+        self.transport = at + length;
         Ok(true)
+    }
+
+    /// Source address.
+    #[inline(always)]
+    pub fn source<F: Frame>(&self, frame: &F) -> Address {
+        let offset = if self.is_v4 { 12 } else { 8 };
+        self.address(frame, self.header + offset)
+    }
+
+    /// Destination address.
+    #[inline(always)]
+    pub fn destination<F: Frame>(&self, frame: &F) -> Address {
+        let offset = if self.is_v4 { 16 } else { 24 };
+        self.address(frame, self.header + offset)
+    }
+
+    /// Unspecified cannot happen: the header was read.
+    #[inline(always)]
+    fn address<F: Frame>(&self, frame: &F, offset: usize) -> Address {
+        let address = if self.is_v4 {
+            frame.read(offset).map(Address::from_v4)
+        } else {
+            frame.read(offset).map(Address)
+        };
+        address.unwrap_or(Address::UNSPECIFIED)
     }
 }
 
@@ -208,8 +225,8 @@ const fn is_extension(protocol: u8) -> bool {
 #[inline(always)]
 pub(crate) fn is_link_scope(address: &Address) -> bool {
     let o = &address.0;
-    let high = u64::from_be_bytes([o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7]]);
-    let low = u64::from_be_bytes([o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]]);
+    let whole = u128::from_be_bytes(*o);
+    let (high, low) = ((whole >> 64) as u64, whole as u64);
     if high == 0 && low >> 32 == 0xffff {
         return match o[12] {
             0 | 127 | 224..=239 | 255 => true,
@@ -226,6 +243,6 @@ pub(crate) fn is_link_scope(address: &Address) -> bool {
 #[inline(always)]
 pub(crate) fn is_neighbour_discovery<F: Frame>(frame: &F, kind: u16, offset: usize) -> bool {
     kind == IPV6
-        && frame.read(offset + 6) == Some([protocol::ICMPV6])
-        && matches!(frame.read(offset + 40), Some([133..=137]))
+        && frame.u8(offset + 6) == Some(protocol::ICMPV6)
+        && matches!(frame.u8(offset + 40), Some(133..=137))
 }

@@ -1,4 +1,7 @@
 //! Reading packets: bounds-checked, without allocation, and the same code in eBPF and on the host.
+//!
+//! Parsed values hold offsets and small numbers, not copies of headers: a BPF program has ten
+//! registers and 512 octets of stack, and every header kept as an array of octets costs both.
 
 mod classify;
 mod ethernet;
@@ -28,6 +31,24 @@ pub trait Frame {
 
     /// Whether the frame has at least `length` octets.
     fn reaches(&self, length: usize) -> bool;
+
+    /// The octet at `offset`.
+    #[inline(always)]
+    fn u8(&self, offset: usize) -> Option<u8> {
+        self.read(offset).map(u8::from_be_bytes)
+    }
+
+    /// The number in the two octets at `offset`, network order.
+    #[inline(always)]
+    fn u16(&self, offset: usize) -> Option<u16> {
+        self.read(offset).map(u16::from_be_bytes)
+    }
+
+    /// The number in the four octets at `offset`, network order.
+    #[inline(always)]
+    fn u32(&self, offset: usize) -> Option<u32> {
+        self.read(offset).map(u32::from_be_bytes)
+    }
 }
 
 /// A frame in memory.

@@ -62,7 +62,7 @@ fn speaks_for_the_cluster<F: Frame, T: Tables>(
         protocol::UDP => is_from_our_ports(frame, &ip, marked),
         _ => false,
     };
-    Some(concerned && tables.is_vip(&ip.source))
+    Some(concerned && tables.is_vip(&ip.source(frame)))
 }
 
 /// Whether a UDP datagram comes from the ports of IKE and ESP. Later fragments do not say: there
@@ -72,8 +72,8 @@ fn is_from_our_ports<F: Frame>(frame: &F, ip: &Ip, marked: bool) -> bool {
     if matches!(ip.fragment, Some(fragment) if !fragment.first) {
         return marked;
     }
-    match frame.read(ip.transport) {
-        Some(port) => matches!(u16::from_be_bytes(port), IKE_PORT | NAT_T_PORT),
+    match frame.u16(ip.transport) {
+        Some(port) => port == IKE_PORT || port == NAT_T_PORT,
         None => marked,
     }
 }

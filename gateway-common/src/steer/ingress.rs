@@ -3,7 +3,8 @@
 use super::{Forward, Kind, Tables, Verdict, hand_over};
 use crate::abi::{Address, EspOutKey, EspSaKey, Settings};
 use crate::packet::{
-    Direction, Ethernet, Flow, Frame, IkeHeader, Packet, Quoted, Transport, classify,
+    Direction, Ethernet, Flow, Frame, IkeHeader, IkeHeaderError, Ip, Packet, Quoted, Transport,
+    classify,
 };
 use crate::reason::Reason;
 use crate::route::{Via, route_ike};
@@ -78,33 +79,42 @@ fn steer<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Forward, Reason> 
         return Err(Reason::AlreadyForwarded);
     }
     let packet = classify(frame, &ethernet)?;
-    let (member, kind) = owner(&packet, settings, tables)?;
+    let (member, kind) = owner(frame, &packet, settings, tables)?;
     hand_over(member, kind, &ethernet, settings, tables)
 }
 
 /// The member that a packet belongs to.
 #[inline(always)]
-fn owner<T: Tables>(
+fn owner<F: Frame, T: Tables>(
+    frame: &F,
     packet: &Packet,
     settings: &Settings,
     tables: &T,
 ) -> Result<(u32, Kind), Reason> {
+    let destination = packet.ip.destination(frame);
     // A hit in ESP_SA proves that the destination is a VIP, and ESP is most of the traffic.
     if let Flow::Transport(Transport::Esp { spi }) = packet.flow {
-        return esp(spi, packet.destination, tables);
+        return esp(spi, destination, tables);
     }
-    if !tables.is_vip(&packet.destination) {
+    if !tables.is_vip(&destination) {
         return Err(Reason::NotToVip);
     }
     match packet.flow {
-        Flow::Fragment { id, protocol } => Ok((
-            reassembler(packet, id, protocol, settings, tables),
-            FRAGMENT,
-        )),
-        Flow::Transport(Transport::Ike(header)) => {
-            Ok(ike(&header, &packet.source, Direction::Received, tables))
+        Flow::Fragment { id } => {
+            let index = fragment_index(frame, &packet.ip, id, settings.live_members);
+            Ok((index.map_or(0, |index| tables.live(index)), FRAGMENT))
         }
-        Flow::Icmp(quoted) => icmp(&quoted, tables),
+        Flow::Transport(Transport::Ike { at, available }) => {
+            let (member, via, major) = ike(
+                frame,
+                (at, available),
+                &packet.ip.source(frame),
+                Direction::Received,
+                tables,
+            )?;
+            Ok((member, ike_kind(via, major)))
+        }
+        Flow::Icmp(quoted) => Ok((icmp(frame, &quoted, tables)?, ICMP)),
         Flow::Transport(Transport::Esp { .. }) => Err(Reason::EspUnknown),
     }
 }
@@ -118,53 +128,59 @@ fn esp<T: Tables>(spi: [u8; 4], vip: Address, tables: &T) -> Result<(u32, Kind),
     }
 }
 
+/// The member that an IKE message belongs to, how that was found, and its major version.
 #[inline(always)]
-fn ike<T: Tables>(
-    header: &IkeHeader,
+fn ike<F: Frame, T: Tables>(
+    frame: &F,
+    (at, available): (usize, usize),
     peer: &Address,
     direction: Direction,
     tables: &T,
-) -> (u32, Kind) {
-    let route = route_ike(header, peer, direction, tables);
-    let kind = match route.via {
-        _ if header.major() == 1 => IKE_V1,
+) -> Result<(u32, Via, u8), Reason> {
+    let header = match IkeHeader::read(frame, at, available) {
+        Ok(header) => header,
+        Err(IkeHeaderError::Version) => return Err(Reason::IkeVersion),
+        Err(_) => return Err(Reason::IkeMalformed),
+    };
+    let route = route_ike(&header, peer, direction, tables);
+    Ok((route.member, route.via, header.major()))
+}
+
+#[inline(always)]
+const fn ike_kind(via: Via, major: u8) -> Kind {
+    match via {
+        _ if major == 1 => IKE_V1,
         Via::Sa => IKE_SA,
         Via::Negotiation => NEGOTIATION,
         Via::Decision => NEW_IKE,
-    };
-    (route.member, kind)
+    }
 }
 
 /// Errors follow the packet they quote to its sender: it is the one whose path MTU they change.
 #[inline(always)]
-fn icmp<T: Tables>(quoted: &Quoted, tables: &T) -> Result<(u32, Kind), Reason> {
-    let member = match quoted.transport {
-        Transport::Ike(header) => ike(&header, &quoted.peer, Direction::Sent, tables).0,
+fn icmp<F: Frame, T: Tables>(frame: &F, quoted: &Quoted, tables: &T) -> Result<u32, Reason> {
+    let peer = quoted.ip.destination(frame);
+    match quoted.transport {
+        Transport::Ike { at, available } => {
+            let route = ike(frame, (at, available), &peer, Direction::Sent, tables);
+            let (member, _, _) = route.map_err(|_| Reason::IcmpUnrelated)?;
+            Ok(member)
+        }
         Transport::Esp { spi } => {
-            let peer = quoted.peer;
             let value = tables
                 .esp_out(&EspOutKey { spi, peer })
                 .ok_or(Reason::IcmpUnrelated)?;
-            tables.slot_owner(Slot(value.slot))
+            Ok(tables.slot_owner(Slot(value.slot)))
         }
-    };
-    Ok((member, ICMP))
+    }
 }
 
 /// All fragments of a datagram reach the same live member, by hash(src, dst, id, proto).
 #[inline(always)]
-fn reassembler<T: Tables>(
-    packet: &Packet,
-    id: u32,
-    protocol: u8,
-    settings: &Settings,
-    tables: &T,
-) -> u32 {
-    if settings.live_members == 0 {
-        return 0;
-    }
-    let [i0, i1, i2, i3] = id.to_be_bytes();
-    let source = Slot::for_negotiation(&packet.source.0, &[i0, i1, i2, i3, protocol, 0, 0, 0]);
-    let both = Slot::for_negotiation(&packet.destination.0, &[source.0, i0, i1, i2, i3, 0, 0, 0]);
-    tables.live(u32::from(both.0) % settings.live_members)
+fn fragment_index<F: Frame>(frame: &F, ip: &Ip, id: u32, live_members: u32) -> Option<u32> {
+    let datagram = u64::from(id) << 8 | u64::from(ip.protocol);
+    let source = Slot::for_negotiation(&ip.source(frame).0, &datagram.to_be_bytes());
+    let mixed = datagram << 8 | u64::from(source.0);
+    let slot = Slot::for_negotiation(&ip.destination(frame).0, &mixed.to_be_bytes());
+    u32::from(slot.0).checked_rem(live_members)
 }

@@ -57,10 +57,11 @@ fn steer<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Forward, Reason> 
 #[inline(always)]
 fn destination<F: Frame>(frame: &F, ethernet: &Ethernet) -> Result<Address, Reason> {
     let (kind, offset) = (ethernet.kind, ethernet.payload());
-    let Ok((source, destination)) = Ip::addresses(frame, kind, offset) else {
+    let Ok(ip) = Ip::read_addresses(frame, kind, offset) else {
         return Err(Reason::InsideNotIp);
     };
-    if is_link_scope(&source)
+    let destination = ip.destination(frame);
+    if is_link_scope(&ip.source(frame))
         || is_link_scope(&destination)
         || is_neighbour_discovery(frame, kind, offset)
     {

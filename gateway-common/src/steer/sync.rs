@@ -1,7 +1,7 @@
 //! `gateway_sync`: frames of the other members, told by their marked source address.
 
 use super::{Tables, is_known, remote_net};
-use crate::abi::Settings;
+use crate::abi::{MARKED_MAC_PREFIX, Settings};
 use crate::packet::{Ethernet, Frame, Ip};
 use crate::reason::Reason;
 
@@ -32,34 +32,37 @@ fn judge<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<u32, Reason> {
         Some(settings) if settings.member != 0 => settings,
         _ => return Err(Reason::SyncNotConfigured),
     };
-    let addresses = frame.read(0).ok_or(Reason::SyncUnmarked)?;
-    let [_, _, _, _, _, _, s0, s1, s2, s3, s4, s5]: [u8; 12] = addresses;
-    let source = [s0, s1, s2, s3, s4, s5];
-    if !is_marked(source) {
+    let Ok(ethernet) = Ethernet::read(frame) else {
+        return Err(unreadable(frame));
+    };
+    if !ethernet.is_marked() {
         return Err(Reason::SyncUnmarked);
     }
-    let member = sender(source, settings, tables)?;
-    if is_for_the_cluster(frame, tables)? {
+    let member = sender(&ethernet, settings, tables)?;
+    if is_for_the_cluster(frame, &ethernet, tables)? {
         Ok(member)
     } else {
         Err(Reason::SyncWrongDestination)
     }
 }
 
+/// The reason for a frame without a readable Ethernet header: marked or not?
 #[inline(always)]
-fn is_marked(source: [u8; 6]) -> bool {
-    let [a, b, c, d, ..] = source;
-    [a, b, c, d] == crate::abi::MARKED_MAC_PREFIX
+fn unreadable<F: Frame>(frame: &F) -> Reason {
+    if frame.u32(6).unwrap_or(0) == u32::from_be_bytes(MARKED_MAC_PREFIX) {
+        Reason::SyncMalformed
+    } else {
+        Reason::SyncUnmarked
+    }
 }
 
 /// The member that a marked address names, if it is a configured other one of this cluster.
 #[inline(always)]
-fn sender<T: Tables>(source: [u8; 6], settings: &Settings, tables: &T) -> Result<u32, Reason> {
-    let [.., cluster, member] = source;
-    if u32::from(cluster) != settings.cluster {
+fn sender<T: Tables>(ethernet: &Ethernet, settings: &Settings, tables: &T) -> Result<u32, Reason> {
+    let (cluster, member) = ethernet.marked_by();
+    if cluster != settings.cluster {
         return Err(Reason::SyncForeignCluster);
     }
-    let member = u32::from(member);
     match tables.member(member) {
         Some(value) if member != 0 && member != settings.member && is_known(value) => Ok(member),
         _ => Err(Reason::SyncUnknownMember),
@@ -68,12 +71,17 @@ fn sender<T: Tables>(source: [u8; 6], settings: &Settings, tables: &T) -> Result
 
 /// Whether the destination is a VIP or lies in a peer's network.
 #[inline(always)]
-fn is_for_the_cluster<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<bool, Reason> {
-    let ethernet = Ethernet::read(frame).map_err(|_| Reason::SyncMalformed)?;
+fn is_for_the_cluster<F: Frame, T: Tables>(
+    frame: &F,
+    ethernet: &Ethernet,
+    tables: &T,
+) -> Result<bool, Reason> {
     if !ethernet.is_unicast() {
         return Err(Reason::SyncMalformed);
     }
-    let (_, destination) = Ip::addresses(frame, ethernet.kind, ethernet.payload())
-        .map_err(|_| Reason::SyncMalformed)?;
+    let Ok(ip) = Ip::read_addresses(frame, ethernet.kind, ethernet.payload()) else {
+        return Err(Reason::SyncMalformed);
+    };
+    let destination = ip.destination(frame);
     Ok(tables.is_vip(&destination) || matches!(remote_net(destination, tables), Some(Ok(_))))
 }

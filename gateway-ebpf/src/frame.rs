@@ -1,0 +1,169 @@
+//! Packet memory behind the bounds checks that the verifier demands.
+
+use core::mem::transmute_copy;
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::helpers::generated::{bpf_skb_pull_data, bpf_xdp_get_buff_len};
+use gateway_common::packet::{Frame, MAX_OFFSET};
+
+/// A frame in an XDP program: what lies in its first buffer. Further buffers of a jumbo frame
+/// hold no headers.
+pub(crate) struct XdpFrame {
+    context: *mut xdp_md,
+    data: usize,
+    end: usize,
+}
+
+impl XdpFrame {
+    #[inline(always)]
+    pub(crate) fn new(context: *mut xdp_md) -> Self {
+        // SAFETY: the kernel hands a valid context to the program.
+        let (data, end) = unsafe { ((*context).data as usize, (*context).data_end as usize) };
+        Self { context, data, end }
+    }
+
+    /// Octets of the frame, all its buffers.
+    #[inline(always)]
+    pub(crate) fn length(&self) -> u64 {
+        // SAFETY: as in `new`.
+        unsafe { bpf_xdp_get_buff_len(self.context) }
+    }
+
+    /// Writes `octets` to the start of the frame; false if it is shorter.
+    #[inline(always)]
+    pub(crate) fn write_start<const N: usize>(&self, octets: [u8; N]) -> bool {
+        if self.data + N > self.end {
+            return false;
+        }
+        // SAFETY: the range was checked; packet memory has no alignment.
+        unsafe { (self.data as *mut [u8; N]).write_unaligned(octets) };
+        true
+    }
+}
+
+impl Frame for XdpFrame {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        read_packet(self.data, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn reaches(&self, length: usize) -> bool {
+        // The helper only where the first buffer does not answer it: cut-off or jumbo frames.
+        self.end - self.data >= length || self.length() >= length as u64
+    }
+}
+
+/// Octets of a frame that hold all headers that the fence looks at: Ethernet with two tags, IPv6,
+/// a fragment header, the ports.
+const FENCE_HEADERS: u32 = 14 + 8 + 40 + 8 + 8;
+
+/// A frame in a tc program: its linear part.
+pub(crate) struct SkbFrame {
+    octets: u32,
+    data: usize,
+    end: usize,
+}
+
+impl SkbFrame {
+    /// Headers usually lie in the linear part, but nothing promises it: they are pulled there.
+    #[inline(always)]
+    pub(crate) fn new(skb: *mut __sk_buff) -> Self {
+        let frame = Self::linear(skb);
+        let linear = frame.end - frame.data;
+        if linear >= FENCE_HEADERS as usize || linear >= frame.octets as usize {
+            return frame;
+        }
+        // SAFETY: as in `linear`; pointers into the packet are read anew below. On failure the
+        // frame stays as it is.
+        unsafe { bpf_skb_pull_data(skb, frame.octets.min(FENCE_HEADERS)) };
+        Self::linear(skb)
+    }
+
+    #[inline(always)]
+    fn linear(skb: *mut __sk_buff) -> Self {
+        // SAFETY: the kernel hands a valid context to the program.
+        unsafe {
+            Self {
+                octets: (*skb).len,
+                data: (*skb).data as usize,
+                end: (*skb).data_end as usize,
+            }
+        }
+    }
+}
+
+impl Frame for SkbFrame {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        read_packet(self.data, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn reaches(&self, length: usize) -> bool {
+        self.octets as usize >= length
+    }
+}
+
+#[inline(always)]
+fn read_packet<const N: usize>(data: usize, end: usize, offset: usize) -> Option<[u8; N]> {
+    if offset > MAX_OFFSET {
+        return None;
+    }
+    let start = opaque(data + offset);
+    let past = start + N;
+    if (if N == 1 { opaque(past) } else { past }) > end {
+        return None;
+    }
+    // SAFETY: the range lies within the packet.
+    Some(unsafe { load(start) })
+}
+
+/// Loads octets from packet memory, which has no alignment: by words all the same, as the machines
+/// that run XDP can, where the compiler would load octet by octet. Stack memory must stay aligned
+/// for the verifier, so this cannot be asked of the compiler as a whole.
+///
+/// # Safety
+/// `N` octets at `start` must be readable.
+#[inline(always)]
+unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
+    macro_rules! word {
+        ($type:literal, $offset:literal) => {{
+            let word: u64;
+            // SAFETY: by contract of the function; reads memory and nothing else.
+            unsafe {
+                core::arch::asm!(
+                    concat!("{0} = *(", $type, " *)({1} + ", $offset, ")"),
+                    out(reg) word,
+                    in(reg) start,
+                    options(pure, readonly, nostack),
+                );
+            }
+            word
+        }};
+    }
+    // SAFETY: each source has at least `N` octets, the first ones in the order of memory (the
+    // target is little endian).
+    unsafe {
+        match N {
+            2 => transmute_copy(&word!("u16", "0")),
+            4 => transmute_copy(&word!("u32", "0")),
+            8 => transmute_copy(&word!("u64", "0")),
+            16 => transmute_copy(&[word!("u64", "0"), word!("u64", "8")]),
+            _ => (start as *const [u8; N]).read_unaligned(),
+        }
+    }
+}
+
+/// Hides from the compiler where a value comes from. Else it computes a pointer anew after the
+/// check, and the verifier does not see that it is the one that was checked; or it turns
+/// `start + 1 > end` into `start >= end`, of which the verifier learns nothing. A real instruction,
+/// because the line table may not name one address twice.
+#[inline(always)]
+fn opaque(mut value: usize) -> usize {
+    // SAFETY: moves a register to itself.
+    unsafe {
+        core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack));
+    }
+    value
+}
