@@ -231,8 +231,8 @@ fn name(rest: &str, whole: &str) -> Result<String, IdentityError> {
     if rest.contains(['%', '=', '*', '"']) {
         return Err(IdentityError::Malformed {
             text: whole.to_owned(),
-            expected: "a name; distinguished names are written asn1dn:#<DER in hexadecimal>, and \
-                       %any stands alone and only where any identity may do",
+            expected: "a name: the only wildcard is %any, alone, where any identity may do, and \
+                       distinguished names are written asn1dn:#<DER in hexadecimal>",
         });
     }
     unblank(rest, whole)

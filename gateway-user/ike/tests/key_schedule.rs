@@ -16,7 +16,7 @@ mod hex;
 use aws_lc::AwsLc;
 use gateway_ike::crypto::{CryptoError, CryptoProvider, Encryption, Prf};
 use gateway_ike::keys::{
-    AuthInput, ChildKeys, IkeKeys, Skeyseed, prf_plus, psk_auth, verify_psk_auth,
+    AuthInput, ChildKeys, IkeKeys, SkD, SkE, SkP, Skeyseed, prf_plus, psk_auth, verify_psk_auth,
 };
 use gateway_ike::secret::SecretBytes;
 use hex::hex;
@@ -224,4 +224,35 @@ fn prf_plus_ends_at_255_blocks() {
             assert_eq!(expand(len).unwrap().expose(), &longest.expose()[..len]);
         }
     }
+}
+
+/// Says whether a type has `Debug`: the inherent function exists only then, and comes first.
+struct Probe<T>(std::marker::PhantomData<T>);
+
+impl<T: std::fmt::Debug> Probe<T> {
+    const PRINTS: bool = true;
+}
+
+trait Fallback {
+    const PRINTS: bool = false;
+}
+
+impl<T> Fallback for Probe<T> {}
+
+#[test]
+fn keys_cannot_be_printed() {
+    const { assert!(Probe::<SecretBytes>::PRINTS, "the probe works") };
+    let printed = format!("{:?}", SecretBytes::from(&b"\x2a\x2a"[..]));
+    assert_eq!(printed, "SecretBytes(2 octets)");
+    assert_eq!(
+        [
+            Probe::<Skeyseed>::PRINTS,
+            Probe::<SkD>::PRINTS,
+            Probe::<SkE>::PRINTS,
+            Probe::<SkP>::PRINTS,
+            Probe::<IkeKeys>::PRINTS,
+            Probe::<ChildKeys>::PRINTS,
+        ],
+        [false; 6]
+    );
 }
