@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use gateway_tests::lab;
-use gateway_tests::scenario::{self, Context, Needs, Scenario};
+use gateway_tests::scenario::{self, Context, Scenario, Tier as Place};
 
 /// The lab of the gateway cluster.
 #[derive(Parser)]
@@ -23,8 +23,20 @@ enum Command {
     List,
     /// Run scenarios: all that fit, or the named ones.
     Run(RunOptions),
+    /// Bring up one tunnel, tell what happens, and write a report.
+    Demo(DemoOptions),
     /// Exit with 0 if the running kernel has ESP, with 3 if not.
     Probe,
+}
+
+#[derive(clap::Args)]
+struct DemoOptions {
+    /// What the report says about where ESP is done: `native` or `vm`.
+    #[arg(long, default_value = "native")]
+    esp: String,
+    /// Where the report and the logs go.
+    #[arg(long, default_value = "target/demo")]
+    logs: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -62,12 +74,12 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     if let Command::List = cli.command {
         for scenario in scenario::all() {
-            let tier = if scenario.needs == Needs::KernelEsp {
-                "esp"
-            } else {
-                "any"
+            let tier = match scenario.tier {
+                Place::Native => "native",
+                Place::Esp => "esp",
+                Place::Both => "both",
             };
-            println!("{:24} {tier:4} {}", scenario.name, scenario.about);
+            println!("{:20} {tier:7} {}", scenario.name, scenario.about);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -78,6 +90,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     lab::clean_up_stale();
     match &cli.command {
         Command::Run(options) => run_scenarios(options),
+        Command::Demo(options) => {
+            scenario::demo(&context(&options.logs)?, &options.esp)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Probe | Command::List => {
             let has = lab::kernel_has_esp(&std::env::temp_dir())?;
             Ok(if has {
@@ -108,10 +124,10 @@ fn context(logs: &Path) -> Result<Context> {
 fn selected(options: &RunOptions, kernel_esp: bool) -> Result<Vec<Scenario>> {
     let all = scenario::all();
     if options.scenarios.is_empty() {
-        let wanted = |scenario: &Scenario| match (options.tier, scenario.needs) {
-            (_, Needs::KernelEsp) => kernel_esp,
-            (Tier::Native, Needs::Any) => true,
-            (Tier::Vm, Needs::Any) => false,
+        let wanted = |scenario: &Scenario| match (options.tier, scenario.tier) {
+            (_, Place::Esp) => kernel_esp,
+            (_, Place::Both) | (Tier::Native, Place::Native) => true,
+            (Tier::Vm, Place::Native) => false,
         };
         return Ok(all.into_iter().filter(wanted).collect());
     }
@@ -119,7 +135,7 @@ fn selected(options: &RunOptions, kernel_esp: bool) -> Result<Vec<Scenario>> {
         let found = all.iter().find(|scenario| scenario.name == name).copied();
         let found =
             found.with_context(|| format!("no scenario `{name}`: see `gateway-lab list`"))?;
-        if found.needs == Needs::KernelEsp && !kernel_esp {
+        if found.tier == Place::Esp && !kernel_esp {
             bail!("`{name}` needs ESP, which this kernel lacks: run it in `cargo xtask vm`");
         }
         Ok(found)
@@ -143,7 +159,7 @@ fn run_scenarios(options: &RunOptions) -> Result<ExitCode> {
         };
         failed += u32::from(!passed);
         let word = if passed { "passed" } else { "FAILED" };
-        println!("{:24} {word} {seconds:7.1} s  {detail}", scenario.name);
+        println!("{:20} {word} {seconds:7.1} s  {detail}", scenario.name);
         if !passed {
             println!("    logs: {}", context.logs.join(scenario.name).display());
         }

@@ -1,6 +1,14 @@
 //! Scenarios: each builds its own lab, does one thing and asserts what came of it.
 
+mod demo;
+mod faults;
+mod flood;
+mod harness;
+mod operate;
+mod refuse;
+mod sites;
 mod stock;
+mod tunnel;
 
 use std::path::PathBuf;
 
@@ -8,13 +16,17 @@ use anyhow::Result;
 
 use crate::lab::Esp;
 
-/// Which kernels a scenario makes sense on.
+pub use demo::demo;
+
+/// Where a scenario is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needs {
-    /// Any kernel: members record what they would install, or have ESP, as the kernel allows.
-    Any,
-    /// A kernel with ESP.
-    KernelEsp,
+pub enum Tier {
+    /// On the machine's own kernel: members record what they would install if it has no ESP.
+    Native,
+    /// Where the kernel has ESP: in the VM, or natively on a stock kernel.
+    Esp,
+    /// Both.
+    Both,
 }
 
 /// What a scenario is told.
@@ -46,18 +58,126 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it shows, in one line.
     pub about: &'static str,
-    /// Which kernels it runs on.
-    pub needs: Needs,
+    /// Where it is run.
+    pub tier: Tier,
     /// Runs it; returns a line with what was measured.
     pub run: fn(&Context) -> Result<String>,
 }
 
+type Row = (
+    &'static str,
+    Tier,
+    fn(&Context) -> Result<String>,
+    &'static str,
+);
+
+const ROWS: [Row; 17] = [
+    (
+        "stock-pair",
+        Tier::Both,
+        stock::pair,
+        "the lab itself: stock strongSwan at both ends",
+    ),
+    (
+        "tunnel-v4",
+        Tier::Both,
+        tunnel::v4,
+        "a tunnel with every packet at another member",
+    ),
+    ("tunnel-v6", Tier::Both, tunnel::v6, "the same over IPv6"),
+    (
+        "tunnel-nat",
+        Tier::Both,
+        tunnel::nat,
+        "the same from behind a NAT, with MOBIKE announced",
+    ),
+    (
+        "ecmp",
+        Tier::Native,
+        tunnel::ecmp,
+        "flow-hashing ECMP and ECP-256 after INVALID_KE_PAYLOAD",
+    ),
+    (
+        "sites-100",
+        Tier::Native,
+        sites::hundred,
+        "100 tunnels, per-packet spraying, no waste",
+    ),
+    (
+        "kill-restart",
+        Tier::Native,
+        faults::kill_restart,
+        "SIGKILL leaves steering running",
+    ),
+    (
+        "drain-restart",
+        Tier::Native,
+        faults::stop_restart,
+        "SIGTERM and start keep maps and links",
+    ),
+    (
+        "forwarding-switch",
+        Tier::Native,
+        operate::forwarding_switch,
+        "XDP off: agents relay",
+    ),
+    (
+        "check",
+        Tier::Native,
+        operate::check,
+        "the pre-flight finds a wrong sysctl and its fix",
+    ),
+    (
+        "wrong-psk",
+        Tier::Native,
+        refuse::wrong_psk,
+        "AUTHENTICATION_FAILED and one log line",
+    ),
+    (
+        "no-proposal",
+        Tier::Native,
+        refuse::no_proposal,
+        "NO_PROPOSAL_CHOSEN and one log line",
+    ),
+    (
+        "malformed",
+        Tier::Native,
+        refuse::malformed,
+        "hostile messages: the right NOTIFY or silence",
+    ),
+    (
+        "half-open-full",
+        Tier::Native,
+        flood::half_open_full,
+        "a full half-open table is silent",
+    ),
+    (
+        "flood",
+        Tier::Native,
+        flood::spoofed,
+        "forged sources: live negotiations and SAs go on",
+    ),
+    (
+        "rekey",
+        Tier::Esp,
+        tunnel::rekey,
+        "the peer rekeys the CHILD_SA; pings go on",
+    ),
+    (
+        "delete",
+        Tier::Both,
+        tunnel::delete,
+        "the peer deletes; nothing is left anywhere",
+    ),
+];
+
 /// All scenarios, in the order they are run.
 pub fn all() -> Vec<Scenario> {
-    vec![Scenario {
-        name: "stock-pair",
-        about: "the lab itself: two stock strongSwans bring up a tunnel and ping both ways",
-        needs: Needs::Any,
-        run: stock::pair,
-    }]
+    let scenario = |(name, tier, run, about): Row| Scenario {
+        name,
+        about,
+        tier,
+        run,
+    };
+    ROWS.into_iter().map(scenario).collect()
 }

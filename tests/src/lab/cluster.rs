@@ -1,0 +1,266 @@
+//! The cluster under test: certificates, configuration files and the members' agents.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::charon::Connection;
+use super::member::Member;
+use super::network::{Network, VIP, VIP6, site_address, site_address6, sync_address};
+use super::run::Run;
+use super::wait::wait_until;
+
+/// The cluster's IKE identity.
+pub const GATEWAY_ID: &str = "gw.example.org";
+/// The network behind the cluster.
+pub const INSIDE_NETWORK: &str = "10.1.0.0/16";
+/// What the peer proposes unless a scenario wants something else.
+pub const PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
+/// The same for ESP.
+pub const ESP_PROPOSAL: &str = "aes128gcm16";
+
+/// What the members' configuration files say beside the topology.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Number of peers that the gateway has a secret for.
+    pub sites: u16,
+    /// Whether SAs go into the kernel, or are only recorded.
+    pub kernel_esp: bool,
+    /// Lines added to the file's `[ike]` table.
+    pub ike: String,
+}
+
+/// The agents of all members. Dropping it kills them.
+#[derive(Debug)]
+pub struct Cluster {
+    /// By id, from 1.
+    pub members: Vec<Member>,
+}
+
+/// The pre-shared key of a site (0-based).
+pub fn secret(site: u16) -> String {
+    format!("lab secret of site {}", site + 1)
+}
+
+/// The peer's connection of a site (0-based), over IPv4 or IPv6.
+pub fn site_connection(network: &Network, site: u16, v6: bool) -> Connection {
+    let number = site + 1;
+    let local = if v6 {
+        site_address6(site).into()
+    } else {
+        site_address(&network.plan, site).into()
+    };
+    Connection {
+        name: format!("site-{number}"),
+        local,
+        remote: Network::vip(v6).to_string(),
+        proposal: PROPOSAL.into(),
+        esp_proposal: ESP_PROPOSAL.into(),
+        local_id: format!("site-{number}"),
+        remote_id: GATEWAY_ID.into(),
+        local_ts: format!("10.2.{number}.0/24"),
+        remote_ts: INSIDE_NETWORK.into(),
+        secret: secret(site),
+        mobike: false,
+    }
+}
+
+impl Cluster {
+    /// Makes certificates, starts every member and waits until all are connected to each other.
+    ///
+    /// # Errors
+    /// A member does not come up; the error names it and quotes its log.
+    pub fn start(
+        binaries: &Path,
+        run: &Run,
+        network: &Network,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let pki = issue_certificates(binaries, run, network.plan.members)?;
+        let mut members = Vec::new();
+        for (id, node) in (1u8..).zip(&network.members) {
+            let config = configuration(network.plan.members, id, &pki, settings);
+            members.push(Member::start(binaries, node, id, &config)?);
+        }
+        let cluster = Self { members };
+        cluster.wait_connected()?;
+        Ok(cluster)
+    }
+
+    /// Waits until every member has a sync channel to every other.
+    ///
+    /// # Errors
+    /// Some channel does not come up in 20 s.
+    pub fn wait_connected(&self) -> Result<()> {
+        let others = self.members.len() as u64 - 1;
+        wait_until(
+            Duration::from_secs(20),
+            "the members to connect to each other",
+            || {
+                for member in &self.members {
+                    if member.ask("status")?["peers_connected"].as_u64() != Some(others) {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            },
+        )
+    }
+
+    /// The member with an id.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn member(&self, id: u64) -> Result<&Member> {
+        let found = self
+            .members
+            .iter()
+            .find(|member| u64::from(member.id) == id);
+        found.with_context(|| format!("there is no member {id}"))
+    }
+
+    /// The sum of an engine counter over all members.
+    ///
+    /// # Errors
+    /// A member does not answer.
+    pub fn engine(&self, counter: &str) -> Result<u64> {
+        self.members
+            .iter()
+            .map(|member| member.engine(counter))
+            .sum()
+    }
+
+    /// The sum of frames over all members and the given reasons.
+    ///
+    /// # Errors
+    /// A member does not answer.
+    pub fn reasons(&self, names: &[&str]) -> Result<u64> {
+        self.members
+            .iter()
+            .map(|member| member.reasons(names))
+            .sum()
+    }
+
+    /// The established IKE SAs of all members, each with the member that reported it.
+    ///
+    /// # Errors
+    /// A member does not answer.
+    pub fn ike_sas(&self) -> Result<Vec<(u8, Value)>> {
+        let mut found = Vec::new();
+        for member in &self.members {
+            let mut sas = member.ask("sas")?;
+            if let Value::Array(list) = sas["ike_sas"].take() {
+                found.extend(list.into_iter().map(|sa| (member.id, sa)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The only established IKE SA and the member that owns it.
+    ///
+    /// # Errors
+    /// There is none, or more than one: two members would own it.
+    pub fn only_ike_sa(&self) -> Result<(u8, Value)> {
+        let mut sas = self.ike_sas()?;
+        match sas.len() {
+            1 => Ok(sas.remove(0)),
+            count => bail!("{count} established IKE SAs over all members instead of one: {sas:?}"),
+        }
+    }
+
+    /// IKE frames and ESP frames that XDP redirected between members.
+    ///
+    /// # Errors
+    /// A member does not answer.
+    pub fn redirected(&self) -> Result<(u64, u64)> {
+        let ike = [
+            "ike_sa_forwarded",
+            "negotiation_forwarded",
+            "new_ike_forwarded",
+        ];
+        Ok((self.reasons(&ike)?, self.reasons(&["esp_forwarded"])?))
+    }
+}
+
+/// A CA and a certificate per member, made by the command line that operators use.
+fn issue_certificates(binaries: &Path, run: &Run, members: u8) -> Result<PathBuf> {
+    let dir = run.log("pki");
+    let gatewayctl = |args: &[&str]| -> Result<()> {
+        let mut command = Command::new(binaries.join("gatewayctl"));
+        command
+            .arg("pki")
+            .args(args)
+            .arg("--dir")
+            .arg(&dir)
+            .args(["--cluster", "lab"]);
+        let output = command.output().context("cannot start gatewayctl")?;
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            bail!("gatewayctl pki {} failed: {errors}", args.join(" "));
+        }
+        Ok(())
+    };
+    fs::create_dir_all(&dir)?;
+    gatewayctl(&["init"])?;
+    for id in 1..=members {
+        let (member, address) = (id.to_string(), sync_address(id).to_string());
+        let out = dir.join(format!("member-{id}")).display().to_string();
+        gatewayctl(&[
+            "issue",
+            "--member",
+            &member,
+            "--sync-address",
+            &address,
+            "--out",
+            &out,
+        ])?;
+    }
+    Ok(dir)
+}
+
+fn configuration(members: u8, local: u8, pki: &Path, settings: &Settings) -> String {
+    let own = pki.join(format!("member-{local}"));
+    let backend = if settings.kernel_esp {
+        "xfrm"
+    } else {
+        "recording"
+    };
+    let mut text =
+        format!("[cluster]\nname = \"lab\"\nlocal = {local}\nvips = [\"{VIP}\", \"{VIP6}\"]\n\n");
+    for id in 1..=members {
+        let address = sync_address(id);
+        let _ = write!(
+            text,
+            "[[cluster.member]]\nid = {id}\nname = \"m{id}\"\nsync_address = \"{address}\"\n\n"
+        );
+    }
+    let _ = write!(
+        text,
+        "[interfaces]\npublic = [\"eth0\"]\ninside = [\"eth2\"]\nsync = \"eth1\"\n\n\
+         [sync]\nca = \"{own}/ca.crt\"\ncertificate = \"{own}/member.crt\"\n\
+         key = \"{own}/member.key\"\n\n[kernel]\nbackend = \"{backend}\"\n\n[ike]\n{ike}\n\n\
+         [[connection]]\nname = \"sites\"\n\
+         proposals = [\"{PROPOSAL}\", \"aes256gcm16-prfsha384-ecp256\"]\n\
+         [connection.local]\nauth = \"psk\"\nid = \"{GATEWAY_ID}\"\n\
+         [connection.remote]\nauth = \"psk\"\nid = \"%any\"\n\
+         [connection.children.net]\nlocal_ts = [\"{INSIDE_NETWORK}\"]\n\
+         remote_ts = [\"10.2.0.0/16\"]\n\
+         esp_proposals = [\"{ESP_PROPOSAL}\", \"aes128gcm16-x25519\"]\n",
+        own = own.display(),
+        ike = settings.ike,
+    );
+    for site in 0..settings.sites {
+        let _ = write!(
+            text,
+            "\n[[secret]]\nids = [\"{GATEWAY_ID}\", \"site-{}\"]\nsecret = \"{}\"\n",
+            site + 1,
+            secret(site)
+        );
+    }
+    text
+}

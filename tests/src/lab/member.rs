@@ -1,0 +1,195 @@
+//! A member of the cluster under test: `gatewayd` in a node, asked over its control socket.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Value, json};
+
+use super::node::{Node, Process};
+use super::wait::wait_until;
+
+/// A member. Dropping it kills its agent.
+#[derive(Debug)]
+pub struct Member {
+    /// Its id in the cluster, from 1.
+    pub id: u8,
+    process: Process,
+    binaries: PathBuf,
+    config: PathBuf,
+    socket: PathBuf,
+}
+
+impl Member {
+    /// Writes the configuration, starts `gatewayd` and waits until its socket answers.
+    ///
+    /// # Errors
+    /// It ends or does not answer in time.
+    pub fn start(binaries: &Path, node: &Node, id: u8, config: &str) -> Result<Self> {
+        let file = node.log("gateway.toml");
+        fs::write(&file, config).with_context(|| file.display().to_string())?;
+        let process = spawn(binaries, node, &file)?;
+        let socket = node.run_dir().join("gateway/gateway.sock");
+        let mut member = Self {
+            id,
+            process,
+            binaries: binaries.to_owned(),
+            config: file,
+            socket,
+        };
+        member.wait_ready()?;
+        Ok(member)
+    }
+
+    /// Starts the agent again, after [`Member::kill`] or [`Member::stop`].
+    ///
+    /// # Errors
+    /// As for [`Member::start`].
+    pub fn restart(&mut self, node: &Node) -> Result<()> {
+        self.process = spawn(&self.binaries, node, &self.config)?;
+        self.wait_ready()
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        wait_until(
+            Duration::from_secs(20),
+            &format!("member {} to answer", self.id),
+            || {
+                self.process.check_alive()?;
+                Ok(call(&self.socket, &json!({"command": "status"})).is_ok())
+            },
+        )
+    }
+
+    /// SIGKILL: the agent gets no chance to clean up.
+    pub fn kill(&mut self) {
+        self.process.kill();
+        // Nobody listens behind it any more; a new agent makes its own.
+        let _ = fs::remove_file(&self.socket);
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// It does not end in 10 s, or with a code other than 0.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.process.stop(Duration::from_secs(10))?;
+        if !status.success() {
+            bail!("member {} ended with {status}", self.id);
+        }
+        Ok(())
+    }
+
+    /// Asks the agent: `status`, `members`, `table`, `sas`, `stats`, `check`.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn ask(&self, command: &str) -> Result<Value> {
+        self.request(&json!({ "command": command }))
+    }
+
+    /// Sends any request.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn request(&self, request: &Value) -> Result<Value> {
+        call(&self.socket, request).with_context(|| format!("member {}: {request}", self.id))
+    }
+
+    /// One of the engine's counters; one that was never raised is 0.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn engine(&self, counter: &str) -> Result<u64> {
+        Ok(self.ask("stats")?["engine"][counter].as_u64().unwrap_or(0))
+    }
+
+    /// Frames that the programs ended with one of the reasons.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn reasons(&self, names: &[&str]) -> Result<u64> {
+        let stats = self.ask("stats")?;
+        let count = |name: &&str| stats["reasons"][*name]["packets"].as_u64().unwrap_or(0);
+        Ok(names.iter().map(count).sum())
+    }
+
+    /// What the agent logged.
+    pub fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// Runs `gatewayctl` against this member.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn gatewayctl(&self, args: &[&str]) -> Result<std::process::Output> {
+        let mut command = Command::new(self.binaries.join("gatewayctl"));
+        command.arg("--socket").arg(&self.socket).args(args);
+        command
+            .stdin(std::process::Stdio::null())
+            .output()
+            .context("cannot start gatewayctl")
+    }
+
+    /// The agent's process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+}
+
+fn spawn(binaries: &Path, node: &Node, config: &Path) -> Result<Process> {
+    let mut command = node.enclosed(binaries.join("gatewayd"))?;
+    command.arg("--config").arg(config).env("NO_COLOR", "1");
+    node.spawn(command, "gatewayd.log")
+}
+
+/// One request, one answer.
+fn call(socket: &Path, request: &Value) -> Result<Value> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10) * super::patience()))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    (&stream).write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(&stream).read_line(&mut answer)?;
+    parse_answer(&answer)
+}
+
+fn parse_answer(answer: &str) -> Result<Value> {
+    let mut reply: Value = serde_json::from_str(answer).context("the agent's answer")?;
+    match (reply["ok"].take(), &reply["error"]) {
+        (Value::Null, Value::String(error)) => Err(anyhow!("refused: {error}")),
+        (Value::Null, _) => bail!("an answer with neither `ok` nor `error`: {answer}"),
+        (value, _) => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers() {
+        assert_eq!(
+            parse_answer(r#"{"ok": {"member": 1}}"#).unwrap()["member"],
+            1
+        );
+        assert!(
+            parse_answer(r#"{"error": "no"}"#)
+                .unwrap_err()
+                .to_string()
+                .contains("no")
+        );
+        assert!(parse_answer("{}").is_err());
+    }
+}

@@ -1,0 +1,233 @@
+//! What most scenarios begin with: network, members, peer; and the assertions that they share.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::Context;
+use crate::lab::{
+    Charon, Cluster, ClusterSettings, Connection, INSIDE_HOST, Network, Plan, Run, Sent, Settings,
+    Spray, site_connection, site_host, wait_until,
+};
+
+/// A running lab. The fields are dropped, and so taken down, in this order.
+pub(super) struct Lab {
+    pub(super) peer: Charon,
+    pub(super) cluster: Cluster,
+    pub(super) network: Network,
+    pub(super) run: Run,
+    pub(super) kernel_esp: bool,
+}
+
+/// What a scenario wants to be different from the usual.
+#[derive(Default)]
+pub(super) struct Wishes {
+    pub(super) plan: Plan,
+    pub(super) v6: bool,
+    /// Lines of the members' `[ike]` table.
+    pub(super) ike: &'static str,
+    /// Changes a connection of the peer before it is loaded.
+    pub(super) change: Option<fn(&mut Connection)>,
+}
+
+impl Lab {
+    /// Network, members, and a peer with one loaded connection per site.
+    pub(super) fn start(context: &Context, name: &str, wishes: &Wishes) -> Result<Self> {
+        let run = Run::new(&context.logs, name)?;
+        let network = Network::new(&run, wishes.plan)?;
+        network.count_at_router()?;
+        let settings = ClusterSettings {
+            sites: wishes.plan.sites,
+            kernel_esp: context.kernel_esp,
+            ike: wishes.ike.into(),
+        };
+        let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
+        let peer = Charon::start(&network.peer, Settings::new(context.peer_esp()))?;
+        let mut connections: Vec<Connection> = (0..wishes.plan.sites)
+            .map(|site| site_connection(&network, site, wishes.v6))
+            .collect();
+        if let Some(change) = wishes.change {
+            connections.iter_mut().for_each(change);
+        }
+        peer.load(&connections)?;
+        Ok(Self {
+            peer,
+            cluster,
+            network,
+            run,
+            kernel_esp: context.kernel_esp,
+        })
+    }
+
+    /// The usual lab, with every packet going to the next member in turn.
+    pub(super) fn sprayed(context: &Context, name: &str, wishes: &Wishes) -> Result<Self> {
+        let lab = Self::start(context, name, wishes)?;
+        lab.network.spray(Spray::PerPacket)?;
+        Ok(lab)
+    }
+
+    /// Initiates a site's connection and returns its owner and its IKE SA as the owner tells it.
+    pub(super) fn bring_up(&self, site: u16) -> Result<(u8, Value)> {
+        let name = format!("site-{}", site + 1);
+        self.peer.initiate(&name, 20).with_context(|| self.hint())?;
+        let mine = |sa: &Value| sa["remote_id"].as_str() == Some(&name);
+        let mut found: Vec<(u8, Value)> = self.cluster.ike_sas()?;
+        found.retain(|(_, sa)| mine(sa));
+        ensure!(
+            found.len() == 1,
+            "{} members own the IKE SA of {name}",
+            found.len()
+        );
+        let (member, sa) = found.remove(0);
+        ensure!(
+            sa["owner"] == member,
+            "member {member} lists an SA of member {}",
+            sa["owner"]
+        );
+        Ok((member, sa))
+    }
+
+    /// What the members said last, for an error.
+    fn hint(&self) -> String {
+        let logs = self.cluster.members.iter().map(|member| {
+            format!(
+                "member {} logged last:\n{}",
+                member.id,
+                crate::lab::tail(&member.log(), 6)
+            )
+        });
+        logs.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Pings from the host behind a site to the inside host, and back. With real ESP all have to
+    /// be answered; without, the ones from the peer still travel as ESP towards the members.
+    ///
+    /// Returns (sent, lost) of the pings that could be answered.
+    pub(super) fn ping_both_ways(&self, site: u16, count: u32) -> Result<(u32, u32)> {
+        let inner: IpAddr = site_host(site).into();
+        let host: IpAddr = INSIDE_HOST.into();
+        if !self.kernel_esp {
+            self.network.peer.ping(Some(inner), host, count, 1)?;
+            return Ok((0, 0));
+        }
+        let out = self.network.peer.ping(Some(inner), host, count, 5)?;
+        let back = self.network.host.ping(None, inner, count, 5)?;
+        Ok((2 * count, 2 * count - out - back))
+    }
+
+    /// Asserts that the members processed each of the peer's requests once: none twice, none by
+    /// two members, none lost.
+    pub(super) fn every_exchange_once(&self) -> Result<u64> {
+        let sent = self.peer.requests_sent() as u64;
+        let processed = self.cluster.engine("exchanges_processed")?;
+        let repeated = self.peer.retransmissions();
+        ensure!(
+            repeated == 0,
+            "the peer had to repeat {repeated} request(s)"
+        );
+        ensure!(
+            processed == sent,
+            "the peer sent {sent} requests, the members processed {processed}"
+        );
+        Ok(processed)
+    }
+
+    /// Asserts that the members' XDP counters explain what the router sent: every ESP packet was
+    /// kept by the owner or redirected to it.
+    pub(super) fn esp_was_steered(&self, owner: u8) -> Result<u64> {
+        let sent = self.network.sent_to_members()?;
+        let to_others = sum_others(&sent, owner);
+        let mut redirected = 0;
+        for member in &self.cluster.members {
+            let forwarded = member.reasons(&["esp_forwarded"])?;
+            if member.id == owner {
+                ensure!(
+                    forwarded == 0,
+                    "the owner redirected {forwarded} of its own ESP packets"
+                );
+            }
+            redirected += forwarded;
+        }
+        ensure!(
+            redirected == to_others,
+            "the router sent {to_others} ESP packets to non-owners, {redirected} were redirected"
+        );
+        let owner = self.cluster.member(owner.into())?;
+        let stats = owner.ask("stats")?;
+        let unknown = stats["reasons"]["esp_unknown"]["packets"]
+            .as_u64()
+            .unwrap_or(0);
+        ensure!(
+            unknown == 0,
+            "the owner did not know the SPI of {unknown} ESP packets"
+        );
+        Ok(redirected)
+    }
+
+    /// Waits until no member has any trace of SAs or negotiations in its tables.
+    pub(super) fn wait_tables_empty(&self) -> Result<()> {
+        wait_until(Duration::from_secs(10), "all tables to be empty", || {
+            for member in &self.cluster.members {
+                let table = member.ask("table")?;
+                let filled = ["ike_sas", "esp_sas", "negotiations"]
+                    .iter()
+                    .any(|key| table[*key].as_array().is_none_or(|rows| !rows.is_empty()));
+                if filled {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// Waits until every member has the entries of `ike` IKE SAs and `esp` inbound CHILD SAs.
+    pub(super) fn wait_tables(&self, ike: usize, esp: usize) -> Result<()> {
+        let what = format!("{ike} IKE SA and {esp} ESP SA entries on every member");
+        wait_until(Duration::from_secs(10), &what, || {
+            for member in &self.cluster.members {
+                let table = member.ask("table")?;
+                let rows = |key: &str| table[key].as_array().map_or(0, Vec::len);
+                if rows("ike_sas") != ike || rows("esp_sas") != esp {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// A member that does not own anything of `owner`'s.
+    pub(super) fn other_than(&self, owner: u8) -> u8 {
+        owner % self.network.plan.members + 1
+    }
+
+    /// Log lines of all members that contain every one of `words`, ignoring case.
+    pub(super) fn log_lines(&self, words: &[&str]) -> Vec<String> {
+        let fits = |line: &&str| {
+            let line = line.to_lowercase();
+            words.iter().all(|word| line.contains(&word.to_lowercase()))
+        };
+        let logs = self.cluster.members.iter().map(crate::lab::Member::log);
+        logs.flat_map(|log| {
+            log.lines()
+                .filter(fits)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    /// Whether the peer encapsulates ESP in UDP whatever the path is like.
+    pub(super) fn forced_encapsulation(&self) -> bool {
+        !self.kernel_esp
+    }
+}
+
+fn sum_others(sent: &[Sent], owner: u8) -> u64 {
+    (1u8..)
+        .zip(sent)
+        .filter(|(id, _)| *id != owner)
+        .map(|(_, sent)| sent.esp)
+        .sum()
+}
