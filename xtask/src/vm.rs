@@ -5,11 +5,12 @@
 //! machines offer /dev/kvm and never get a guest past its firmware, so it is tried once and the
 //! answer is kept.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::setup::{self, Needs};
@@ -21,6 +22,9 @@ pub(crate) struct Options {
     /// Show the guest kernel's messages.
     #[arg(long, short)]
     verbose: bool,
+    /// Longest that the VM may run, in seconds.
+    #[arg(long, default_value_t = 1800)]
+    limit: u64,
     /// What to run in the guest, as root; a shell if nothing is given.
     #[arg(trailing_var_arg = true)]
     command: Vec<String>,
@@ -161,7 +165,6 @@ fn kvm_works(kernel: &Path) -> bool {
 }
 
 fn try_kvm(kernel: &Path) -> Result<bool> {
-    use std::io::Read;
     let log = host::output().join("tools");
     std::fs::create_dir_all(&log)?;
     let log = log.join("kvm-probe.log");
@@ -193,28 +196,78 @@ fn try_kvm(kernel: &Path) -> Result<bool> {
     Ok(booted)
 }
 
-/// Boots the VM for one run of the lab and returns once it has powered off.
+/// Boots the VM, runs `line` in it and returns, once it has powered off, whether that succeeded.
 ///
 /// # Errors
 /// virtme-ng cannot be started or does not end in `limit`.
 pub(crate) fn run(machine: &Machine, line: &str, limit: Duration) -> Result<bool> {
     let mut command = machine.command(false, Some(line));
     println!("$ {}", process::shown(&command));
-    // virtme-ng hands its standard input to the guest and wants one that stays open.
-    let mut child = command
-        .stdin(Stdio::piped())
-        .spawn()
-        .context("cannot start virtme-ng")?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start virtme-ng")?;
+    let output = child.stdout.take().context("a child without output")?;
+    let printer = std::thread::spawn(move || print_plain(output));
     let deadline = Instant::now() + limit;
-    loop {
+    let status = loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(status.success());
+            break Some(status);
         }
         if Instant::now() > deadline {
             child.kill()?;
             child.wait()?;
-            bail!("the VM did not finish in {} s", limit.as_secs());
+            break None;
         }
         std::thread::sleep(Duration::from_millis(200));
+    };
+    // A helper that outlives virtme-ng may hold the pipe open; what matters has been printed.
+    if status.is_some() {
+        let _ = printer.join();
+    }
+    status
+        .map(|status| status.success())
+        .with_context(|| format!("the VM did not finish in {} s", limit.as_secs()))
+}
+
+/// Prints lines without what the guest's firmware and console do to a terminal.
+fn print_plain(output: impl Read) {
+    for line in BufReader::new(output).split(b'\n') {
+        let Ok(line) = line else { return };
+        let text = plain(&String::from_utf8_lossy(&line));
+        if !text.is_empty() {
+            println!("{text}");
+        }
+    }
+}
+
+/// The text without carriage returns and escape sequences.
+fn plain(text: &str) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            // CSI: parameters up to a final letter. ESC c and the like are complete with that.
+            '\u{1b}' => {
+                if chars.next() == Some('[') {
+                    while chars.next().is_some_and(|c| !c.is_ascii_alphabetic()) {}
+                }
+            }
+            c if c.is_control() && c != '\t' => {}
+            c => out.push(c),
+        }
+    }
+    out.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn firmware_cannot_clear_the_screen() {
+        assert_eq!(
+            plain("\u{1b}c\u{1b}[?7l\u{1b}[2J\u{1b}[0mSeaBIOS\r"),
+            "SeaBIOS"
+        );
+        assert_eq!(plain("tunnel-v4  passed"), "tunnel-v4  passed");
     }
 }
