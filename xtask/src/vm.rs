@@ -46,8 +46,13 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         .map(|word| quote(word))
         .collect::<Vec<_>>()
         .join(" ");
-    let mut command = machine.command(options.verbose, (!line.is_empty()).then_some(&line));
-    process::run(&mut command)
+    if line.is_empty() || options.verbose {
+        let line = (!line.is_empty()).then_some(line.as_str());
+        return process::run(&mut machine.command(options.verbose, line));
+    }
+    let good = run(&machine, &line, Duration::from_secs(options.limit))?;
+    ensure!(good, "the command failed in the VM");
+    Ok(())
 }
 
 fn quote(word: &str) -> String {
