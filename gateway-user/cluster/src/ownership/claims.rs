@@ -88,15 +88,6 @@ impl<K: Ord + Copy, C: Ord + Copy> Claims<K, C> {
         self.entries.get(key)?.first()
     }
 
-    /// The claims on `key`, in order.
-    pub(super) fn all(&self, key: &K) -> &[C] {
-        match self.entries.get(key) {
-            Some(Held::One(claim)) => std::slice::from_ref(claim),
-            Some(Held::Many(claims)) => claims,
-            None => &[],
-        }
-    }
-
     /// All keys with the claims in effect, in key order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &C)> {
         self.entries
@@ -170,7 +161,6 @@ mod tests {
                     prop_assert_eq!(claims.withdraw((), &claim), expected);
                 }
                 prop_assert_eq!(claims.get(&()).copied(), model.first().copied());
-                prop_assert!(claims.all(&()).iter().eq(model.iter()));
             }
         }
     }

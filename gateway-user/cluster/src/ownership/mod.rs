@@ -260,18 +260,10 @@ impl Ownership {
         Some(self.sas.get(&key)?.slot)
     }
 
-    /// Those who announced an unexpired negotiation under `key`, in order of precedence, each with
-    /// the negotiation's slot.
-    pub fn negotiation(
-        &self,
-        key: &NegotiationKey,
-        now: Instant,
-    ) -> impl Iterator<Item = (MemberId, Slot)> + '_ {
-        self.negotiations
-            .all(key)
-            .iter()
-            .filter(move |claim| now < claim.expires)
-            .map(|claim| (claim.member, claim.slot))
+    /// The negotiation in effect under `key`, as it stands in the steering map: expired ones
+    /// included until [`Ownership::expire`] forgets them.
+    pub fn negotiation(&self, key: &NegotiationKey) -> Option<NegotiationValue> {
+        self.negotiations.get(key).map(NegotiationClaim::value)
     }
 
     /// Everything that the steering maps have to hold, as puts: what to write after the maps were
@@ -337,15 +329,21 @@ impl Opened {
     }
 }
 
+impl NegotiationClaim {
+    const fn value(&self) -> NegotiationValue {
+        NegotiationValue {
+            member: self.member.get(),
+            slot: self.slot.0,
+            state: NegotiationState::HalfOpen as u8,
+            reserved: [0; 5],
+            created_ns: self.created.as_nanos(),
+            expires_ns: self.expires.as_nanos(),
+        }
+    }
+}
+
 fn put_negotiation(key: NegotiationKey, claim: &NegotiationClaim) -> TableChange {
-    let value = NegotiationValue {
-        member: claim.member.get(),
-        slot: claim.slot.0,
-        state: NegotiationState::HalfOpen as u8,
-        reserved: [0; 5],
-        created_ns: claim.created.as_nanos(),
-        expires_ns: claim.expires.as_nanos(),
-    };
+    let value = claim.value();
     TableChange::PutNegotiation { key, value }
 }
 

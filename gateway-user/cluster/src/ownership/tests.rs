@@ -114,9 +114,10 @@ fn a_negotiation_has_two_keys_and_ends_with_its_sa() {
     assert_eq!(keys[0].message_id, [0xff; 4]);
     assert_eq!(IpAddr::from(keys[1].peer), ip("192.0.2.1"));
     for key in &keys {
-        let found: Vec<_> = ownership.negotiation(key, A).collect();
-        assert_eq!(found, [(member(2), Slot(7))]);
-        assert_eq!(ownership.negotiation(key, later).count(), 0, "expired");
+        let value = ownership.negotiation(key).unwrap();
+        assert_eq!((value.member, value.slot), (2, 7));
+        assert_eq!(value.created_ns, A.as_nanos());
+        assert_eq!(value.expires_ns, later.as_nanos());
     }
     ownership.upsert(member(2), Slot(7), sa(1, &[9]));
     let effects = maps.apply(&mut ownership);

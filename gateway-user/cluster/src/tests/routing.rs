@@ -2,35 +2,61 @@
 
 use std::net::IpAddr;
 
+use std::time::Duration;
+
+use gateway_common::abi::Address;
+use gateway_common::packet::IkeHeader;
 use gateway_common::{member::MemberId, slot::Slot};
 
 use super::net::{Net, established, id, opened};
 use crate::change::{Change, Mirror};
 use crate::config::Limits;
 use crate::frame::Path;
-use crate::route::{IkeFacts, Origin, Route};
+use crate::route::{Origin, Route};
+
+/// A datagram: its header and its source.
+#[derive(Clone, Copy)]
+struct Datagram {
+    header: IkeHeader,
+    peer: IpAddr,
+}
 
 /// An IKE_SA_INIT request that the decision function gives to `owner`.
-fn init_for(net: &Net, owner: u8) -> IkeFacts {
+fn init_for(net: &Net, owner: u8) -> Datagram {
     (0u8..=255)
-        .map(|n| IkeFacts {
-            source: IpAddr::from([192, 0, 2, 77]),
-            initiator_cookie: [n, 1, 2, 3, 4, 5, 6, 7],
-            responder_cookie: [0; 8],
-            message_id: [0; 4],
-            from_initiator: true,
+        .map(|n| Datagram {
+            header: IkeHeader {
+                initiator: [n, 1, 2, 3, 4, 5, 6, 7],
+                responder: [0; 8],
+                version: 0x20,
+                exchange: 34,
+                flags: IkeHeader::INITIATOR,
+                message_id: [0; 4],
+                length: 28,
+            },
+            peer: IpAddr::from([192, 0, 2, 77]),
         })
-        .find(|facts| net.core(1).slots().owner(facts.slot()) == Some(id(owner)))
+        .find(|datagram| by_hash(net, datagram) == Some(id(owner)))
         .unwrap()
 }
 
-fn route(net: &Net, member: u8, facts: &IkeFacts) -> Route {
-    net.core(member).route(facts, Origin::Network, net.now)
+fn by_hash(net: &Net, datagram: &Datagram) -> Option<MemberId> {
+    let source = Address::from(datagram.peer);
+    let slot = Slot::for_negotiation(&source.0, &datagram.header.initiator);
+    net.core(1).slots().owner(slot)
 }
 
-fn relayed(net: &Net, member: u8, from: u8, facts: &IkeFacts) -> Route {
-    let origin = Origin::Relayed(id(from));
-    net.core(member).route(facts, origin, net.now)
+fn routed(net: &Net, member: u8, datagram: &Datagram, origin: Origin) -> Route {
+    let Datagram { header, peer } = datagram;
+    net.core(member).route(header, *peer, origin, net.now)
+}
+
+fn route(net: &Net, member: u8, datagram: &Datagram) -> Route {
+    routed(net, member, datagram, Origin::Network)
+}
+
+fn relayed(net: &Net, member: u8, from: u8, datagram: &Datagram) -> Route {
+    routed(net, member, datagram, Origin::Relayed(id(from)))
 }
 
 /// A slot that `member` does not own.
@@ -109,21 +135,19 @@ fn a_negotiation_goes_to_its_member_and_an_established_sa_to_its_slot() {
     else {
         panic!("not opened");
     };
-    negotiation.peer_cookie = init.initiator_cookie;
-    negotiation.peer = init.source;
+    negotiation.peer_cookie = init.header.initiator;
+    negotiation.peer = init.peer;
     let change = Change::NegotiationOpened {
         negotiation,
         lifetime,
     };
     net.publish(1, change, Mirror::Urgent).unwrap();
     net.deliver_all();
-    let auth = IkeFacts {
-        responder_cookie: local_cookie,
-        message_id: [0, 0, 0, 1],
-        // A NAT that changed its mind.
-        source: "192.0.2.99".parse().unwrap(),
-        ..init
-    };
+    let mut auth = init;
+    auth.header.responder = local_cookie;
+    auth.header.message_id = [0, 0, 0, 1];
+    // A NAT that changed its mind.
+    auth.peer = "192.0.2.99".parse().unwrap();
     for facts in [init, auth] {
         assert_eq!(route(&net, 1, &facts), Route::Local);
         assert_eq!(route(&net, 3, &facts), Route::Relay(id(1)));
@@ -162,38 +186,38 @@ fn our_cookie_depends_on_who_initiated() {
         .unwrap();
     net.drain(1);
     net.deliver_all();
-    let theirs = IkeFacts {
-        initiator_cookie: ours,
-        responder_cookie: [0xbb; 8],
-        from_initiator: false,
-        ..init_for(&net, 2)
-    };
+    let mut theirs = init_for(&net, 2);
+    theirs.header.initiator = ours;
+    theirs.header.responder = [0xbb; 8];
+    theirs.header.flags = 0x20;
     assert_eq!(route(&net, 2, &theirs), Route::Relay(id(1)));
     // The same cookie in the other place is the peer's and says nothing.
-    let not_ours = IkeFacts {
-        from_initiator: true,
-        ..theirs
-    };
-    let by_hash = net.core(2).slots().owner(not_ours.slot());
-    assert_eq!(net.core(2).responsible(&not_ours, net.now), by_hash);
+    let mut not_ours = theirs;
+    not_ours.header.flags = IkeHeader::INITIATOR;
+    let responsible = net
+        .core(2)
+        .responsible(&not_ours.header, not_ours.peer, net.now);
+    let by_hash = by_hash(&net, &not_ours).unwrap();
+    assert_eq!(responsible.member, u32::from(by_hash.get()));
 }
 
 #[test]
-fn facts_come_from_the_header() {
-    let source = IpAddr::from([192, 0, 2, 1]);
-    let mut message = vec![0u8; 40];
-    message[..8].copy_from_slice(&[1; 8]);
-    message[8..16].copy_from_slice(&[2; 8]);
-    message[17] = 0x20;
-    message[19] = 0x08;
-    message[23] = 7;
-    let facts = IkeFacts::parse(source, &message).unwrap();
-    assert_eq!(facts.our_cookie(), [2; 8]);
-    assert_eq!(facts.message_id, [0, 0, 0, 7]);
-    message[19] = 0x20;
-    let facts = IkeFacts::parse(source, &message).unwrap();
-    assert_eq!(facts.our_cookie(), [1; 8]);
-    assert!(IkeFacts::parse(source, &message[..27]).is_none());
-    message[17] = 0x10;
-    assert!(IkeFacts::parse(source, &message).is_none(), "IKEv1");
+fn an_expired_negotiation_is_a_miss_even_before_its_timer() {
+    let mut net = Net::connected(2, &Limits::default());
+    let mut auth = init_for(&net, 2);
+    let Change::NegotiationOpened { negotiation, .. } = opened([0xee; 8]) else {
+        panic!("not opened");
+    };
+    let lifetime = Duration::from_secs(10);
+    let change = Change::NegotiationOpened {
+        negotiation,
+        lifetime,
+    };
+    net.publish(1, change, Mirror::Urgent).unwrap();
+    auth.header.responder = [0xee; 8];
+    assert_eq!(route(&net, 1, &auth), Route::Local);
+    let Datagram { header, peer } = auth;
+    let later = net.now + lifetime;
+    let late = net.core(1).route(&header, peer, Origin::Network, later);
+    assert_eq!(late, Route::Relay(id(2)));
 }
