@@ -1,7 +1,7 @@
 //! Debian packages.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Needs, Step};
@@ -101,7 +101,9 @@ fn has_library_source() -> bool {
 
 /// Whether the `cargo` that runs us is Debian's, whose lints and formatter are extra packages.
 fn uses_debian_rust() -> bool {
-    process::find("cargo").is_some_and(|path| path == Path::new("/usr/bin/cargo"))
+    let ours = std::env::var_os("CARGO").map(PathBuf::from);
+    let cargo = ours.or_else(|| process::find("cargo"));
+    cargo.is_some_and(|path| path == Path::new("/usr/bin/cargo"))
 }
 
 fn installed(names: &[String]) -> BTreeSet<String> {
