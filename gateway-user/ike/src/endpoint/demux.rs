@@ -54,7 +54,9 @@ impl Endpoint {
             .sas
             .get(&ours)
             .is_some_and(|sa| sa.remote_spi == theirs && sa.role == role);
-        match self.sas.remove(&ours).filter(|_| known) {
+        // Taken out of the table only if it is the one: whatever else comes with our SPI is forged.
+        let sa = if known { self.sas.remove(&ours) } else { None };
+        match sa {
             Some(mut sa) => {
                 let step = sa.handle_request(&mut self.core, now, path, message);
                 match step {
