@@ -241,7 +241,7 @@ impl Network {
             ))?;
             nat.nft(
                 "table ip nat { chain out { type nat hook postrouting priority srcnat; \
-                 oifname \"eth0\" masquerade } }",
+                 oifname \"eth0\" masquerade\n}\n}",
             )?;
         }
         self.router.ip(&format!(

@@ -12,6 +12,14 @@ use crate::lab::{
     Spray, site_connection, site_host, wait_until,
 };
 
+/// The members' counters of requests, by exchange.
+const KINDS: [&str; 4] = [
+    "init_requests",
+    "auth_requests",
+    "informational_requests",
+    "create_child_requests",
+];
+
 /// A running lab. The fields are dropped, and so taken down, in this order.
 pub(super) struct Lab {
     pub(super) peer: Charon,
@@ -117,21 +125,30 @@ impl Lab {
         Ok((2 * count, 2 * count - out - back))
     }
 
-    /// Asserts that the members processed each of the peer's requests once: none twice, none by
-    /// two members, none lost.
-    pub(super) fn every_exchange_once(&self) -> Result<u64> {
-        let sent = self.peer.requests_sent() as u64;
-        let processed = self.cluster.engine("exchanges_processed")?;
+    /// Asserts that every request of the peer was taken up once: none by two members, none twice,
+    /// none lost. `stateless` of them were answered without keeping anything, such as with
+    /// INVALID_KE_PAYLOAD. Returns the number of requests.
+    pub(super) fn every_exchange_once(&self, stateless: u64) -> Result<u64> {
         let repeated = self.peer.retransmissions();
         ensure!(
             repeated == 0,
             "the peer had to repeat {repeated} request(s)"
         );
+        let sent = self.peer.requests_sent() as u64;
+        let mut taken = 0;
+        for kind in KINDS {
+            taken += self.cluster.engine(kind)?;
+        }
         ensure!(
-            processed == sent,
-            "the peer sent {sent} requests, the members processed {processed}"
+            taken == sent,
+            "the peer sent {sent} requests, the members took up {taken}"
         );
-        Ok(processed)
+        let processed = self.cluster.engine("exchanges_processed")?;
+        ensure!(
+            processed + stateless == sent,
+            "of {sent} requests {processed} were processed and {stateless} were to be refused"
+        );
+        Ok(sent)
     }
 
     /// Asserts that the members' XDP counters explain what the router sent: every ESP packet was

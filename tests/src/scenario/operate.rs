@@ -39,7 +39,7 @@ pub(super) fn forwarding_switch(context: &Context) -> Result<String> {
     let (ike, _) = lab.cluster.redirected()?;
     ensure!(ike >= 1, "nothing was redirected after switching on again");
     let still = lab.cluster.engine("relayed_out")?;
-    lab.every_exchange_once()?;
+    lab.every_exchange_once(0)?;
     Ok(format!(
         "off: {relayed} relayed by agents; on: {ike} redirected, {} relayed",
         still - relayed

@@ -15,7 +15,7 @@ const INVALID_MAJOR_VERSION: u16 = 5;
 /// A peer with another key than ours.
 pub(super) fn wrong_psk(context: &Context) -> Result<String> {
     let change = |connection: &mut crate::lab::Connection| connection.secret = "guessed".into();
-    refused(context, "wrong-psk", change, "AUTHENTICATION_FAILED")
+    refused(context, "wrong-psk", 0, change, "AUTHENTICATION_FAILED")
 }
 
 /// A peer with nothing in common with us.
@@ -23,13 +23,14 @@ pub(super) fn no_proposal(context: &Context) -> Result<String> {
     let change = |connection: &mut crate::lab::Connection| {
         connection.proposal = "aes256-sha512-modp4096".into();
     };
-    refused(context, "no-proposal", change, "NO_PROPOSAL_CHOSEN")
+    refused(context, "no-proposal", 1, change, "NO_PROPOSAL_CHOSEN")
 }
 
 /// The peer is told `notify`, one member logs one line about it, and nothing stays behind.
 fn refused(
     context: &Context,
     name: &str,
+    stateless: u64,
     change: fn(&mut crate::lab::Connection),
     notify: &str,
 ) -> Result<String> {
@@ -64,7 +65,7 @@ fn refused(
         "the line does not name the peer: {}",
         lines[0]
     );
-    lab.every_exchange_once()?;
+    lab.every_exchange_once(stateless)?;
     Ok(format!(
         "peer told {notify}; member logged: {}",
         lines[0].trim()

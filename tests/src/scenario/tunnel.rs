@@ -61,7 +61,7 @@ fn sprayed(context: &Context, name: &str, wishes: &Wishes) -> Result<String> {
         "UDP encapsulation: {encapsulated}"
     );
     lab.wait_tables(1, 1)?;
-    let exchanges = lab.every_exchange_once()?;
+    let exchanges = lab.every_exchange_once(0)?;
     let (ike, _) = lab.cluster.redirected()?;
     // Two requests in turn reach two members, of which one at least is not the owner.
     ensure!(ike >= 1, "no IKE datagram was redirected");
@@ -96,7 +96,7 @@ pub(super) fn ecmp(context: &Context) -> Result<String> {
     for site in 0..wishes.plan.sites {
         lab.bring_up(site)?;
     }
-    let exchanges = lab.every_exchange_once()?;
+    let exchanges = lab.every_exchange_once(wishes.plan.sites.into())?;
     ensure!(
         exchanges == 3 * u64::from(wishes.plan.sites),
         "{exchanges} exchanges"
@@ -133,7 +133,7 @@ pub(super) fn rekey(context: &Context) -> Result<String> {
     let (sent, lost) = lab.ping_both_ways(0, 3)?;
     ensure!(lost == 0, "{lost} of {sent} pings lost after the rekeying");
     ensure!(lab.cluster.only_ike_sa()?.0 == owner, "the owner changed");
-    lab.every_exchange_once()?;
+    lab.every_exchange_once(0)?;
     Ok(format!("SPI {old} -> {after}, no ping lost"))
 }
 
@@ -156,7 +156,7 @@ pub(super) fn delete(context: &Context) -> Result<String> {
             );
         }
     }
-    lab.every_exchange_once()?;
+    lab.every_exchange_once(0)?;
     // And the same peer is welcome again.
     lab.bring_up(0)?;
     Ok(format!(
