@@ -103,6 +103,14 @@ impl XfrmError {
         }))
     }
 
+    /// The socket failed with the last OS error.
+    pub(super) fn last_os(context: &'static str) -> Self {
+        Self::Io {
+            context,
+            source: io::Error::last_os_error(),
+        }
+    }
+
     /// The kernel's errno, positive, if it refused.
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -1,24 +1,39 @@
 //! The kernel's SAD and SPD (XFRM).
 //!
 //! * [`SaKernel`] is the kernel as the agent sees it: SAs and policies, requests in batches.
-//!   [`Recording`] keeps everything in memory with the
+//!   [`Xfrm`] speaks netlink to the real one, [`Recording`] keeps everything in memory with the
 //!   same semantics, for kernels without ESP and for tests.
 //! * [`Tunnels`] stands on top: it turns CHILD_SAs into SAs and policies, and knows who holds
 //!   which policy when children overlap, are rekeyed or go.
+//! * [`Events`] tells what the kernel did on its own (hard lifetimes).
+//! * [`bypass`] exempts the IKE sockets from all policies.
+//!
+//! The messages are written by this module and not by a netlink crate: the types there derive
+//! `Debug` for raw keys, leave them in freed memory, and their transport logs what it cannot decode
+//! in hex. Their encoder serves the tests as a second opinion.
 
 mod block;
+pub mod bypass;
 mod child;
 mod error;
+mod event;
+mod kernel;
+mod message;
+mod parse;
 mod policies;
 mod recording;
 mod reqid;
 mod selector;
+mod socket;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod tunnels;
 mod types;
+mod uapi;
 
 pub use error::{Refusal, XfrmError};
+pub use event::{EventStream, Events, XfrmEvent};
+pub use kernel::Xfrm;
 pub use recording::Recording;
 pub use selector::{MAX_SELECTORS, PolicySelector, PortMatch};
 pub use tunnels::{ChildCounters, Reconciled, Tunnels};

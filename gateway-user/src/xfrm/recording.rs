@@ -38,6 +38,11 @@ impl Recording {
         state.failures.push((at, errno));
     }
 
+    /// Forgets failures that have not come yet.
+    pub fn clear_failures(&self) {
+        self.lock().failures.clear();
+    }
+
     /// Does what the kernel does at a hard lifetime, or an operator's `ip xfrm state delete`:
     /// the SA is gone. Whether it was there.
     pub fn expire(&self, id: &SaId) -> bool {

@@ -94,7 +94,7 @@ impl Reqids {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xfrm::testing::child;
+    use crate::xfrm::tests::child;
 
     #[test]
     fn numbers_are_unique_ours_and_not_zero() {

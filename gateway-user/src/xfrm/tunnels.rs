@@ -254,7 +254,7 @@ impl Tunnels {
         self.book.sync(&mut *self.kernel, &out.keys)
     }
 
-    /// The child that an SA belongs to, e.g. of an `XfrmEvent::Expired`.
+    /// The child that an SA belongs to, e.g. of an [`super::XfrmEvent::Expired`].
     pub fn child_of(&self, sa: &SaId) -> Option<ChildId> {
         self.by_sa.get(sa).copied()
     }
@@ -303,7 +303,7 @@ impl Tunnels {
 
     /// Compares the books with the kernel and puts it right: deletes SAs and policies of an earlier
     /// process, restores policies that somebody flushed, names children whose SAs are gone. For
-    /// the start, and after `XfrmEvent::Overrun`.
+    /// the start, and after [`super::XfrmEvent::Overrun`].
     ///
     /// # Errors
     /// When a dump fails or a change is refused.

@@ -1,0 +1,175 @@
+//! What the kernel does on its own.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use zeroize::Zeroize;
+
+use super::error::XfrmError;
+use super::parse::{Messages, expiry};
+use super::socket::{open, receive};
+use super::types::SaId;
+use super::uapi::{XFRMNLGRP_EXPIRE, msg};
+
+/// One thing that the kernel did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XfrmEvent {
+    /// An SA reached a lifetime.
+    Expired {
+        /// Which; anybody's, not only ours.
+        sa: SaId,
+        /// `true`: the SA is gone. `false`: a soft limit (this agent sets none).
+        hard: bool,
+    },
+    /// Events were lost: call [`super::Tunnels::reconcile`].
+    Overrun,
+}
+
+/// A non-blocking socket that hears of the SAs of one network namespace.
+pub struct Events {
+    fd: OwnedFd,
+    pending: VecDeque<XfrmEvent>,
+    datagram: Vec<u8>,
+}
+
+impl Events {
+    /// Listens in this thread's network namespace, from now on.
+    ///
+    /// # Errors
+    /// When the socket cannot be opened; joining the group needs CAP_NET_ADMIN.
+    pub fn open() -> Result<Self, XfrmError> {
+        Ok(Self {
+            fd: open(1 << (XFRMNLGRP_EXPIRE - 1), libc::SOCK_NONBLOCK)?,
+            pending: VecDeque::new(),
+            datagram: vec![0; 8 << 10],
+        })
+    }
+
+    /// The next event; `None` if there is none now.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn try_next(&mut self) -> io::Result<Option<XfrmEvent>> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(Some(event));
+            }
+            match receive(&self.fd, &mut self.datagram) {
+                Ok(len) => {
+                    self.pending.extend(events(&self.datagram[..len]));
+                    self.datagram[..len].zeroize();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Ok(Some(XfrmEvent::Overrun));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The events in one datagram.
+fn events(datagram: &[u8]) -> impl Iterator<Item = XfrmEvent> + '_ {
+    Messages(datagram)
+        .filter(|message| message.header.kind == msg::EXPIRE)
+        .filter_map(|message| expiry(message.payload))
+        .map(|(sa, hard)| XfrmEvent::Expired { sa, hard })
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// [`Events`] for tokio.
+pub struct EventStream(AsyncFd<Events>);
+
+impl EventStream {
+    /// Registers with the runtime of the calling task.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be registered.
+    pub fn new(events: Events) -> io::Result<Self> {
+        // SAFETY: `events` owns its descriptor and never replaces or closes it before it is dropped
+        // (the field is private and nothing assigns it).
+        Ok(Self(unsafe {
+            AsyncFd::register_with_interest(events, Interest::READABLE)?
+        }))
+    }
+
+    /// The next event. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub async fn next(&mut self) -> io::Result<XfrmEvent> {
+        loop {
+            let mut guard = self.0.readable_mut().await?;
+            match guard.get_inner_mut().try_next()? {
+                Some(event) => return Ok(event),
+                None => guard.clear_ready(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::xfrm::uapi::{Id, NlMsgHdr, UserExpire, UserSaInfo};
+
+    fn datagram(kind: u16, hard: u8) -> Vec<u8> {
+        let expire = UserExpire {
+            state: UserSaInfo {
+                id: Id {
+                    daddr: [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                    spi: [0xc0, 0, 0, 1],
+                    proto: 50,
+                    pad: [0; 3],
+                },
+                family: libc::AF_INET as u16,
+                ..UserSaInfo::default()
+            },
+            hard,
+            pad: [0; 7],
+        };
+        let header = NlMsgHdr {
+            len: (size_of::<NlMsgHdr>() + size_of::<UserExpire>()) as u32,
+            kind,
+            ..NlMsgHdr::default()
+        };
+        [header.as_bytes(), expire.as_bytes()].concat()
+    }
+
+    #[test]
+    fn expiries_name_the_sa_and_other_messages_are_passed_over() {
+        let sa = SaId {
+            spi: [0xc0, 0, 0, 1],
+            dst: "192.0.2.1".parse().unwrap(),
+        };
+        let both = [datagram(msg::EXPIRE, 1), datagram(msg::EXPIRE, 0)].concat();
+        let found: Vec<_> = events(&both).collect();
+        let expired = |hard| XfrmEvent::Expired { sa, hard };
+        assert_eq!(found, [expired(true), expired(false)]);
+        assert_eq!(events(&datagram(msg::NEWSA, 1)).count(), 0);
+        assert_eq!(events(&both[..both.len() - 1]).count(), 1);
+    }
+
+    #[test]
+    fn nothing_to_hear_is_no_error() {
+        let mut events = Events::open().unwrap();
+        assert_eq!(events.try_next().unwrap(), None);
+    }
+}
