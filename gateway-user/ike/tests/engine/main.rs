@@ -1,0 +1,22 @@
+//! The engine against an initiator that can also misbehave.
+
+#![allow(clippy::unwrap_used)]
+
+#[allow(unreachable_pub, dead_code)]
+#[path = "../../../src/crypto/mod.rs"]
+mod aws_lc;
+
+mod admission;
+mod auth;
+mod children;
+mod closing;
+mod config;
+mod gateway;
+mod handshake;
+mod hostile;
+mod ike_rekey;
+mod initiator;
+mod network;
+mod record;
+mod retransmission;
+mod takeover;

@@ -1,0 +1,148 @@
+//! An IKE SA goes on elsewhere from its record.
+
+use std::collections::BTreeSet;
+
+use gateway_common::member::MemberId;
+use gateway_ike::endpoint::Command;
+use gateway_ike::record::IkeSaRecord;
+use gateway_ike::wire::{ExchangeType, Message};
+
+use crate::config::config;
+use crate::gateway::Gateway;
+use crate::initiator::Initiator;
+
+/// Another member, or another run of the same one.
+fn member(id: u8, incarnation: u16) -> Gateway {
+    let mut config = config();
+    config.member = MemberId::new(id).unwrap();
+    config.incarnation = incarnation;
+    Gateway::seeded(config, 100 + u64::from(id))
+}
+
+/// As it comes out of the wire of the sync network.
+fn transfer(from: &Gateway) -> Box<IkeSaRecord> {
+    let (_, record) = from.last_record();
+    Box::new(IkeSaRecord::decode(record.encode().expose()).unwrap())
+}
+
+#[test]
+fn another_member_goes_on() {
+    let mut first = Gateway::new(config());
+    let mut peer = Initiator::new(120);
+    peer.connect(&mut first).unwrap();
+    let request = peer.request(ExchangeType::INFORMATIONAL, &[]);
+    let response = first.exchange(peer.path, &request);
+    let before: Vec<_> = first.endpoint.sas().collect();
+
+    let mut second = member(6, 1);
+    let record = transfer(&first);
+    second
+        .endpoint
+        .handle_command(second.now, Command::Import(record));
+    assert_eq!(second.endpoint.sas().collect::<Vec<_>>(), before);
+    // The response was lost with the first member; the request comes again.
+    assert_eq!(second.exchange(peer.path, &request), response);
+    assert_eq!(second.order(0), ["transmit"]);
+    peer.is_alive(&mut second);
+    let old = before[0].children[0].spi_out;
+    peer.spi_in = [0xc0, 0, 0, 7];
+    let request = peer.create_child(Some(old), None, &[3; 32]);
+    let response = second.exchange(peer.path, &request);
+    assert_eq!(peer.error(&response), None);
+    // Its SPIs are from its own part.
+    assert_eq!(second.installs()[0].0.spi_in[3] & 0x3f, 6);
+}
+
+#[test]
+fn a_request_that_was_never_answered_is_answered_elsewhere() {
+    let mut first = Gateway::new(config());
+    let mut peer = Initiator::new(121);
+    peer.connect(&mut first).unwrap();
+    let record = transfer(&first);
+    // The first member took this one, and died before its delta was out.
+    let request = peer.request(ExchangeType::INFORMATIONAL, &[]);
+    first.exchange(peer.path, &request);
+    let mut second = member(6, 1);
+    second
+        .endpoint
+        .handle_command(second.now, Command::Import(record));
+    let response = second.exchange(peer.path, &request);
+    assert_eq!(peer.error(&response), None);
+    peer.is_alive(&mut second);
+}
+
+/// Invariant 2: no (key, IV) goes out twice, whoever resumes from however old a record.
+#[test]
+fn no_iv_comes_twice() {
+    let mut ivs = BTreeSet::new();
+    let mut take = |bytes: &[u8]| {
+        let message = Message::parse(bytes).unwrap();
+        let gateway_ike::wire::Body::Encrypted(encrypted) = message.body() else {
+            panic!();
+        };
+        assert!(
+            ivs.insert(encrypted.body()[..8].to_vec()),
+            "an IV came twice"
+        );
+    };
+    let mut first = Gateway::new(config());
+    let mut peer = Initiator::new(122);
+    let response = first.exchange(peer.path, &peer.init());
+    peer.take_init(&response);
+    take(&first.exchange(peer.path, &peer.auth()));
+    let old = transfer(&first);
+    let request = peer.request(ExchangeType::INFORMATIONAL, &[]);
+    take(&first.exchange(peer.path, &request));
+    // The same request, answered anew by other members and by a later run of the same one.
+    for (id, incarnation) in [(6, 1), (7, 1), (5, 2), (5, 3)] {
+        let mut other = member(id, incarnation);
+        other
+            .endpoint
+            .handle_command(other.now, Command::Import(old.clone()));
+        take(&other.exchange(peer.path, &request));
+    }
+    // The same run goes on where the record stands.
+    let mut same = member(5, 1);
+    same.endpoint
+        .handle_command(same.now, Command::Import(transfer(&first)));
+    let request = peer.request(ExchangeType::INFORMATIONAL, &[]);
+    take(&same.exchange(peer.path, &request));
+}
+
+#[test]
+fn a_forgotten_ike_sa_is_left_to_the_other_member() {
+    let mut first = Gateway::new(config());
+    let mut peer = Initiator::new(123);
+    peer.connect(&mut first).unwrap();
+    let outputs = first.log.len();
+    let forget = Command::Forget {
+        local_spi: peer.spi_r,
+    };
+    first.endpoint.handle_command(first.now, forget);
+    first.ignores(peer.path, &peer.request(ExchangeType::INFORMATIONAL, &[]));
+    assert_eq!(first.endpoint.sas().count(), 0);
+    assert_eq!(first.endpoint.child_sas(), 0);
+    assert!(first.removals().is_empty());
+    assert_eq!(first.order(outputs), ["event"]);
+    // Only the delayed copies of IKE_SA_INIT are waited for.
+    first.advance(std::time::Duration::from_secs(30));
+    assert_eq!(first.endpoint.poll_timeout(), None);
+}
+
+#[test]
+fn a_connection_that_is_gone_from_the_configuration() {
+    let mut first = Gateway::new(config());
+    let mut peer = Initiator::new(124);
+    peer.connect(&mut first).unwrap();
+    let mut config = config();
+    config.connections.clear();
+    let mut second = Gateway::seeded(config, 9);
+    second
+        .endpoint
+        .handle_command(second.now, Command::Import(transfer(&first)));
+    peer.is_alive(&mut second);
+    let request = peer.create_child(None, None, &[3; 32]);
+    let response = second.exchange(peer.path, &request);
+    assert!(peer.error(&response).is_some());
+    assert_eq!(second.endpoint.sas().next().unwrap().connection, "site");
+}
