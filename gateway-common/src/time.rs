@@ -19,6 +19,16 @@ impl Instant {
         self.0
     }
 
+    /// `age` earlier; the origin if that would be before it.
+    pub const fn before(self, age: Duration) -> Self {
+        let nanos = age.as_nanos();
+        if nanos >= self.0 as u128 {
+            Self(0)
+        } else {
+            Self(self.0 - nanos as u64)
+        }
+    }
+
     /// Time since `earlier`; zero if `earlier` is later.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

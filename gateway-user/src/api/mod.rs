@@ -1,1 +1,15 @@
-//! See DESIGN: api.
+//! The control socket: a Unix stream, one JSON request per line, one JSON answer per line.
+
+mod client;
+pub mod model;
+pub mod render;
+mod server;
+
+pub use client::{ClientError, call};
+pub use server::{Call, serve};
+
+/// Default path of the control socket.
+pub const DEFAULT_SOCKET: &str = "/run/gateway/gateway.sock";
+
+/// Longest request line, in octets.
+const MAX_REQUEST: u64 = 64 * 1024;

@@ -1,2 +1,187 @@
-//! The command line.
-fn main() {}
+//! The command line of the gateway.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use gateway_user::api::model::{Check, Checks, Members, Request, Sas, Stats, Status, Table};
+use gateway_user::api::{self, render};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Asks and steers the gateway agent of this member.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// The agent's control socket.
+    #[arg(long, global = true, default_value = api::DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// This member at a glance.
+    Status,
+    /// The members of the cluster.
+    Members,
+    /// Who owns which negotiation and SA: SEP_my_IKE_packet, IKE_SA and ESP_SA.
+    Table,
+    /// Established IKE SAs and their CHILD_SAs.
+    Sas {
+        /// Also those that other members own.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Counters of the XDP programs, the members and the engine.
+    Stats,
+    /// Pre-flight: what on this host would break the cluster, and how to mend it.
+    Check {
+        /// Check for this configuration file instead of asking the running agent.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Switch forwarding between members on or off, until the next start.
+    Forwarding {
+        /// on or off
+        #[arg(value_parser = parse_switch)]
+        state: bool,
+    },
+    /// The cluster's own certification authority.
+    #[command(subcommand)]
+    Pki(Pki),
+}
+
+#[derive(Subcommand)]
+enum Pki {
+    /// Make the CA of a cluster.
+    Init(PkiInit),
+    /// Issue a member's certificate.
+    Issue(PkiIssue),
+}
+
+#[derive(Args)]
+struct PkiInit {
+    /// Folder for ca.crt and ca.key. Keep ca.key off the members.
+    #[arg(long, default_value = "/etc/gateway/pki")]
+    dir: PathBuf,
+    /// The cluster's name, as in the configuration.
+    #[arg(long, default_value = "gateway")]
+    cluster: String,
+    /// Days until it expires.
+    #[arg(long, default_value_t = 3650)]
+    days: u32,
+    /// Replace an existing CA: every member needs a new certificate then.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Args)]
+struct PkiIssue {
+    /// Folder of ca.crt and ca.key.
+    #[arg(long, default_value = "/etc/gateway/pki")]
+    dir: PathBuf,
+    /// The cluster's name, as in the configuration.
+    #[arg(long, default_value = "gateway")]
+    cluster: String,
+    /// The member's id, 1 to 63.
+    #[arg(long)]
+    member: u8,
+    /// The member's address on the sync network.
+    #[arg(long)]
+    sync_address: std::net::IpAddr,
+    /// Folder for member.crt, member.key and a copy of ca.crt; default: the CA's folder + member-<id>.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Days until it expires.
+    #[arg(long, default_value_t = 730)]
+    days: u32,
+    /// Replace an existing certificate.
+    #[arg(long)]
+    force: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("gatewayctl: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Status => ask::<Status>(cli, &Request::Status, render::status)?,
+        Command::Members => ask::<Members>(cli, &Request::Members, render::members)?,
+        Command::Table => ask::<Table>(cli, &Request::Table, render::table)?,
+        Command::Sas { all } => ask::<Sas>(cli, &Request::Sas { all: *all }, render::sas)?,
+        Command::Stats => ask::<Stats>(cli, &Request::Stats, render::stats)?,
+        Command::Forwarding { state } => {
+            ask::<Status>(
+                cli,
+                &Request::Forwarding { enabled: *state },
+                render::status,
+            )?;
+        }
+        Command::Check { config } => return check(cli, config.as_deref()),
+        Command::Pki(command) => pki(command)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask<T: DeserializeOwned + Serialize>(
+    cli: &Cli,
+    request: &Request,
+    render: impl Fn(&T) -> String,
+) -> Result<()> {
+    show(cli, &api::call::<T>(&cli.socket, request)?, render)
+}
+
+fn show<T: Serialize>(cli: &Cli, answer: &T, render: impl Fn(&T) -> String) -> Result<()> {
+    if cli.json {
+        println!("{}", serde_json::to_string_pretty(answer)?);
+    } else {
+        print!("{}", render(answer));
+    }
+    Ok(())
+}
+
+/// Exit code 1 if an error was found; warnings alone are a success.
+fn check(cli: &Cli, config: Option<&Path>) -> Result<ExitCode> {
+    let checks = match config {
+        Some(file) => {
+            let config = gateway_user::config::Config::load(file)?;
+            Checks {
+                checks: gateway_user::agent::preflight(&config),
+            }
+        }
+        None => api::call(&cli.socket, &Request::Check)
+            .context("to check without a running agent, name the file: check --config FILE")?,
+    };
+    show(cli, &checks, render::checks)?;
+    let failed = checks.checks.iter().any(Check::is_error);
+    Ok(if failed {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn pki(_command: &Pki) -> Result<()> {
+    Ok(())
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("on or off".into()),
+    }
+}

@@ -1,0 +1,326 @@
+//! Answers to `gatewayctl`.
+
+use std::collections::BTreeMap;
+
+use gateway_common::abi::{ANY_MESSAGE_ID, Address};
+use gateway_common::abi::{Counter, NegotiationKey, NegotiationState, NegotiationValue};
+use gateway_common::member::MemberId;
+use gateway_common::reason::Reason;
+use gateway_common::slot::Slot;
+use gateway_common::time::Instant;
+use gateway_ike::endpoint::{ChildStatus, SaStatus};
+use gateway_ike::output::ChildId;
+use serde::Serialize;
+
+use super::{Agent, clock};
+use crate::api::model::{
+    Checks, ChildInfo, Count, EspSaEntry, IkeSaEntry, IkeSaInfo, InterfaceStatus, MemberCount,
+    MemberStatus, Members, NegotiationEntry, Reply, Request, Sas, Stats, Status, SteeringStatus,
+    Table, TableFill,
+};
+use crate::steering::{Counters, Dump, TableError};
+use crate::xfrm::ChildCounters;
+
+impl Agent {
+    /// Carries out one request of a client.
+    pub(super) fn answer(&mut self, request: &Request) -> Reply {
+        let answer = match request {
+            Request::Status => self.status().and_then(value),
+            Request::Members => value(self.members()),
+            Request::Table => self.table().and_then(value),
+            Request::Sas { all } => value(self.sas(*all)),
+            Request::Stats => self.stats().and_then(value),
+            Request::Check => value(Checks {
+                checks: super::preflight(&self.config),
+            }),
+            Request::Forwarding { enabled } => self
+                .switch_forwarding(*enabled)
+                .and_then(|()| self.status())
+                .and_then(value),
+        };
+        answer.map_or_else(Reply::Error, Reply::Ok)
+    }
+
+    fn switch_forwarding(&mut self, enabled: bool) -> Result<(), String> {
+        self.steering.set_enabled(enabled).map_err(text)?;
+        tracing::info!(
+            "IKE forwarding switched {}",
+            if enabled { "on" } else { "off" }
+        );
+        Ok(())
+    }
+
+    fn status(&self) -> Result<Status, String> {
+        let cluster = &self.config.cluster;
+        let tables = self.steering.tables();
+        let fill = tables.fill().map_err(text)?;
+        let sas: Vec<SaStatus> = self.endpoint.sas().collect();
+        Ok(Status {
+            member: cluster.local.get(),
+            name: cluster.local_member().name.clone(),
+            cluster: cluster.name.clone(),
+            mode: cluster.mode,
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_seconds: (clock::now() - self.started).as_secs_f64(),
+            state: "ACTIVE".into(),
+            ike_forwarding: tables.settings().map_err(text)?.enabled != 0,
+            steering: SteeringStatus {
+                mode: self.steering.mode().as_str().into(),
+                interfaces: self
+                    .steering
+                    .interfaces()
+                    .iter()
+                    .map(|interface| InterfaceStatus {
+                        name: interface.name.clone(),
+                        role: interface.role.as_str().into(),
+                        mode: interface.mode.as_str().into(),
+                    })
+                    .collect(),
+            },
+            kernel_backend: self.config.backend,
+            slots_owned: self.cluster.slots().owned_by(cluster.local),
+            half_open: self.endpoint.half_open(),
+            ike_sas: sas.len(),
+            child_sas: sas.iter().map(|sa| sa.children.len()).sum(),
+            table: TableFill {
+                entries: fill.entries as usize,
+                max_entries: fill.max_entries,
+            },
+            peers_connected: self
+                .cluster
+                .status()
+                .peers
+                .iter()
+                .filter(|p| p.connected)
+                .count(),
+        })
+    }
+
+    fn members(&self) -> Members {
+        let peers: BTreeMap<MemberId, _> = self
+            .cluster
+            .status()
+            .peers
+            .into_iter()
+            .map(|peer| (peer.member, peer))
+            .collect();
+        let configured = &self.config.cluster.members;
+        let members = configured.iter().map(|(id, member)| {
+            let peer = peers.get(id);
+            let local = *id == self.config.cluster.local;
+            let connected = local || peer.is_some_and(|peer| peer.connected);
+            MemberStatus {
+                id: id.get(),
+                name: member.name.clone(),
+                local,
+                sync_address: member.sync_address.to_string(),
+                state: if connected { "ACTIVE" } else { "LOST" }.into(),
+                connected,
+                in_sync: local || peer.is_some_and(|peer| peer.in_sync),
+                slots: self.cluster.slots().owned_by(*id),
+                sent: peer.map_or(0, |peer| peer.sent.0),
+                acknowledged: peer.map_or(0, |peer| peer.acknowledged.0),
+                received: peer.map_or(0, |peer| peer.counters.deltas_received),
+            }
+        });
+        Members {
+            members: members.collect(),
+        }
+    }
+
+    fn table(&self) -> Result<Table, String> {
+        let dump = self.steering.tables().dump().map_err(text)?;
+        Ok(table(&dump, clock::now()))
+    }
+
+    fn sas(&mut self, all: bool) -> Sas {
+        let now = clock::now();
+        let owner = self.config.cluster.local.get();
+        let counters = self.tunnels.all_counters().unwrap_or_else(|error| {
+            tracing::warn!("the SAs' counters could not be read: {error}");
+            BTreeMap::new()
+        });
+        let own: Vec<SaStatus> = self.endpoint.sas().collect();
+        let mut ike_sas: Vec<IkeSaInfo> = own
+            .iter()
+            .map(|sa| ike_sa(sa, owner, now, &counters))
+            .collect();
+        if all {
+            let mirrored = self.replicas.iter().map(|((member, _), replica)| {
+                ike_sa(&replica.status(), member.get(), now, &counters)
+            });
+            ike_sas.extend(mirrored);
+        }
+        Sas { ike_sas }
+    }
+
+    fn stats(&self) -> Result<Stats, String> {
+        let counters = self.steering.tables().counters().map_err(text)?;
+        let mut engine: BTreeMap<String, u64> = self
+            .endpoint
+            .counters()
+            .iter()
+            .map(|(name, n)| (name.to_owned(), n))
+            .collect();
+        engine.insert("relayed_out".into(), self.counters.relayed_out);
+        engine.insert("relayed_in".into(), self.counters.relayed_in);
+        engine.insert("not_ours_dropped".into(), self.counters.not_ours_dropped);
+        engine.insert("send_errors".into(), self.counters.send_errors);
+        Ok(Stats {
+            reasons: reasons(&counters),
+            members: member_counts(&counters),
+            engine,
+        })
+    }
+}
+
+fn value<T: Serialize>(answer: T) -> Result<serde_json::Value, String> {
+    serde_json::to_value(answer).map_err(|error| error.to_string())
+}
+
+fn text(error: TableError) -> String {
+    error.to_string()
+}
+
+fn reasons(counters: &Counters) -> BTreeMap<String, Count> {
+    Reason::ALL
+        .iter()
+        .zip(&counters.reasons)
+        .filter(|(_, counter)| counter.packets > 0)
+        .map(|(reason, counter)| (reason.as_str().to_owned(), count(*counter)))
+        .collect()
+}
+
+fn member_counts(counters: &Counters) -> BTreeMap<u8, MemberCount> {
+    (1u8..)
+        .zip(counters.forwarded.iter().zip(&counters.received).skip(1))
+        .filter(|(_, (out, inward))| out.packets > 0 || inward.packets > 0)
+        .map(|(id, (out, inward))| {
+            (
+                id,
+                MemberCount {
+                    forwarded: count(*out),
+                    received: count(*inward),
+                },
+            )
+        })
+        .collect()
+}
+
+fn count(counter: Counter) -> Count {
+    Count {
+        packets: counter.packets,
+        bytes: counter.bytes,
+    }
+}
+
+fn table(dump: &Dump, now: Instant) -> Table {
+    let owner = |slot: Slot| {
+        dump.slot_owners
+            .get(usize::from(slot.0))
+            .copied()
+            .flatten()
+            .map_or(0, MemberId::get)
+    };
+    Table {
+        negotiations: dump
+            .negotiations
+            .iter()
+            .map(|(k, v)| negotiation(k, v, now))
+            .collect(),
+        ike_sas: dump
+            .ike_sas
+            .iter()
+            .map(|(key, slot)| IkeSaEntry {
+                cookie: hex64(key.cookie),
+                slot: slot.0,
+                owner: owner(*slot),
+            })
+            .collect(),
+        esp_sas: dump
+            .esp_sas
+            .iter()
+            .map(|(key, slot)| EspSaEntry {
+                spi: hex32(key.spi),
+                vip: std::net::IpAddr::from(key.vip).to_string(),
+                slot: slot.0,
+                owner: owner(*slot),
+            })
+            .collect(),
+    }
+}
+
+fn negotiation(key: &NegotiationKey, value: &NegotiationValue, now: Instant) -> NegotiationEntry {
+    let peer =
+        (key.peer != Address::UNSPECIFIED).then(|| std::net::IpAddr::from(key.peer).to_string());
+    NegotiationEntry {
+        cookie: hex64(key.cookie),
+        message_id: if key.message_id == ANY_MESSAGE_ID {
+            "any".into()
+        } else {
+            u32::from_be_bytes(key.message_id).into()
+        },
+        peer,
+        member: value.member,
+        slot: value.slot,
+        state: if value.state == NegotiationState::Static as u8 {
+            "static"
+        } else {
+            "half-open"
+        }
+        .into(),
+        age_seconds: (now - Instant::from_nanos(value.created_ns)).as_secs_f64(),
+        expires_in_seconds: (Instant::from_nanos(value.expires_ns) - now).as_secs_f64(),
+    }
+}
+
+fn ike_sa(
+    sa: &SaStatus,
+    owner: u8,
+    now: Instant,
+    counters: &BTreeMap<ChildId, ChildCounters>,
+) -> IkeSaInfo {
+    let child_info = |child: &ChildStatus| {
+        let id = ChildId {
+            spi_in: child.spi_in,
+            local: sa.local.ip(),
+        };
+        let counted = counters.get(&id).copied().unwrap_or_default();
+        ChildInfo {
+            name: child.name.clone(),
+            spi_in: hex32(child.spi_in),
+            spi_out: hex32(child.spi_out),
+            proposal: child.proposal.clone(),
+            local_ts: child.local_ts.iter().map(ToString::to_string).collect(),
+            remote_ts: child.remote_ts.iter().map(ToString::to_string).collect(),
+            encap: child.encap,
+            packets_in: counted.packets_in,
+            bytes_in: counted.bytes_in,
+            packets_out: counted.packets_out,
+            bytes_out: counted.bytes_out,
+        }
+    };
+    IkeSaInfo {
+        connection: sa.connection.clone(),
+        local_spi: hex64(sa.local_spi),
+        remote_spi: hex64(sa.remote_spi),
+        slot: sa.slot.0,
+        owner,
+        local: sa.local.to_string(),
+        remote: sa.remote.to_string(),
+        local_id: sa.local_id.clone(),
+        remote_id: sa.remote_id.clone(),
+        proposal: sa.proposal.clone(),
+        established_seconds: (now - sa.established_at).as_secs_f64(),
+        nat: sa.nat,
+        children: sa.children.iter().map(child_info).collect(),
+    }
+}
+
+fn hex64(octets: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(octets))
+}
+
+fn hex32(octets: [u8; 4]) -> String {
+    format!("{:08x}", u32::from_be_bytes(octets))
+}

@@ -1,0 +1,97 @@
+//! Events as log lines: one each, and the unauthenticated ones at most a few per second.
+
+use std::time::Duration;
+
+use gateway_common::time::Instant;
+use gateway_ike::output::{Event, EventKind};
+
+/// Lines per second about datagrams that anybody could have sent.
+const DROPPED_PER_SECOND: u32 = 5;
+
+/// Writes the engine's events to the log.
+#[derive(Debug, Default)]
+pub(super) struct EventLog {
+    second: Instant,
+    written: u32,
+    suppressed: u64,
+}
+
+impl EventLog {
+    pub(super) fn write(&mut self, now: Instant, event: &Event) {
+        let spi = event
+            .local_spi
+            .map(|spi| format!("{:016x}", u64::from_be_bytes(spi)));
+        let spi = spi.as_deref().unwrap_or("-");
+        let connection = event.connection.as_deref().unwrap_or("-");
+        let remote = event.path.map(|path| path.remote.to_string());
+        let peer = remote.as_deref().unwrap_or("-");
+        match &event.kind {
+            EventKind::IkeSaEstablished { remote_id } => {
+                tracing::info!(connection, peer, spi, "IKE SA established with {remote_id}");
+            }
+            EventKind::IkeSaClosed { reason } => {
+                tracing::info!(connection, peer, spi, "IKE SA closed: {reason}");
+            }
+            EventKind::ChildSaInstalled { child, replaces } => {
+                let inbound = u32::from_be_bytes(child.spi_in);
+                let rekeyed = if replaces.is_some() { " (rekeyed)" } else { "" };
+                tracing::info!(
+                    connection,
+                    peer,
+                    spi,
+                    "CHILD_SA {inbound:08x} installed{rekeyed}"
+                );
+            }
+            EventKind::ChildSaRemoved { child, reason } => {
+                let inbound = u32::from_be_bytes(child.spi_in);
+                tracing::info!(
+                    connection,
+                    peer,
+                    spi,
+                    "CHILD_SA {inbound:08x} removed: {reason}"
+                );
+            }
+            EventKind::ExchangeFailed { reason } => {
+                if self.admits(now) {
+                    tracing::warn!(connection, peer, spi, "{reason}");
+                }
+            }
+            EventKind::DatagramDropped { reason } => {
+                if self.admits(now) {
+                    tracing::info!(connection, peer, spi, "dropped: {reason}");
+                }
+            }
+        }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        if now - self.second >= Duration::from_secs(1) {
+            if self.suppressed > 0 {
+                tracing::info!("{} more lines like these were suppressed", self.suppressed);
+            }
+            *self = Self {
+                second: now,
+                ..Self::default()
+            };
+        }
+        self.written += 1;
+        let admitted = self.written <= DROPPED_PER_SECOND;
+        self.suppressed += u64::from(!admitted);
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_datagrams_is_not_a_flood_of_lines() {
+        let mut log = EventLog::default();
+        let second = |n: u64| Instant::from_nanos(n * 1_000_000_000);
+        let admitted = (0..1000).filter(|_| log.admits(second(10))).count();
+        assert_eq!(admitted, 5);
+        assert_eq!(log.suppressed, 995);
+        assert!(log.admits(second(11)));
+    }
+}

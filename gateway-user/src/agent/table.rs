@@ -1,0 +1,216 @@
+//! The steering tables: what the cluster core wants in them, and what a restart finds in them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use gateway_cluster::table::TableChange;
+use gateway_common::abi::{EspOutKey, EspSaKey, IkeSaKey, NegotiationKey, RemoteNet};
+use gateway_common::member::MemberId;
+use gateway_common::slot::Slot;
+use ipnet::IpNet;
+
+use super::Agent;
+use crate::steering::{TableError, Tables};
+
+/// An entry that an earlier process wrote and that this one's core has not confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inherited {
+    key: Key,
+    owner: Option<MemberId>,
+}
+
+/// A key of any table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Negotiation(NegotiationKey),
+    IkeSa(IkeSaKey),
+    EspSa(EspSaKey),
+    EspOut(EspOutKey),
+    RemoteNet(u32, IpNet),
+}
+
+impl Key {
+    fn remove(self, tables: &dyn Tables) -> Result<bool, TableError> {
+        match self {
+            Self::Negotiation(key) => tables.remove_negotiation(&key),
+            Self::IkeSa(key) => tables.remove_ike_sa(&key),
+            Self::EspSa(key) => tables.remove_esp_sa(&key),
+            Self::EspOut(key) => tables.remove_esp_out(&key),
+            Self::RemoteNet(zone, net) => tables.remove_remote_net(zone, net),
+        }
+    }
+}
+
+impl Agent {
+    /// After a restart the pinned tables hold what the earlier process wrote. This member's own
+    /// entries ended with that process. Those of another member go on steering until its snapshot
+    /// says which of them still stand ([`Agent::drop_inherited`]).
+    pub(super) fn inherit_tables(&mut self) -> Result<(), TableError> {
+        let tables = self.steering.tables();
+        let dump = tables.dump()?;
+        let owner = |slot: Slot| self.cluster.slots().owner(slot);
+        let negotiations = dump.negotiations.iter().map(|(key, value)| Inherited {
+            key: Key::Negotiation(*key),
+            owner: MemberId::new(value.member),
+        });
+        let ike_sas = dump
+            .ike_sas
+            .iter()
+            .map(|(key, slot)| (Key::IkeSa(*key), *slot));
+        let esp_sas = dump
+            .esp_sas
+            .iter()
+            .map(|(key, slot)| (Key::EspSa(*key), *slot));
+        let esp_outs = dump
+            .esp_outs
+            .iter()
+            .map(|(key, slot)| (Key::EspOut(*key), *slot));
+        let nets = dump
+            .remote_nets
+            .iter()
+            .map(|(zone, net, slot)| (Key::RemoteNet(*zone, *net), *slot));
+        let sas = ike_sas
+            .chain(esp_sas)
+            .chain(esp_outs)
+            .map(|(key, slot)| (key, Some(slot)))
+            .chain(nets)
+            .map(|(key, slot)| Inherited {
+                key,
+                owner: slot.and_then(owner),
+            });
+        let local = self.config.cluster.local;
+        let (own, others): (Vec<_>, Vec<_>) = negotiations
+            .chain(sas)
+            .partition(|entry| entry.owner.is_none_or(|o| o == local));
+        for entry in &own {
+            entry.key.remove(&*tables)?;
+        }
+        if !own.is_empty() || !others.is_empty() {
+            tracing::info!(
+                "took over {} table entries of other members, removed {} of this one",
+                others.len(),
+                own.len()
+            );
+        }
+        self.inherited = others;
+        Ok(())
+    }
+
+    /// `member` has told all that it owns: what was inherited from it and is not among that goes.
+    pub(super) fn drop_inherited(&mut self, member: MemberId) {
+        if self.inherited.is_empty() {
+            return;
+        }
+        let known: BTreeSet<Key> = self
+            .cluster
+            .ownership()
+            .tables()
+            .filter_map(|change| put_key(&change))
+            .collect();
+        let (told, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inherited)
+            .into_iter()
+            .partition(|entry| entry.owner == Some(member));
+        self.inherited = waiting;
+        let tables = self.steering.tables();
+        for entry in told.iter().filter(|entry| !known.contains(&entry.key)) {
+            if let Err(error) = entry.key.remove(&*tables) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// `SLOT_OWNER` becomes the core's slot map.
+    pub(super) fn write_slot_owners(&self) -> Result<(), TableError> {
+        let mut owners = [None; Slot::COUNT];
+        for (slot, owner) in self.cluster.slots().iter() {
+            owners[usize::from(slot.0)] = owner;
+        }
+        self.steering.tables().set_slot_owners(&owners)
+    }
+
+    pub(super) fn write_table(&self, change: &TableChange) {
+        if let Err(error) = write(&*self.steering.tables(), change) {
+            tracing::error!("{error}: packets of this entry stay where they arrive");
+        }
+    }
+}
+
+fn put_key(change: &TableChange) -> Option<Key> {
+    match *change {
+        TableChange::PutNegotiation { key, .. } => Some(Key::Negotiation(key)),
+        TableChange::PutIkeSa { key, .. } => Some(Key::IkeSa(key)),
+        TableChange::PutEspSa { key, .. } => Some(Key::EspSa(key)),
+        TableChange::PutEspOut { key, .. } => Some(Key::EspOut(key)),
+        TableChange::PutRemoteNet {
+            prefix_len, net, ..
+        } => {
+            let (zone, net) = remote_net(prefix_len, &net)?;
+            Some(Key::RemoteNet(zone, net))
+        }
+        _ => None,
+    }
+}
+
+/// Zone and prefix of a `REMOTE_NET` key; `None` for a length that the trie does not allow.
+fn remote_net(prefix_len: u32, net: &RemoteNet) -> Option<(u32, IpNet)> {
+    let address = IpAddr::from(net.address);
+    let before = if address.is_ipv4() { 32 + 96 } else { 32 };
+    let prefix_len = u8::try_from(prefix_len.checked_sub(before)?).ok()?;
+    Some((
+        u32::from_be_bytes(net.zone),
+        IpNet::new(address, prefix_len).ok()?,
+    ))
+}
+
+fn write(tables: &dyn Tables, change: &TableChange) -> Result<(), TableError> {
+    match change {
+        TableChange::PutNegotiation { key, value } => tables.put_negotiation(key, value),
+        TableChange::RemoveNegotiation(key) => tables.remove_negotiation(key).map(drop),
+        TableChange::PutIkeSa { key, value } => tables.put_ike_sa(key, Slot(value.slot)),
+        TableChange::RemoveIkeSa(key) => tables.remove_ike_sa(key).map(drop),
+        TableChange::PutEspSa { key, value } => tables.put_esp_sa(key, Slot(value.slot)),
+        TableChange::RemoveEspSa(key) => tables.remove_esp_sa(key).map(drop),
+        TableChange::PutEspOut { key, value } => tables.put_esp_out(key, Slot(value.slot)),
+        TableChange::RemoveEspOut(key) => tables.remove_esp_out(key).map(drop),
+        TableChange::PutRemoteNet {
+            prefix_len,
+            net,
+            value,
+        } => match remote_net(*prefix_len, net) {
+            Some((zone, net)) => tables.put_remote_net(zone, net, Slot(value.slot)),
+            None => Ok(()),
+        },
+        TableChange::RemoveRemoteNet { prefix_len, net } => match remote_net(*prefix_len, net) {
+            Some((zone, net)) => tables.remove_remote_net(zone, net).map(drop),
+            None => Ok(()),
+        },
+        // All 256 at once, by `write_slot_owners`.
+        TableChange::PutSlotOwner { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_common::abi::Address;
+
+    use super::*;
+
+    #[test]
+    fn remote_nets_are_prefixes_again() {
+        let key = |text: &str| RemoteNet {
+            zone: [0, 0, 0, 7],
+            address: Address::from(text.parse::<IpAddr>().unwrap()),
+        };
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        assert_eq!(
+            remote_net(32 + 96 + 16, &key("10.2.0.0")),
+            Some((7, net("10.2.0.0/16")))
+        );
+        assert_eq!(
+            remote_net(32 + 48, &key("2001:db8::")),
+            Some((7, net("2001:db8::/48")))
+        );
+        assert_eq!(remote_net(32 + 48, &key("10.2.0.0")), None);
+        assert_eq!(remote_net(500, &key("2001:db8::")), None);
+    }
+}

@@ -1,0 +1,351 @@
+//! Requests and answers of the control socket. Field names are part of the interface.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::steering;
+
+/// What a client asks for: `{"command": "status"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// [`Status`].
+    Status,
+    /// [`Members`].
+    Members,
+    /// [`Table`].
+    Table,
+    /// [`Sas`].
+    Sas {
+        /// Also those that other members own.
+        #[serde(default)]
+        all: bool,
+    },
+    /// [`Stats`].
+    Stats,
+    /// [`Checks`].
+    Check,
+    /// Switches `ike_forwarding.enabled` until the next start; answers [`Status`].
+    Forwarding {
+        /// On or off.
+        enabled: bool,
+    },
+}
+
+/// Any answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// The answer to the request, one of the types of this module.
+    Ok(serde_json::Value),
+    /// Why there is none.
+    Error(String),
+}
+
+/// The agent at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// This member's id.
+    pub member: u8,
+    /// Its name.
+    pub name: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// "ha" or "load-sharing".
+    pub mode: crate::config::Mode,
+    /// Version of the agent.
+    pub version: String,
+    /// Seconds since the agent started.
+    pub uptime_seconds: f64,
+    /// State in ClusterXL's terms.
+    pub state: String,
+    /// Whether XDP forwards.
+    pub ike_forwarding: bool,
+    /// The data path.
+    pub steering: SteeringStatus,
+    /// Where SAs are installed.
+    pub kernel_backend: crate::config::Backend,
+    /// Of 256.
+    pub slots_owned: usize,
+    /// Half-open IKE SAs on this member.
+    pub half_open: usize,
+    /// Established IKE SAs on this member.
+    pub ike_sas: usize,
+    /// CHILD_SAs on this member.
+    pub child_sas: usize,
+    /// `SEP_my_IKE_packet`.
+    pub table: TableFill,
+    /// Members whose sync channel is up.
+    pub peers_connected: usize,
+}
+
+/// The data path's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteeringStatus {
+    /// "native", "generic" (the slowest of the interfaces), or "none".
+    pub mode: String,
+    /// Per interface.
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// "public", "inside" or "sync".
+    pub role: String,
+    /// "native" or "generic".
+    pub mode: String,
+}
+
+/// How full `SEP_my_IKE_packet` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableFill {
+    /// Entries in it.
+    pub entries: usize,
+    /// `table.max_entries`.
+    pub max_entries: u32,
+}
+
+/// The members as this one sees them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Members {
+    /// By id.
+    pub members: Vec<MemberStatus>,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// 1..=63.
+    pub id: u8,
+    /// Its name.
+    pub name: String,
+    /// Whether it is the answering member.
+    pub local: bool,
+    /// Its address on the sync network.
+    pub sync_address: String,
+    /// "ACTIVE", or "LOST" without a sync channel.
+    pub state: String,
+    /// Whether the sync channel to it is up; true for the local member.
+    pub connected: bool,
+    /// Whether it acknowledges deltas in time; true for the local member.
+    pub in_sync: bool,
+    /// Slots it owns.
+    pub slots: usize,
+    /// Deltas sent to it.
+    pub sent: u64,
+    /// Deltas it acknowledged.
+    pub acknowledged: u64,
+    /// Deltas received from it.
+    pub received: u64,
+}
+
+/// The ownership table as the programs see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// `SEP_my_IKE_packet`.
+    pub negotiations: Vec<NegotiationEntry>,
+    /// `IKE_SA`.
+    pub ike_sas: Vec<IkeSaEntry>,
+    /// `ESP_SA`.
+    pub esp_sas: Vec<EspSaEntry>,
+}
+
+/// One entry of `SEP_my_IKE_packet`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NegotiationEntry {
+    /// 16 hexadecimal digits.
+    pub cookie: String,
+    /// A number, or "any".
+    pub message_id: serde_json::Value,
+    /// The peer's address, if the cookie is the peer's.
+    pub peer: Option<String>,
+    /// The member that holds the negotiation.
+    pub member: u8,
+    /// Its slot.
+    pub slot: u8,
+    /// "half-open" or "static".
+    pub state: String,
+    /// Seconds since it was made.
+    pub age_seconds: f64,
+    /// Seconds until it is a miss; zero if it is one already.
+    pub expires_in_seconds: f64,
+}
+
+/// One entry of `IKE_SA`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IkeSaEntry {
+    /// Our SPI, 16 hexadecimal digits.
+    pub cookie: String,
+    /// Its slot.
+    pub slot: u8,
+    /// Member that owns the slot; 0 if nobody does.
+    pub owner: u8,
+}
+
+/// One entry of `ESP_SA`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EspSaEntry {
+    /// Inbound SPI, 8 hexadecimal digits.
+    pub spi: String,
+    /// The VIP it is addressed to.
+    pub vip: String,
+    /// Its slot.
+    pub slot: u8,
+    /// Member that owns the slot; 0 if nobody does.
+    pub owner: u8,
+}
+
+/// Established SAs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sas {
+    /// IKE SAs with their children.
+    pub ike_sas: Vec<IkeSaInfo>,
+}
+
+/// One IKE SA.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IkeSaInfo {
+    /// Name of the connection.
+    pub connection: String,
+    /// Our SPI, 16 hexadecimal digits.
+    pub local_spi: String,
+    /// The peer's SPI.
+    pub remote_spi: String,
+    /// Its slot.
+    pub slot: u8,
+    /// The member that owns it.
+    pub owner: u8,
+    /// Our address and port.
+    pub local: String,
+    /// The peer's address and port.
+    pub remote: String,
+    /// Our identity.
+    pub local_id: String,
+    /// The peer's identity.
+    pub remote_id: String,
+    /// Algorithms, as swanctl shows them.
+    pub proposal: String,
+    /// Seconds since IKE_AUTH.
+    pub established_seconds: f64,
+    /// Whether a NAT was detected on the path.
+    pub nat: bool,
+    /// Its CHILD_SAs.
+    pub children: Vec<ChildInfo>,
+}
+
+/// One CHILD_SA.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChildInfo {
+    /// Name of the child.
+    pub name: String,
+    /// Inbound SPI, 8 hexadecimal digits.
+    pub spi_in: String,
+    /// Outbound SPI.
+    pub spi_out: String,
+    /// Algorithms.
+    pub proposal: String,
+    /// Our side's selectors.
+    pub local_ts: Vec<String>,
+    /// The peer's side's selectors.
+    pub remote_ts: Vec<String>,
+    /// Whether ESP is encapsulated in UDP.
+    pub encap: bool,
+    /// Counters of the kernel's inbound SA.
+    pub packets_in: u64,
+    /// Octets.
+    pub bytes_in: u64,
+    /// Counters of the kernel's outbound SA.
+    pub packets_out: u64,
+    /// Octets.
+    pub bytes_out: u64,
+}
+
+/// Packets and octets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Frames.
+    pub packets: u64,
+    /// Octets.
+    pub bytes: u64,
+}
+
+/// Every counter there is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// The programs' counters by reason; those that are zero are left out.
+    pub reasons: BTreeMap<String, Count>,
+    /// By member id.
+    pub members: BTreeMap<u8, MemberCount>,
+    /// The engine's and the agent's counters.
+    pub engine: BTreeMap<String, u64>,
+}
+
+/// Frames that XDP exchanged with one member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberCount {
+    /// Redirected to it.
+    pub forwarded: Count,
+    /// Received from it.
+    pub received: Count,
+}
+
+/// Pre-flight results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checks {
+    /// All of them, good ones too.
+    pub checks: Vec<Check>,
+}
+
+/// The outcome of one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was checked, for example "rp_filter".
+    pub name: String,
+    /// On what: an interface, a file, an address.
+    pub subject: String,
+    /// Whether it is as it must be.
+    pub ok: bool,
+    /// "error" or "warning".
+    pub severity: Severity,
+    /// What was found, and what follows from it.
+    pub message: String,
+    /// What to do; empty if `ok`.
+    pub fix: String,
+}
+
+/// How bad a failed check is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something works less well, or cannot be judged from here.
+    Warning,
+    /// Packets will be lost, or the agent cannot start.
+    Error,
+}
+
+impl Check {
+    /// Failed, and packets will be lost for it.
+    pub fn is_error(&self) -> bool {
+        !self.ok && self.severity == Severity::Error
+    }
+}
+
+impl From<steering::Check> for Check {
+    fn from(check: steering::Check) -> Self {
+        Self {
+            name: check.name.into(),
+            subject: check.subject,
+            ok: check.ok,
+            severity: match check.severity {
+                steering::Severity::Warning => Severity::Warning,
+                steering::Severity::Error => Severity::Error,
+            },
+            message: check.message,
+            fix: check.fix,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! `[[connection]]` and `[[secret]]`, in the engine's own types.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use gateway_ike::config::{ChildConfig, Connection, RemoteAddress, Secret};
+use gateway_ike::identity::IdentityPattern;
+use gateway_ike::output::TrafficSelector;
+use gateway_ike::secret::SecretBytes;
+use zeroize::Zeroizing;
+
+use super::error::ConfigError;
+use super::{raw, value};
+
+/// What the engine has, strongest first.
+const IKE_PROPOSALS: [&str; 4] = [
+    "aes256gcm16-prfsha384-x25519",
+    "aes256gcm16-prfsha384-ecp256",
+    "aes128gcm16-prfsha256-x25519",
+    "aes128gcm16-prfsha256-ecp256",
+];
+const ESP_PROPOSALS: [&str; 2] = ["aes256gcm16", "aes128gcm16"];
+
+pub(super) fn check_connections(
+    raw: Vec<raw::Connection>,
+    vips: &[IpAddr],
+) -> Result<Vec<Arc<Connection>>, ConfigError> {
+    let mut found: Vec<Arc<Connection>> = Vec::with_capacity(raw.len());
+    for (index, connection) in raw.into_iter().enumerate() {
+        let connection = check_connection(&format!("connection[{index}]"), connection, vips)?;
+        if found.iter().any(|other| other.name == connection.name) {
+            return Err(ConfigError::new(
+                format!("connection[{index}].name"),
+                format!("\"{}\" names two connections", connection.name),
+                "a name of its own for every [[connection]]",
+            ));
+        }
+        found.push(Arc::new(connection));
+    }
+    Ok(found)
+}
+
+fn check_connection(
+    key: &str,
+    raw: raw::Connection,
+    vips: &[IpAddr],
+) -> Result<Connection, ConfigError> {
+    let name = value::name(&format!("{key}.name"), raw.name)?;
+    let local_addrs = value::addresses(&format!("{key}.local_addrs"), &raw.local_addrs)?;
+    if let Some(foreign) = local_addrs.iter().find(|address| !vips.contains(address)) {
+        return Err(ConfigError::new(
+            format!("{key}.local_addrs"),
+            format!("{foreign} is not a VIP of this cluster"),
+            format!("addresses of cluster.vips: {}", value::list(vips)),
+        ));
+    }
+    let own_address = local_addrs.first().or(vips.first()).copied();
+    let raw::AuthMethod::Psk = raw.local.auth;
+    let raw::AuthMethod::Psk = raw.remote.auth;
+    let local_id = match (&raw.local.id, own_address) {
+        (Some(text), _) => identity(&format!("{key}.local.id"), text)?,
+        (None, Some(address)) => identity(key, &address.to_string())?,
+        (None, None) => {
+            return Err(ConfigError::new(
+                format!("{key}.local.id"),
+                "is missing",
+                "an identity",
+            ));
+        }
+    };
+    let remote_id = match raw.remote.id.as_deref() {
+        None => IdentityPattern::Any,
+        Some(text) => identity(&format!("{key}.remote.id"), text)?,
+    };
+    Ok(Connection {
+        name,
+        local_addrs,
+        remote_addrs: remote_addresses(&format!("{key}.remote_addrs"), &raw.remote_addrs)?,
+        proposals: parse_list(&format!("{key}.proposals"), &raw.proposals, &IKE_PROPOSALS)?,
+        local_id,
+        remote_id,
+        children: check_children(key, raw.children)?,
+    })
+}
+
+fn check_children(
+    key: &str,
+    raw: BTreeMap<String, raw::Child>,
+) -> Result<Vec<Arc<ChildConfig>>, ConfigError> {
+    raw.into_iter()
+        .map(|(name, child)| {
+            let key = format!("{key}.children.{name}");
+            let name = value::name(&key, name)?;
+            check_child(&key, name, &child).map(Arc::new)
+        })
+        .collect()
+}
+
+fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig, ConfigError> {
+    Ok(ChildConfig {
+        name,
+        local_ts: selectors(&format!("{key}.local_ts"), &raw.local_ts)?,
+        remote_ts: selectors(&format!("{key}.remote_ts"), &raw.remote_ts)?,
+        esp_proposals: parse_list(
+            &format!("{key}.esp_proposals"),
+            &raw.esp_proposals,
+            &ESP_PROPOSALS,
+        )?,
+        replay_window: value::in_range(
+            &format!("{key}.replay_window"),
+            raw.replay_window,
+            1,
+            4096,
+        )?,
+        life_time: value::duration(
+            &format!("{key}.life_time"),
+            &raw.life_time,
+            Duration::from_secs(60),
+            Duration::from_secs(7 * 86_400),
+        )?,
+        if_id_in: raw.if_id_in,
+        if_id_out: raw.if_id_out,
+    })
+}
+
+fn selectors(key: &str, texts: &[String]) -> Result<Vec<TrafficSelector>, ConfigError> {
+    if texts.is_empty() {
+        return Err(ConfigError::new(
+            key,
+            "is empty",
+            "at least one prefix, like \"10.1.0.0/16\"",
+        ));
+    }
+    parse_list(key, texts, &[])
+}
+
+/// Parses every string of a list; the defaults if it is empty.
+fn parse_list<T>(key: &str, texts: &[String], defaults: &[&str]) -> Result<Vec<T>, ConfigError>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    let parse = |(index, text): (usize, &str)| {
+        text.parse().map_err(|error: T::Err| {
+            let key = format!("{key}[{index}]");
+            ConfigError::new(key, format!("\"{text}\": {error}"), allowed(defaults))
+        })
+    };
+    if texts.is_empty() {
+        defaults.iter().copied().enumerate().map(parse).collect()
+    } else {
+        texts
+            .iter()
+            .map(String::as_str)
+            .enumerate()
+            .map(parse)
+            .collect()
+    }
+}
+
+fn allowed(defaults: &[&str]) -> String {
+    if defaults.is_empty() {
+        "a prefix like \"10.1.0.0/16\" or \"2001:db8::/32\", with \"[tcp/443]\" behind it if need be"
+            .into()
+    } else {
+        format!("for example {}", value::list(defaults))
+    }
+}
+
+fn identity<T: FromStr<Err: Display>>(key: &str, text: &str) -> Result<T, ConfigError> {
+    text.parse().map_err(|error: T::Err| {
+        ConfigError::new(
+            key,
+            format!("\"{text}\": {error}"),
+            "an IP address, a domain name, user@domain, or keyid:0x…",
+        )
+    })
+}
+
+fn remote_addresses(key: &str, texts: &[String]) -> Result<Vec<RemoteAddress>, ConfigError> {
+    if texts.is_empty() {
+        return Ok(vec![RemoteAddress::Any]);
+    }
+    let parse = |(index, text): (usize, &String)| {
+        if text == "%any" {
+            return Ok(RemoteAddress::Any);
+        }
+        let network = text
+            .parse::<ipnet::IpNet>()
+            .ok()
+            .or_else(|| text.parse::<IpAddr>().ok().map(ipnet::IpNet::from));
+        let Some(network) = network else {
+            return Err(ConfigError::new(
+                format!("{key}[{index}]"),
+                format!("is \"{text}\""),
+                "an address, a prefix, or %any",
+            ));
+        };
+        Ok(RemoteAddress::Network {
+            address: network.addr(),
+            prefix_len: network.prefix_len(),
+        })
+    };
+    texts.iter().enumerate().map(parse).collect()
+}
+
+pub(super) fn check_secrets(raw: Vec<raw::Secret>) -> Result<Vec<Secret>, ConfigError> {
+    raw.into_iter()
+        .enumerate()
+        .map(|(index, secret)| {
+            let key = format!("secret[{index}]");
+            let ids = secret
+                .ids
+                .iter()
+                .enumerate()
+                .map(|(i, text)| identity(&format!("{key}.ids[{i}]"), text))
+                .collect::<Result<_, _>>()?;
+            let text = match (secret.secret, secret.secret_file) {
+                (Some(text), None) => Zeroizing::new(text),
+                (None, Some(file)) => read_secret(&key, &file)?,
+                _ => {
+                    return Err(ConfigError::new(
+                        key,
+                        "has not exactly one of secret and secret_file",
+                        "one of the two",
+                    ));
+                }
+            };
+            Ok(Secret {
+                ids,
+                secret: decode_secret(&format!("{key}.secret"), &text)?,
+            })
+        })
+        .collect()
+}
+
+fn read_secret(key: &str, file: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        ConfigError::new(
+            format!("{key}.secret_file"),
+            format!("{}: {error}", file.display()),
+            "a readable file that holds the secret",
+        )
+    })?;
+    let text = Zeroizing::new(text);
+    Ok(Zeroizing::new(
+        text.trim_end_matches(['\n', '\r']).to_owned(),
+    ))
+}
+
+/// swanctl's forms: `0x…` hexadecimal, `0s…` base64, anything else as it stands. The text itself
+/// is never quoted in an error.
+fn decode_secret(key: &str, text: &str) -> Result<SecretBytes, ConfigError> {
+    let decoded = if let Some(hex) = text.strip_prefix("0x") {
+        HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()
+    } else if let Some(base64) = text.strip_prefix("0s") {
+        BASE64.decode(base64.as_bytes()).ok()
+    } else {
+        Some(text.as_bytes().to_vec())
+    };
+    decoded
+        .filter(|bytes| !bytes.is_empty())
+        .map(SecretBytes::new)
+        .ok_or_else(|| {
+            ConfigError::new(
+                key,
+                "is empty or not what its prefix says",
+                "text, 0x and hexadecimal digits, or 0s and base64",
+            )
+        })
+}
+
+/// A connection that can never authenticate is a mistake in the file, not in the peer.
+pub(super) fn check_every_connection_has_a_secret(
+    connections: &[Arc<Connection>],
+    secrets: &[Secret],
+) -> Result<(), ConfigError> {
+    for connection in connections {
+        let fits = |secret: &Secret| match (&connection.remote_id, secret.ids.len()) {
+            (_, 0) => true,
+            (IdentityPattern::Exactly(remote), 1) => {
+                secret.ids.contains(remote) || secret.ids.contains(&connection.local_id)
+            }
+            (IdentityPattern::Exactly(remote), _) => {
+                secret.ids.contains(remote) && secret.ids.contains(&connection.local_id)
+            }
+            (IdentityPattern::Any, 1) => true,
+            (IdentityPattern::Any, _) => secret.ids.contains(&connection.local_id),
+        };
+        if !secrets.iter().any(fits) {
+            let (local, remote) = (&connection.local_id, &connection.remote_id);
+            return Err(ConfigError::new(
+                format!("connection \"{}\"", connection.name),
+                format!("has no [[secret]] for {local} and {remote}"),
+                "a [[secret]] whose ids hold both identities, the peer's alone, or none",
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! The file's shape, with its defaults. Values are strings and numbers as written; nothing is
+//! checked here but names and types.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::ConfigError;
+use crate::steering::AttachMode;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) cluster: Cluster,
+    pub(super) interfaces: Interfaces,
+    pub(super) sync: Sync,
+    #[serde(default)]
+    pub(super) ike_forwarding: IkeForwarding,
+    #[serde(default)]
+    pub(super) table: Table,
+    #[serde(default)]
+    pub(super) steering: Steering,
+    #[serde(default)]
+    pub(super) kernel: Kernel,
+    #[serde(default)]
+    pub(super) api: Api,
+    #[serde(default)]
+    pub(super) ike: Ike,
+    #[serde(default)]
+    pub(super) connection: Vec<Connection>,
+    #[serde(default)]
+    pub(super) secret: Vec<Secret>,
+}
+
+impl File {
+    /// Secrets may stand in the file, so an error quotes the key, never the line.
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+        let syntax = |error: toml::de::Error| {
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].lines().count().max(1));
+            ConfigError::new(
+                "",
+                format!("line {line}: {}", error.message().replace('\n', "; ")),
+                "TOML with the tables and keys of deploy/gateway.toml",
+            )
+        };
+        let deserializer = toml::de::Deserializer::parse(text).map_err(syntax)?;
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            let inner = syntax(error.into_inner());
+            if path == "." {
+                inner
+            } else {
+                inner.at_key(path)
+            }
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cluster {
+    #[serde(default = "one")]
+    pub(super) id: u32,
+    #[serde(default = "default_name")]
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) mode: Mode,
+    pub(super) local: u32,
+    pub(super) vips: Vec<String>,
+    pub(super) member: Vec<Member>,
+}
+
+/// How slots are spread over the members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// All slots on one member.
+    Ha,
+    /// Slots spread evenly over the members.
+    #[default]
+    LoadSharing,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Member {
+    pub(super) id: u32,
+    pub(super) name: Option<String>,
+    pub(super) sync_address: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Interfaces {
+    pub(super) public: Vec<String>,
+    #[serde(default)]
+    pub(super) inside: Vec<String>,
+    pub(super) sync: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sync {
+    #[serde(default = "default_sync_port")]
+    pub(super) port: u32,
+    #[serde(default = "default_ca")]
+    pub(super) ca: PathBuf,
+    #[serde(default = "default_certificate")]
+    pub(super) certificate: PathBuf,
+    #[serde(default = "default_key")]
+    pub(super) key: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IkeForwarding {
+    pub(super) enabled: bool,
+}
+
+impl Default for IkeForwarding {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Table {
+    pub(super) max_entries: u32,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            max_entries: gateway_common::abi::size::NEGOTIATIONS,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Steering {
+    pub(super) attach: AttachMode,
+    pub(super) bpffs: PathBuf,
+}
+
+impl Default for Steering {
+    fn default() -> Self {
+        Self {
+            attach: AttachMode::Auto,
+            bpffs: "/sys/fs/bpf".into(),
+        }
+    }
+}
+
+/// Where SAs are installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// The kernel's XFRM.
+    #[default]
+    Xfrm,
+    /// Nowhere: requests are recorded. For labs on kernels without ESP.
+    Recording,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Kernel {
+    pub(super) backend: Backend,
+    pub(super) forwarding_block: bool,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            backend: Backend::Xfrm,
+            forwarding_block: true,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Api {
+    pub(super) socket: PathBuf,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            socket: crate::api::DEFAULT_SOCKET.into(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Ike {
+    pub(super) cookie_threshold: u32,
+    pub(super) half_open_limit: u32,
+    pub(super) half_open_limit_per_source: u32,
+    pub(super) half_open_timeout: DurationText,
+}
+
+impl Default for Ike {
+    fn default() -> Self {
+        Self {
+            cookie_threshold: 30,
+            half_open_limit: 1000,
+            half_open_limit_per_source: 64,
+            half_open_timeout: DurationText::Text("30s".into()),
+        }
+    }
+}
+
+/// "30s", "5m", "4h", "1d", or whole seconds.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum DurationText {
+    Seconds(u64),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connection {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) local_addrs: Vec<String>,
+    #[serde(default)]
+    pub(super) remote_addrs: Vec<String>,
+    #[serde(default)]
+    pub(super) proposals: Vec<String>,
+    #[serde(default)]
+    pub(super) local: Auth,
+    #[serde(default)]
+    pub(super) remote: Auth,
+    #[serde(default)]
+    pub(super) children: BTreeMap<String, Child>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Auth {
+    pub(super) auth: AuthMethod,
+    pub(super) id: Option<String>,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            auth: AuthMethod::Psk,
+            id: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum AuthMethod {
+    Psk,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Child {
+    pub(super) local_ts: Vec<String>,
+    pub(super) remote_ts: Vec<String>,
+    #[serde(default)]
+    pub(super) esp_proposals: Vec<String>,
+    #[serde(default = "default_replay_window")]
+    pub(super) replay_window: u32,
+    #[serde(default = "default_life_time")]
+    pub(super) life_time: DurationText,
+    #[serde(default)]
+    pub(super) if_id_in: u32,
+    #[serde(default)]
+    pub(super) if_id_out: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Secret {
+    #[serde(default)]
+    pub(super) ids: Vec<String>,
+    pub(super) secret: Option<String>,
+    pub(super) secret_file: Option<PathBuf>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn default_name() -> String {
+    "gateway".into()
+}
+
+fn default_sync_port() -> u32 {
+    4514
+}
+
+fn default_ca() -> PathBuf {
+    "/etc/gateway/pki/ca.crt".into()
+}
+
+fn default_certificate() -> PathBuf {
+    "/etc/gateway/pki/member.crt".into()
+}
+
+fn default_key() -> PathBuf {
+    "/etc/gateway/pki/member.key".into()
+}
+
+fn default_replay_window() -> u32 {
+    32
+}
+
+/// swanctl's default: rekey_time (1 h) and 10 % more.
+fn default_life_time() -> DurationText {
+    DurationText::Text("66m".into())
+}
