@@ -91,9 +91,12 @@ fn cargo_build(
 ) -> Result<Command, Box<dyn Error>> {
     let arch = std::env::var("CARGO_CFG_TARGET_ARCH")?;
     // debuginfo=2 and --btf: without full debug information the linker has no types to make BTF of.
+    // --disable-expand-memcpy-in-order: else LLVM calls a function that works octet by octet to
+    // clear a key on the stack.
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         format!("--cfg=bpf_target_arch=\"{arch}\""),
     ];
     let mut command = toolchain.cargo();

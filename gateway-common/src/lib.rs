@@ -5,11 +5,11 @@
 //! the packet logic itself: reading ([`packet`]), routing ([`route`]), the verdicts of the four
 //! programs ([`steer`]) and their reasons ([`reason`]).
 
-#![cfg_attr(not(any(test, feature = "user")), no_std)]
+#![cfg_attr(not(any(test, feature = "user", feature = "model")), no_std)]
 
 pub mod abi;
 pub mod member;
-#[cfg(any(test, feature = "user"))]
+#[cfg(any(test, feature = "model"))]
 pub mod model;
 pub mod packet;
 pub mod reason;

@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use gateway_common::packet::Frame;
-use gateway_common::reason::{Action, Reason};
+use gateway_common::reason::{Action, Program, Reason};
 use gateway_common::steer::{self, Forward, Link, Verdict};
 
 use frame::{SkbFrame, XdpFrame};
@@ -26,7 +26,7 @@ use tables::{Maps, count, count_forwarded, count_received};
 fn gateway_ingress(ctx: XdpContext) -> u32 {
     let frame = XdpFrame::new(ctx.ctx);
     let verdict = steer::ingress(&frame, &Maps);
-    conclude(&ctx, &frame, verdict, Reason::NoSyncDevice)
+    conclude(&ctx, &frame, verdict, Program::Ingress)
 }
 
 /// XDP on inside interfaces.
@@ -35,7 +35,7 @@ fn gateway_ingress(ctx: XdpContext) -> u32 {
 fn gateway_inside(ctx: XdpContext) -> u32 {
     let frame = XdpFrame::new(ctx.ctx);
     let verdict = steer::inside(&frame, &Maps);
-    conclude(&ctx, &frame, verdict, Reason::InsideNoSyncDevice)
+    conclude(&ctx, &frame, verdict, Program::Inside)
 }
 
 /// XDP on the sync interface.
@@ -70,7 +70,7 @@ fn gateway_egress(ctx: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn conclude(ctx: &XdpContext, frame: &XdpFrame, verdict: Verdict, no_device: Reason) -> u32 {
+fn conclude(ctx: &XdpContext, frame: &XdpFrame, verdict: Verdict, program: Program) -> u32 {
     let octets = frame.length();
     let forward = match verdict {
         Verdict::Stay(reason) => {
@@ -82,7 +82,7 @@ fn conclude(ctx: &XdpContext, frame: &XdpFrame, verdict: Verdict, no_device: Rea
     // Before the frame is changed: if the device is missing it goes up the stack as it came.
     let redirected = maps::SYNC_DEV.redirect(forward.device, u64::from(XDP_PASS));
     if redirected != Ok(XDP_REDIRECT) || !readdress(ctx, frame, &forward) {
-        count(no_device, octets);
+        count(steer::without_device(program), octets);
         return XDP_PASS;
     }
     count(forward.reason, octets);

@@ -18,7 +18,7 @@ use crate::abi::{
     RemoteNet, Settings, SlotValue,
 };
 use crate::packet::Ethernet;
-use crate::reason::Reason;
+use crate::reason::{Program, Reason};
 use crate::route::IkeTables;
 
 /// Everything that the programs look up.
@@ -108,6 +108,15 @@ pub(crate) fn hand_over<T: Tables>(
         source: value.marked_mac,
         tags: ethernet.tags,
     })
+}
+
+/// The reason of a frame that could not be forwarded because `SYNC_DEV` has no such device.
+#[inline(always)]
+pub const fn without_device(program: Program) -> Reason {
+    match program {
+        Program::Inside => Reason::InsideNoSyncDevice,
+        _ => Reason::NoSyncDevice,
+    }
 }
 
 /// Whether frames may be sent to a member with this entry.
