@@ -148,7 +148,7 @@ fn others() -> Vec<Case> {
             other,
         ),
         fence("arp", ethernet(0x0806, &[0; 28]), not_ours, other),
-        fence("no packet", ethernet(IPV4, &[]), not_ours, other),
+        fence("no packet", ethernet(IPV4, &[0; 40]), not_ours, other),
         fence(
             "forwarded by a member",
             Packet::new(peer4(), vip4(), ESP, esp(1)).frame(),

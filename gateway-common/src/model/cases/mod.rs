@@ -1,6 +1,8 @@
 //! A small cluster, packets to it, and what must become of them.
 
 mod fence;
+mod icmp;
+mod ike;
 mod ingress;
 mod inside;
 mod sync;
@@ -69,6 +71,8 @@ impl Case {
 /// Every case.
 pub fn all() -> Vec<Case> {
     let mut cases = ingress::cases();
+    cases.extend(ike::cases());
+    cases.extend(icmp::cases());
     cases.extend(sync::cases());
     cases.extend(inside::cases());
     cases.extend(fence::cases());

@@ -13,6 +13,7 @@ fn marked(cluster: u8, member: u8, mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub(super) fn cases() -> Vec<Case> {
     let vip = inbound4(50, esp(inbound_spi(SECOND))).frame();
     let vip6 = inbound6(50, esp(inbound_spi(SECOND))).frame();

@@ -1,0 +1,56 @@
+//! Every case of the packet logic, in the kernel: verdict, octets, counters.
+
+use std::collections::BTreeMap;
+
+use gateway_common::abi::{map, size};
+use gateway_common::model::cases::{Case, all, world};
+use gateway_common::reason::{Action, Program};
+
+use crate::kernel::{Kernel, Outcome, expected_stats, is_root};
+
+/// `PEER_STATS` after one case.
+fn expected_peer_stats(case: &Case) -> BTreeMap<u32, (u64, u64)> {
+    let octets = case.frame.len() as u64;
+    let index = match (case.program, case.reason.action()) {
+        (_, Action::Forward) => case.member,
+        (Program::Sync, Action::Pass) if case.member != 0 => size::MEMBERS + case.member,
+        _ => return BTreeMap::new(),
+    };
+    BTreeMap::from([(index, (1, octets))])
+}
+
+#[test]
+fn every_case_ends_in_the_kernel_as_on_the_host() {
+    if !is_root("the cases in the kernel") {
+        return;
+    }
+    let tables = world();
+    let mut kernel = Kernel::load(&tables);
+    let cases = all();
+    for case in &cases {
+        kernel.settings(case.settings.unwrap_or(tables.settings));
+        kernel.reset_counters();
+        let name = format!("{:?}: {}", case.program, case.name);
+        let expected = Outcome {
+            action: case.reason.action(),
+            frame: case.output(),
+        };
+        assert_eq!(
+            kernel.run(case.program, &case.frame, case.mark),
+            expected,
+            "{name}"
+        );
+        let stats = expected_stats([(case.reason, case.frame.as_slice())].into_iter());
+        assert_eq!(
+            kernel.counters(map::STATS),
+            stats,
+            "{name}: {}",
+            case.reason
+        );
+        let peers = expected_peer_stats(case);
+        assert_eq!(kernel.counters(map::PEER_STATS), peers, "{name}: peers");
+    }
+    kernel.settings(tables.settings);
+    kernel.assert_unchanged(&tables);
+    assert!(cases.len() > 150, "only {} cases", cases.len());
+}
