@@ -4,7 +4,7 @@
 #![no_main]
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::btf_maps::{DevMap, PerCpuArray};
+use aya_ebpf::btf_maps::{DevMap, HashMap, PerCpuArray};
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
@@ -20,6 +20,20 @@ static BENCH_SUNK: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[xdp(frags)]
 pub fn bench_empty(_ctx: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// As many entries, as long a key as `ESP_SA` in the bench.
+#[btf_map]
+static BENCH_HASH: HashMap<[u8; 20], u32, 131_072> = HashMap::new();
+
+/// One look-up in a hash map and nothing else: what the machine asks for each of them.
+#[xdp(frags)]
+pub fn bench_lookup(_ctx: XdpContext) -> u32 {
+    // SAFETY: the value is copied out at once.
+    match unsafe { BENCH_HASH.get(&[0; 20]) } {
+        Some(_) => XDP_PASS,
+        None => XDP_DROP,
+    }
 }
 
 /// A redirect without a reason: what the driver's part of forwarding costs.

@@ -1,4 +1,5 @@
 //! The lab in network namespaces, and the scenarios that run in it.
 
+pub mod bench;
 pub mod lab;
 pub mod scenario;

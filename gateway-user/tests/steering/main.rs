@@ -9,3 +9,5 @@ mod members;
 mod pins;
 mod preflight;
 mod start;
+mod traffic;
+mod wire;
