@@ -90,8 +90,8 @@ fn networks<'a>(
     selectors: impl Iterator<Item = &'a output::TrafficSelector>,
 ) -> impl Iterator<Item = IpNet> {
     selectors
-        .flat_map(|ts| Network::cover(MAIN_ZONE, ts.start, ts.end))
-        .filter_map(|network| IpNet::new(network.address(), network.prefix_len()).ok())
+        .flat_map(output::TrafficSelector::prefixes)
+        .filter_map(|prefix| IpNet::new(prefix.address, prefix.len).ok())
 }
 
 pub(super) fn transport_config(config: &Config) -> anyhow::Result<TransportConfig> {
@@ -164,7 +164,8 @@ fn child(sa: &output::ChildSa) -> Child {
     let remote_nets = sa
         .remote_ts
         .iter()
-        .flat_map(|ts| Network::cover(MAIN_ZONE, ts.start, ts.end))
+        .flat_map(output::TrafficSelector::prefixes)
+        .filter_map(|prefix| Network::new(MAIN_ZONE, prefix.address, prefix.len))
         .collect();
     Child {
         spi_in: sa.spi_in,

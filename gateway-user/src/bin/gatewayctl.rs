@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use gateway_common::member::MemberId;
 use gateway_user::api::model::{Check, Checks, Members, Request, Sas, Stats, Status, Table};
 use gateway_user::api::{self, render};
+use gateway_user::pki;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -74,7 +76,7 @@ struct PkiInit {
     #[arg(long, default_value = "gateway")]
     cluster: String,
     /// Days until it expires.
-    #[arg(long, default_value_t = 3650)]
+    #[arg(long, default_value_t = pki::CA_DAYS)]
     days: u32,
     /// Replace an existing CA: every member needs a new certificate then.
     #[arg(long)]
@@ -86,9 +88,6 @@ struct PkiIssue {
     /// Folder of ca.crt and ca.key.
     #[arg(long, default_value = "/etc/gateway/pki")]
     dir: PathBuf,
-    /// The cluster's name, as in the configuration.
-    #[arg(long, default_value = "gateway")]
-    cluster: String,
     /// The member's id, 1 to 63.
     #[arg(long)]
     member: u8,
@@ -99,7 +98,7 @@ struct PkiIssue {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Days until it expires.
-    #[arg(long, default_value_t = 730)]
+    #[arg(long, default_value_t = pki::MEMBER_DAYS)]
     days: u32,
     /// Replace an existing certificate.
     #[arg(long)]
@@ -174,7 +173,37 @@ fn check(cli: &Cli, config: Option<&Path>) -> Result<ExitCode> {
     })
 }
 
-fn pki(_command: &Pki) -> Result<()> {
+fn pki(command: &Pki) -> Result<()> {
+    let written = match command {
+        Pki::Init(init) => pki::init(
+            &init.dir,
+            &pki::InitOptions {
+                cluster: init.cluster.clone(),
+                days: init.days,
+                force: init.force,
+            },
+        )?,
+        Pki::Issue(issue) => {
+            let member = MemberId::new(issue.member)
+                .with_context(|| format!("--member {}: 1 to 63 is allowed", issue.member))?;
+            let default = || issue.dir.join(format!("member-{member}"));
+            let options = pki::IssueOptions {
+                member,
+                sync_address: issue.sync_address,
+                days: issue.days,
+                force: issue.force,
+            };
+            pki::issue(
+                &issue.dir,
+                &issue.out.clone().unwrap_or_else(default),
+                &options,
+            )?
+        }
+    };
+    for file in &written.files {
+        println!("wrote {}", file.display());
+    }
+    println!("valid until {}", written.not_after.date());
     Ok(())
 }
 

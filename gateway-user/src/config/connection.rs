@@ -12,20 +12,19 @@ use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use gateway_ike::config::{ChildConfig, Connection, RemoteAddress, Secret};
 use gateway_ike::identity::IdentityPattern;
 use gateway_ike::output::TrafficSelector;
+use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_ike::secret::SecretBytes;
+use gateway_ike::selector;
 use zeroize::Zeroizing;
 
 use super::error::ConfigError;
 use super::{raw, value};
 
-/// What the engine has, strongest first.
-const IKE_PROPOSALS: [&str; 4] = [
-    "aes256gcm16-prfsha384-x25519",
-    "aes256gcm16-prfsha384-ecp256",
-    "aes128gcm16-prfsha256-x25519",
-    "aes128gcm16-prfsha256-ecp256",
-];
-const ESP_PROPOSALS: [&str; 2] = ["aes256gcm16", "aes128gcm16"];
+const IKE_EXAMPLE: &str = "encryption-prf-group, like \"aes256gcm16-prfsha384-ecp256\"";
+const ESP_EXAMPLE: &str =
+    "encryption, then a group for PFS, like \"aes128gcm16\" or \"aes256gcm16-x25519\"";
+const TS_EXAMPLE: &str =
+    "a prefix like \"10.1.0.0/16\" or \"2001:db8::/32\", with \"[tcp/443]\" behind it if need be";
 
 pub(super) fn check_connections(
     raw: Vec<raw::Connection>,
@@ -82,7 +81,13 @@ fn check_connection(
         name,
         local_addrs,
         remote_addrs: remote_addresses(&format!("{key}.remote_addrs"), &raw.remote_addrs)?,
-        proposals: parse_list(&format!("{key}.proposals"), &raw.proposals, &IKE_PROPOSALS)?,
+        proposals: suites(
+            &format!("{key}.proposals"),
+            &raw.proposals,
+            IKE_EXAMPLE,
+            IkeProposal::parse,
+            IkeProposal::defaults,
+        )?,
         local_id,
         remote_id,
         children: check_children(key, raw.children)?,
@@ -103,14 +108,25 @@ fn check_children(
 }
 
 fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig, ConfigError> {
+    let local_ts = selectors(&format!("{key}.local_ts"), &raw.local_ts)?;
+    let remote_ts = selectors(&format!("{key}.remote_ts"), &raw.remote_ts)?;
+    selector::validate(&local_ts, &remote_ts).map_err(|error| {
+        ConfigError::new(
+            key,
+            error.to_string(),
+            "selectors that one CHILD_SA can carry",
+        )
+    })?;
     Ok(ChildConfig {
         name,
-        local_ts: selectors(&format!("{key}.local_ts"), &raw.local_ts)?,
-        remote_ts: selectors(&format!("{key}.remote_ts"), &raw.remote_ts)?,
-        esp_proposals: parse_list(
+        local_ts,
+        remote_ts,
+        esp_proposals: suites(
             &format!("{key}.esp_proposals"),
             &raw.esp_proposals,
-            &ESP_PROPOSALS,
+            ESP_EXAMPLE,
+            EspProposal::parse,
+            EspProposal::defaults,
         )?,
         replay_window: value::in_range(
             &format!("{key}.replay_window"),
@@ -137,40 +153,43 @@ fn selectors(key: &str, texts: &[String]) -> Result<Vec<TrafficSelector>, Config
             "at least one prefix, like \"10.1.0.0/16\"",
         ));
     }
-    parse_list(key, texts, &[])
+    parse_list(key, texts, TS_EXAMPLE, str::parse)
 }
 
-/// Parses every string of a list; the defaults if it is empty.
-fn parse_list<T>(key: &str, texts: &[String], defaults: &[&str]) -> Result<Vec<T>, ConfigError>
-where
-    T: FromStr,
-    T::Err: Display,
-{
-    let parse = |(index, text): (usize, &str)| {
-        text.parse().map_err(|error: T::Err| {
-            let key = format!("{key}[{index}]");
-            ConfigError::new(key, format!("\"{text}\": {error}"), allowed(defaults))
+/// Parses every string of a list.
+fn parse_list<T, E: Display>(
+    key: &str,
+    texts: &[String],
+    allowed: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, ConfigError> {
+    let parse = |(index, text): (usize, &String)| {
+        parse(text).map_err(|error| {
+            ConfigError::new(
+                format!("{key}[{index}]"),
+                format!("\"{text}\": {error}"),
+                allowed,
+            )
         })
     };
-    if texts.is_empty() {
-        defaults.iter().copied().enumerate().map(parse).collect()
-    } else {
-        texts
-            .iter()
-            .map(String::as_str)
-            .enumerate()
-            .map(parse)
-            .collect()
-    }
+    texts.iter().enumerate().map(parse).collect()
 }
 
-fn allowed(defaults: &[&str]) -> String {
-    if defaults.is_empty() {
-        "a prefix like \"10.1.0.0/16\" or \"2001:db8::/32\", with \"[tcp/443]\" behind it if need be"
-            .into()
-    } else {
-        format!("for example {}", value::list(defaults))
+/// Suites by preference: those of the list, or `defaults` if there is none.
+fn suites<T, E: Display>(
+    key: &str,
+    texts: &[String],
+    allowed: &str,
+    parse: impl Fn(&str) -> Result<Vec<T>, E>,
+    defaults: impl Fn() -> Vec<T>,
+) -> Result<Vec<T>, ConfigError> {
+    if texts.is_empty() {
+        return Ok(defaults());
     }
+    Ok(parse_list(key, texts, allowed, parse)?
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 fn identity<T: FromStr<Err: Display>>(key: &str, text: &str) -> Result<T, ConfigError> {

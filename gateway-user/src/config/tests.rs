@@ -1,3 +1,5 @@
+use gateway_ike::proposal::EspProposal;
+
 use super::*;
 
 const GOOD: &str = r#"
@@ -40,7 +42,10 @@ fn a_file_with_what_is_needed_gets_the_defaults() {
     assert!(config.ike_forwarding && config.forwarding_block);
     let connection = &config.connections[0];
     assert_eq!(connection.children[0].life_time, Duration::from_secs(7200));
-    assert_eq!(connection.children[0].esp_proposals.len(), 2);
+    assert_eq!(
+        connection.children[0].esp_proposals.len(),
+        EspProposal::defaults().len()
+    );
     assert_eq!(config.secrets[0].secret.expose(), [0, 0xff]);
 }
 
