@@ -54,7 +54,7 @@ fn refused(
         lab.cluster.ike_sas()?.is_empty(),
         "an IKE SA was left behind"
     );
-    let lines = lab.log_lines(&[notify]);
+    let lines = lab.log_lines(&[&notify.replace('_', " ")]);
     ensure!(
         lines.len() == 1,
         "{} lines about it instead of one: {lines:?}",
