@@ -177,8 +177,12 @@ impl Endpoint {
         }
         self.half_open.opened(key.source);
         self.by_request.insert(key, local_spi);
-        self.negotiations
-            .insert(local_spi, Negotiation { key, open: true });
+        let negotiation = Negotiation {
+            key,
+            deadline,
+            open: true,
+        };
+        self.negotiations.insert(local_spi, negotiation);
         self.keep(Box::new(sa));
         Ok(())
     }

@@ -127,12 +127,17 @@ impl Endpoint {
             self.abandon_negotiation(&sa);
             None
         };
-        let Some(Farewell { response, path }) = farewell else {
+        if let Some(farewell) = &farewell {
+            let bytes = farewell.response.bytes.to_vec();
+            self.core.out.transmit(farewell.path, bytes, sa.slot, after);
+        }
+        // Who never authenticated is not given more of our memory than the half-open may have.
+        let room = sa.announced || self.lingering.len() < self.core.config.limits.half_open_limit;
+        let Some(Farewell { response, .. }) = farewell.filter(|_| room) else {
+            self.forget_negotiation(spi);
             self.core.ike_spis.remove(&spi);
             return;
         };
-        let bytes = response.bytes.to_vec();
-        self.core.out.transmit(path, bytes, sa.slot, after);
         let deadline = now + self.core.config.limits.linger;
         self.core.timers.set(deadline, Timer::Linger(spi));
         self.lingering.insert(
@@ -164,6 +169,16 @@ impl Endpoint {
             && std::mem::take(&mut negotiation.open)
         {
             self.half_open.closed(negotiation.key.source);
+        }
+    }
+
+    /// Its request is not known any more either.
+    fn forget_negotiation(&mut self, spi: [u8; 8]) {
+        if let Some(negotiation) = self.negotiations.remove(&spi) {
+            self.by_request.remove(&negotiation.key);
+            self.core
+                .timers
+                .cancel(negotiation.deadline, Timer::HalfOpen(spi));
         }
     }
 
@@ -209,7 +224,6 @@ impl Endpoint {
         let Some(negotiation) = self.negotiations.get(&spi) else {
             return;
         };
-        let key = negotiation.key;
         if negotiation.open
             && let Some(sa) = self.sas.remove(&spi)
         {
@@ -218,8 +232,7 @@ impl Endpoint {
             sa.event(&mut self.core, EventKind::ExchangeFailed { reason });
             self.close(now, sa, "no complete IKE_AUTH in time", None);
         }
-        self.negotiations.remove(&spi);
-        self.by_request.remove(&key);
+        self.forget_negotiation(spi);
     }
 
     fn child_timeout(&mut self, now: Instant, spi: [u8; 4]) {

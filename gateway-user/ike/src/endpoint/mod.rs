@@ -75,6 +75,7 @@ struct RequestKey {
 
 struct Negotiation {
     key: RequestKey,
+    deadline: Instant,
     /// Neither established nor failed: it counts as half-open.
     open: bool,
 }

@@ -46,6 +46,27 @@ fn wrong_psk() {
     assert_eq!(gateway.endpoint.counters().authentication_failures, 1);
 }
 
+/// Failed negotiations take no more memory than half-open ones may.
+#[test]
+fn only_so_many_failures_are_remembered() {
+    let mut config = config();
+    config.limits.half_open_limit = 3;
+    let mut gateway = Gateway::new(config);
+    for number in 0..6 {
+        let mut peer = Initiator::new(500 + number);
+        peer.psk = b"wrong".to_vec();
+        let response = gateway.exchange(peer.path, &peer.init());
+        peer.take_init(&response);
+        let request = peer.auth();
+        gateway.exchange(peer.path, &request);
+        let again = gateway.receive(peer.path, &request).len();
+        assert_eq!(again, usize::from(number < 3));
+    }
+    gateway.advance(Duration::from_secs(30));
+    assert_eq!(gateway.endpoint.poll_timeout(), None);
+    assert_eq!(gateway.endpoint.half_open(), 0);
+}
+
 #[test]
 fn unknown_identity() {
     let mut peer = Initiator::new(21);

@@ -258,6 +258,10 @@ fn an_ike_sa_that_goes_takes_a_child_that_is_being_made_along() {
     assert_eq!(gateway.removals().len(), 2);
     assert_eq!(gateway.endpoint.child_sas(), 1);
     // Its timer is gone as well.
+    assert_eq!(
+        gateway.endpoint.poll_timeout(),
+        Some(gateway.now + Duration::from_secs(30))
+    );
     assert!(gateway.advance(Duration::from_secs(5)).is_empty());
     assert_eq!(gateway.endpoint.counters().kernel_failures, 0);
 }

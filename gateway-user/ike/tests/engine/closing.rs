@@ -77,6 +77,9 @@ fn the_peer_deletes_the_child() {
     );
     assert_eq!(gateway.last_record().1.children, []);
     assert_eq!(gateway.endpoint.child_sas(), 0);
+    // Its life's end is no longer waited for.
+    gateway.advance(Duration::from_secs(30));
+    assert_eq!(gateway.endpoint.poll_timeout(), None);
     peer.is_alive(&mut gateway);
 
     // RFC 7296 §2.25.1: one that does not exist gets no DELETE.

@@ -238,6 +238,25 @@ fn a_nat_that_moves_the_port_is_followed() {
     );
 }
 
+/// RFC 7296 §2.23: "A host behind a NAT SHOULD NOT do this type of dynamic address update".
+#[test]
+fn behind_a_nat_ourselves_nobody_is_followed() {
+    let mut gateway = Gateway::new(config());
+    let mut peer = Initiator::new(12);
+    peer.peer_address = "10.0.0.10:500".parse().unwrap();
+    let response = gateway.exchange(peer.path, &peer.init());
+    peer.take_init(&response);
+    // Floating to port 4500 comes before that rule.
+    peer.float();
+    let response = gateway.exchange(peer.path, &peer.auth());
+    assert!(peer.take_auth(&response).is_some());
+    let established = peer.path.remote;
+    peer.path = path("203.0.113.10:4500", "192.0.2.200:4500");
+    // Answered to where it came from (RFC 7296 §2.11), but not followed.
+    peer.is_alive(&mut gateway);
+    assert_eq!(gateway.endpoint.sas().next().unwrap().remote, established);
+}
+
 #[test]
 fn a_negotiation_is_announced_with_what_steering_needs() {
     let mut gateway = Gateway::new(config());
