@@ -97,7 +97,12 @@ impl Agent {
 
     fn carry_out_cluster(&mut self, now: Instant, output: ClusterOutput) {
         match output {
-            ClusterOutput::Send { to, frame, class } => self.transport.send(to, frame, class),
+            ClusterOutput::Send { to, frame, class } => {
+                // The transport counts what it refuses, and ends the connection if it has to.
+                if let Err(error) = self.transport.send(to, frame, class) {
+                    tracing::debug!(%to, "frame not sent: {error}");
+                }
+            }
             ClusterOutput::Disconnect(member) => self.transport.disconnect(member),
             ClusterOutput::Released(sequence) => {
                 for transmit in self.held.release(sequence) {

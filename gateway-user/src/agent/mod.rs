@@ -42,7 +42,7 @@ use crate::api::{self, Call};
 use crate::config::{Backend, Config};
 use crate::crypto::AwsLc;
 use crate::steering::{self, Steering};
-use crate::sync::{Transport, TransportEvent};
+use crate::sync::{Transport, TransportEvent, TransportEvents};
 use crate::xfrm::{Recording, SaKernel, Tunnels, Xfrm};
 
 pub use harden::forbid_core_dumps;
@@ -76,7 +76,7 @@ pub struct Agent {
 /// Everything that wakes the loop.
 struct Inputs {
     datagrams: mpsc::Receiver<Datagram>,
-    frames: mpsc::Receiver<TransportEvent>,
+    frames: TransportEvents,
     calls: mpsc::Receiver<Call>,
 }
 
@@ -114,12 +114,12 @@ impl Agent {
         let steering = Steering::start(&translate::steering_config(&config))?;
 
         let (datagram_sender, datagrams) = mpsc::channel(QUEUE);
-        let (frame_sender, frames) = mpsc::channel(QUEUE);
         let (call_sender, calls) = mpsc::channel(64);
         let sockets = Sockets::bind(&config.cluster.vips, &datagram_sender)?;
         let crypto = AwsLc;
         let incarnation = draw_incarnation(&crypto);
-        let transport = Transport::start(translate::transport_config(&config)?, frame_sender)?;
+        let (transport, frames) =
+            Transport::start(translate::transport_config(&config)?).context("sync channel")?;
         api::serve(&config.api_socket, call_sender)
             .await
             .with_context(|| format!("control socket {}", config.api_socket.display()))?;
@@ -219,11 +219,11 @@ impl Agent {
             Wake::Frame(TransportEvent::Connected { member }) => {
                 self.cluster.handle_connected(now, member);
             }
-            Wake::Frame(TransportEvent::Disconnected { member }) => {
+            Wake::Frame(TransportEvent::Disconnected { member, .. }) => {
                 self.cluster.handle_disconnected(now, member);
             }
             Wake::Frame(TransportEvent::Frame { member, bytes }) => {
-                self.cluster.handle_frame(now, member, &bytes);
+                self.cluster.handle_frame(now, member, bytes.expose());
             }
             Wake::Call(call) => {
                 let reply = self.answer(&call.request);

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, Mode};
 use crate::steering::{MemberLink, SteeringConfig};
-use crate::sync::TransportConfig;
+use crate::sync::{Credentials, PeerAddress, TransportConfig, TransportLimits};
 
 /// Routing zone of everything in this release.
 const MAIN_ZONE: u32 = 0;
@@ -95,7 +95,22 @@ fn networks<'a>(
 }
 
 pub(super) fn transport_config(config: &Config) -> anyhow::Result<TransportConfig> {
-    Ok(TransportConfig)
+    let sync = &config.sync;
+    let credentials = Credentials::load(&sync.ca, &sync.certificate, &sync.key)?;
+    let local = config.cluster.local;
+    Ok(TransportConfig {
+        local,
+        cluster: config.cluster.name.clone(),
+        address: config.cluster.local_member().sync_address,
+        port: sync.port,
+        device: Some(config.interfaces.sync.clone()),
+        peers: members(config)
+            .filter(|(member, _)| *member != local)
+            .map(|(member, address)| PeerAddress { member, address })
+            .collect(),
+        credentials,
+        limits: TransportLimits::default(),
+    })
 }
 
 /// Networks that are reached in clear although they may lie within a peer's: our protected ones

@@ -88,6 +88,9 @@ struct PkiIssue {
     /// Folder of ca.crt and ca.key.
     #[arg(long, default_value = "/etc/gateway/pki")]
     dir: PathBuf,
+    /// The cluster's name: refuse the CA of another one.
+    #[arg(long)]
+    cluster: Option<String>,
     /// The member's id, 1 to 63.
     #[arg(long)]
     member: u8,
@@ -189,6 +192,7 @@ fn pki(command: &Pki) -> Result<()> {
             let default = || issue.dir.join(format!("member-{member}"));
             let options = pki::IssueOptions {
                 member,
+                cluster: issue.cluster.clone(),
                 sync_address: issue.sync_address,
                 days: issue.days,
                 force: issue.force,

@@ -31,10 +31,10 @@ pub enum IdentityError {
     Name(String),
 }
 
-/// Whether `name` can be the name of a cluster: 1 to 63 of `A-Z a-z 0-9 . _ -`.
+/// Whether `name` can be the name of a cluster: 1 to 64 of `A-Z a-z 0-9 . _ -`.
 pub fn is_cluster_name(name: &str) -> bool {
     let allowed = |octet: u8| octet.is_ascii_alphanumeric() || b"._-".contains(&octet);
-    (1..=63).contains(&name.len()) && name.bytes().all(allowed)
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 impl Identity {

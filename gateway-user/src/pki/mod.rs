@@ -48,7 +48,7 @@ const BACKDATED: Duration = Duration::HOUR;
 /// What [`init`] has to know.
 #[derive(Clone, Debug)]
 pub struct InitOptions {
-    /// Cluster name, `cluster.name` in the members' configuration: 1 to 63 of `A-Z a-z 0-9 . _ -`.
+    /// Cluster name, `cluster.name` in the members' configuration: 1 to 64 of `A-Z a-z 0-9 . _ -`.
     pub cluster: String,
     /// Validity in days, 1..=[`MAX_DAYS`].
     pub days: u32,
@@ -61,6 +61,8 @@ pub struct InitOptions {
 pub struct IssueOptions {
     /// `id` of the member.
     pub member: MemberId,
+    /// Refuse an authority of another cluster than this one; `None` takes whatever it is of.
+    pub cluster: Option<String>,
     /// Its `sync_address`.
     pub sync_address: IpAddr,
     /// Validity in days, 1..=[`MAX_DAYS`]; ends with that of the authority.
@@ -98,7 +100,7 @@ pub enum PkiError {
         source: std::io::Error,
     },
     /// A name that fits into no URI.
-    #[error("cluster name {0:?}: 1 to 63 of the characters A-Z a-z 0-9 . _ - are allowed")]
+    #[error("cluster name {0:?}: 1 to 64 of the characters A-Z a-z 0-9 . _ - are allowed")]
     ClusterName(String),
     /// A validity out of range.
     #[error("validity of {0} days: 1 to {MAX_DAYS} are allowed")]
@@ -156,6 +158,16 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<Written, PkiError> {
 /// obstacle).
 pub fn issue(dir: &Path, out: &Path, options: &IssueOptions) -> Result<Written, PkiError> {
     let authority = Authority::read(dir)?;
+    if let Some(expected) = options
+        .cluster
+        .as_ref()
+        .filter(|c| **c != authority.cluster)
+    {
+        return Err(PkiError::NotAnAuthority {
+            path: dir.join(CA_CERTIFICATE),
+            reason: format!("is of cluster {}, not of {expected}", authority.cluster),
+        });
+    }
     let (key_path, certificate_path) = (out.join(MEMBER_KEY), out.join(MEMBER_CERTIFICATE));
     let ca_path = out.join(CA_CERTIFICATE);
     files::check_absent(&[key_path.clone(), certificate_path.clone()], options.force)?;

@@ -21,6 +21,7 @@ fn init_options(force: bool) -> InitOptions {
 fn issue_options(force: bool) -> IssueOptions {
     IssueOptions {
         member: MemberId::new(2).unwrap(),
+        cluster: Some("hq".into()),
         sync_address: "10.99.0.2".parse().unwrap(),
         days: MEMBER_DAYS,
         force,
@@ -133,7 +134,7 @@ fn errors_say_what_is_wrong() {
         error.contains("ca.crt") && error.contains("read"),
         "{error}"
     );
-    for cluster in ["", "head quarters", "a/b", &"x".repeat(64)] {
+    for cluster in ["", "head quarters", "a/b", &"x".repeat(65)] {
         let options = InitOptions {
             cluster: cluster.into(),
             ..init_options(false)
@@ -150,6 +151,12 @@ fn errors_say_what_is_wrong() {
     }
     assert!(!ca.exists());
     init(&ca, &init_options(false)).unwrap();
+    let branch = IssueOptions {
+        cluster: Some("branch".into()),
+        ..issue_options(false)
+    };
+    let error = issue(&ca, &ca, &branch).unwrap_err().to_string();
+    assert!(error.contains("of cluster hq, not of branch"), "{error}");
     let other = dir.path().join("other");
     init(&other, &init_options(false)).unwrap();
     fs::copy(other.join(CA_KEY), ca.join(CA_KEY)).unwrap();
