@@ -1,5 +1,6 @@
 //! The lab in network namespaces, and the scenarios that run in it.
 
 pub mod bench;
+pub mod fuzz;
 pub mod lab;
 pub mod scenario;

@@ -1,0 +1,124 @@
+//! A configuration with everything in it, and tight limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_common::member::MemberId;
+use gateway_ike::config::{ChildConfig, Config, Connection, Limits, RemoteAddress, Secret};
+use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
+use gateway_ike::identity::{Identity, IdentityPattern};
+use gateway_ike::output::TrafficSelector;
+use gateway_ike::proposal::{EspProposal, IkeProposal};
+use gateway_ike::secret::SecretBytes;
+
+pub(super) const HALF_OPEN_LIMIT: usize = 6;
+
+/// Suites that the peers use; the last one is not configured.
+pub(super) const IKE_SUITES: [IkeProposal; 3] = [
+    IkeProposal {
+        encryption: Encryption::AesGcm16Key128,
+        prf: Prf::HmacSha256,
+        ke: KeyExchangeMethod::X25519,
+    },
+    IkeProposal {
+        encryption: Encryption::AesGcm16Key256,
+        prf: Prf::HmacSha384,
+        ke: KeyExchangeMethod::Ecp256,
+    },
+    IkeProposal {
+        encryption: Encryption::AesGcm16Key256,
+        prf: Prf::HmacSha256,
+        ke: KeyExchangeMethod::Ecp256,
+    },
+];
+
+/// As above.
+pub(super) const ESP_SUITES: [EspProposal; 3] = [
+    EspProposal {
+        encryption: Encryption::AesGcm16Key128,
+        ke: None,
+        esn: false,
+    },
+    EspProposal {
+        encryption: Encryption::AesGcm16Key256,
+        ke: Some(KeyExchangeMethod::X25519),
+        esn: true,
+    },
+    EspProposal {
+        encryption: Encryption::AesGcm16Key128,
+        ke: Some(KeyExchangeMethod::Ecp256),
+        esn: true,
+    },
+];
+
+pub(super) fn secret() -> SecretBytes {
+    SecretBytes::from(&b"a shared secret"[..])
+}
+
+/// Of the peer and of us, in IPv4 or IPv6; `wide` asks for more than is configured.
+pub(super) fn traffic(six: bool, wide: bool) -> (TrafficSelector, TrafficSelector) {
+    let len = if wide { 0 } else { 16 };
+    if six {
+        (
+            TrafficSelector::prefix([0x2001, 0xdb8, 2, 0, 0, 0, 0, 0].into(), 3 * len),
+            TrafficSelector::prefix([0x2001, 0xdb8, 1, 0, 0, 0, 0, 0].into(), 3 * len),
+        )
+    } else {
+        (
+            TrafficSelector::prefix([10, 2, 0, 0].into(), len),
+            TrafficSelector::prefix([10, 1, 0, 0].into(), len),
+        )
+    }
+}
+
+fn child(name: &str, six: bool) -> Arc<ChildConfig> {
+    let (theirs, ours) = traffic(six, false);
+    Arc::new(ChildConfig {
+        name: name.to_owned(),
+        local_ts: vec![ours],
+        remote_ts: vec![theirs],
+        esp_proposals: ESP_SUITES[..2].to_vec(),
+        replay_window: 32,
+        life_time: Duration::from_secs(600),
+        if_id_in: 0,
+        if_id_out: 0,
+    })
+}
+
+fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) -> Arc<Connection> {
+    Arc::new(Connection {
+        name: name.to_owned(),
+        local_addrs: Vec::new(),
+        remote_addrs: vec![RemoteAddress::Any],
+        proposals: suites.to_vec(),
+        local_id: Identity::Fqdn("gw.example.org".to_owned()),
+        remote_id,
+        children: vec![child("four", false), child("six", true)],
+    })
+}
+
+/// # Panics
+///
+/// If `member` is not a member id.
+pub(super) fn config(member: u8, incarnation: u16) -> Config {
+    let first = Identity::Fqdn("p0.example.org".to_owned());
+    Config {
+        member: MemberId::new(member).expect("1 to 63"),
+        incarnation,
+        connections: vec![
+            connection("one", IdentityPattern::Exactly(first), &IKE_SUITES[..1]),
+            connection("any", IdentityPattern::Any, &IKE_SUITES[..2]),
+        ],
+        secrets: vec![Secret {
+            ids: Vec::new(),
+            secret: secret(),
+        }],
+        limits: Limits {
+            cookie_threshold: 3,
+            half_open_limit: HALF_OPEN_LIMIT,
+            half_open_limit_per_source: 4,
+            children_per_ike_sa: 3,
+            ..Limits::default()
+        },
+    }
+}
