@@ -26,7 +26,7 @@ pub struct ChildCounters {
     pub packets_out: u64,
     /// Octets of these.
     pub bytes_out: u64,
-    /// When the last packet was decrypted, Unix seconds.
+    /// When the last packet was decrypted, Unix seconds; `None` also on kernels before 6.2.
     pub last_used_in: Option<u64>,
 }
 

@@ -116,7 +116,7 @@ pub struct SaState {
     pub added_at: u64,
     /// First used at, Unix seconds; 0 = never.
     pub first_used_at: u64,
-    /// Last used at, Unix seconds; `None`: never, or the kernel does not say.
+    /// Last used at, Unix seconds; `None`: never, or the kernel does not say (before 6.2).
     pub last_used_at: Option<u64>,
 }
 

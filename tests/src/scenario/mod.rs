@@ -9,6 +9,7 @@ mod refuse;
 mod sites;
 mod stock;
 mod tunnel;
+mod xfrm;
 
 use std::path::PathBuf;
 
@@ -174,6 +175,30 @@ const ROWS: &[Row] = &[
         Tier::Both,
         tunnel::delete,
         "the peer deletes; nothing is left anywhere",
+    ),
+    (
+        "xfrm-kinds",
+        Tier::Esp,
+        xfrm::kinds,
+        "static keys: every kind of SA, marked with its slot",
+    ),
+    (
+        "xfrm-block",
+        Tier::Esp,
+        xfrm::block,
+        "static keys: no cleartext without SAs",
+    ),
+    (
+        "xfrm-rekey",
+        Tier::Esp,
+        xfrm::rekey,
+        "static keys: a rekey loses no ping",
+    ),
+    (
+        "xfrm-semantics",
+        Tier::Esp,
+        xfrm::semantics,
+        "the recording kernel agrees with the real one",
     ),
 ];
 
