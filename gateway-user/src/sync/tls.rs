@@ -60,19 +60,22 @@ impl Credentials {
     ///
     /// [`CredentialError::File`] names the file.
     pub fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, CredentialError> {
-        fn refuse(path: &Path, reason: impl ToString) -> CredentialError {
+        fn refuse(path: &Path, reason: String) -> CredentialError {
             CredentialError::File {
                 path: path.to_path_buf(),
-                reason: reason.to_string(),
+                reason,
             }
         }
         let mut roots = RootCertStore::empty();
         for root in certificates(ca).map_err(|reason| refuse(ca, reason))? {
-            roots.add(root).map_err(|error| refuse(ca, error))?;
+            roots
+                .add(root)
+                .map_err(|error| refuse(ca, error.to_string()))?;
         }
         let chain = certificates(certificate).map_err(|reason| refuse(certificate, reason))?;
-        let not_after = not_after(&chain).ok_or_else(|| refuse(certificate, "not X.509"))?;
-        let key = PrivateKeyDer::from_pem_file(key).map_err(|error| refuse(key, error))?;
+        let not_after = not_after(&chain).ok_or_else(|| refuse(certificate, "not X.509".into()))?;
+        let key =
+            PrivateKeyDer::from_pem_file(key).map_err(|error| refuse(key, error.to_string()))?;
         Ok(Self {
             roots: Arc::new(roots),
             chain,
