@@ -232,6 +232,48 @@ pub struct Settings {
 /// Entries of [`Settings::macs`].
 pub const OWN_MACS: usize = 8;
 
+/// Value of `VIP_FEW` (array of 1): the VIPs again, if they are few. Comparing with a handful costs
+/// less than one look-up in `VIP`, and every IKE packet asks.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FewVips {
+    /// Number of entries in `vips`, which then are all there are; 0 sends the question to `VIP`.
+    pub count: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The first `count` are [`Address`]es; the others zero.
+    pub vips: [[u8; 16]; FEW_VIPS],
+}
+
+/// Entries of [`FewVips::vips`].
+pub const FEW_VIPS: usize = 4;
+
+impl FewVips {
+    /// The value for these VIPs: all of them, or none if they are too many.
+    pub fn new(vips: &[Address]) -> Self {
+        let mut few = Self::default();
+        if vips.len() <= FEW_VIPS {
+            for (place, vip) in few.vips.iter_mut().zip(vips) {
+                *place = vip.0;
+                few.count += 1;
+            }
+        }
+        few
+    }
+
+    /// Whether `address` is a VIP; `None` if only `VIP` knows.
+    #[inline(always)]
+    pub fn contains(&self, address: &Address) -> Option<bool> {
+        if self.count == 0 {
+            return None;
+        }
+        let wanted = u128::from_ne_bytes(address.0);
+        // The unspecified address stands in the unused places, and is never a VIP.
+        let found = |vip: &[u8; 16]| u128::from_ne_bytes(*vip) == wanted;
+        Some(wanted != 0 && self.vips.iter().any(found))
+    }
+}
+
 /// A pair of counters: value of `STATS` and `PEER_STATS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -262,6 +304,8 @@ pub mod map {
     pub const LIVE: &str = "LIVE";
     /// Hash [`super::Address`] → `u32` flags (1).
     pub const VIP: &str = "VIP";
+    /// Array of 1 [`super::FewVips`]: what `VIP` holds, if that is little.
+    pub const VIP_FEW: &str = "VIP_FEW";
     /// Devmap of 8: sync devices.
     pub const SYNC_DEV: &str = "SYNC_DEV";
     /// Array of 1 [`super::Settings`].
@@ -324,6 +368,7 @@ mod pod {
         RemoteNet,
         MemberValue,
         Settings,
+        FewVips,
         Counter,
     );
 }
@@ -344,6 +389,19 @@ mod tests {
         assert_eq!(size_of::<SlotValue>(), 4);
         assert_eq!(size_of::<Settings>(), 80);
         assert_eq!(size_of::<Counter>(), 16);
+        assert_eq!(size_of::<FewVips>(), 72);
+    }
+
+    #[test]
+    fn few_vips_know_all_or_send_elsewhere() {
+        let vip = |last: u8| Address::from_v4([192, 0, 2, last]);
+        let two = FewVips::new(&[vip(1), vip(2)]);
+        assert_eq!(two.contains(&vip(2)), Some(true));
+        assert_eq!(two.contains(&vip(3)), Some(false));
+        assert_eq!(two.contains(&Address::UNSPECIFIED), Some(false));
+        let five: Vec<_> = (1..=5).map(vip).collect();
+        assert_eq!(FewVips::new(&five).contains(&vip(2)), None);
+        assert_eq!(FewVips::new(&[]).contains(&vip(2)), None);
     }
 
     #[test]

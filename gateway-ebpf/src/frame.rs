@@ -1,5 +1,6 @@
 //! Packet memory behind the bounds checks that the verifier demands.
 
+use core::cell::Cell;
 use core::mem::transmute_copy;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
@@ -12,6 +13,8 @@ pub(crate) struct XdpFrame {
     context: *mut xdp_md,
     data: usize,
     end: usize,
+    /// Octets of the frame, as far as somebody had reason to ask for more than the first buffer.
+    octets: Cell<usize>,
 }
 
 impl XdpFrame {
@@ -19,14 +22,19 @@ impl XdpFrame {
     pub(crate) fn new(context: *mut xdp_md) -> Self {
         // SAFETY: the kernel hands a valid context to the program.
         let (data, end) = unsafe { ((*context).data as usize, (*context).data_end as usize) };
-        Self { context, data, end }
+        Self {
+            context,
+            data,
+            end,
+            octets: Cell::new(end - data),
+        }
     }
 
-    /// Octets of the frame, all its buffers.
+    /// Octets of the frame. Of a frame in several buffers, the first buffer's if nothing in its
+    /// headers told that there is more.
     #[inline(always)]
-    pub(crate) fn length(&self) -> u64 {
-        // SAFETY: as in `new`.
-        unsafe { bpf_xdp_get_buff_len(self.context) }
+    pub(crate) fn octets(&self) -> u64 {
+        self.octets.get() as u64
     }
 
     /// Writes `octets` to the start of the frame; false if it is shorter.
@@ -49,8 +57,13 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn reaches(&self, length: usize) -> bool {
-        // The helper only where the first buffer does not answer it: cut-off or jumbo frames.
-        self.end - self.data >= length || self.length() >= length as u64
+        if self.octets.get() < length {
+            // The call costs more than all other checks: only for cut-off and jumbo frames.
+            // SAFETY: as in `new`.
+            let octets = unsafe { bpf_xdp_get_buff_len(self.context) };
+            self.octets.set(octets as usize);
+        }
+        self.octets.get() >= length
     }
 }
 
@@ -130,20 +143,17 @@ unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
     macro_rules! word {
         ($type:literal, $offset:literal) => {{
             let word: u64;
-            // SAFETY: by contract of the function; reads memory and nothing else.
-            unsafe {
-                core::arch::asm!(
-                    concat!("{0} = *(", $type, " *)({1} + ", $offset, ")"),
-                    out(reg) word,
-                    in(reg) start,
-                    options(pure, readonly, nostack),
-                );
-            }
+            core::arch::asm!(
+                concat!("{0} = *(", $type, " *)({1} + ", $offset, ")"),
+                out(reg) word,
+                in(reg) start,
+                options(pure, readonly, nostack),
+            );
             word
         }};
     }
-    // SAFETY: each source has at least `N` octets, the first ones in the order of memory (the
-    // target is little endian).
+    // SAFETY: the loads by contract of the function. Each source has at least `N` octets, the first
+    // ones in the order of memory (the target is little endian).
     unsafe {
         match N {
             2 => transmute_copy(&word!("u16", "0")),

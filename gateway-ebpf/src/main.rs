@@ -43,8 +43,8 @@ fn gateway_inside(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn gateway_sync(ctx: XdpContext) -> u32 {
     let frame = XdpFrame::new(ctx.ctx);
-    let octets = frame.length();
     let received = steer::sync(&frame, &Maps);
+    let octets = frame.octets();
     count(received.reason, octets);
     if received.member != 0 {
         count_received(received.member, octets);
@@ -71,7 +71,7 @@ fn gateway_egress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn conclude(ctx: &XdpContext, frame: &XdpFrame, verdict: Verdict, program: Program) -> u32 {
-    let octets = frame.length();
+    let octets = frame.octets();
     let forward = match verdict {
         Verdict::Stay(reason) => {
             count(reason, octets);

@@ -5,8 +5,8 @@ use aya_ebpf::btf_maps::lpm_trie::LpmTrie;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use gateway_common::abi::{
-    Address, Counter, EspOutKey, EspSaKey, IkeSaKey, MemberValue, NegotiationKey, NegotiationValue,
-    RemoteNet, Settings, SlotValue, size,
+    Address, Counter, EspOutKey, EspSaKey, FewVips, IkeSaKey, MemberValue, NegotiationKey,
+    NegotiationValue, RemoteNet, Settings, SlotValue, size,
 };
 use gateway_common::slot::Slot;
 
@@ -51,6 +51,10 @@ pub(crate) static LIVE: Array<u32, { size::MEMBERS as usize }> = Array::new();
 /// The cluster's addresses.
 #[btf_map]
 pub(crate) static VIP: HashMap<Address, u32, { size::VIPS as usize }> = HashMap::new();
+
+/// The cluster's addresses again, if they are few.
+#[btf_map]
+pub(crate) static VIP_FEW: Array<FewVips, 1> = Array::new();
 
 /// The sync devices.
 #[btf_map]

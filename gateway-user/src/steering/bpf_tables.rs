@@ -8,8 +8,8 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, DevMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use gateway_common::abi::{
-    Address, Counter, EspOutKey, EspSaKey, IkeSaKey, MemberValue, NET_LOCAL, NegotiationKey,
-    NegotiationValue, RemoteNet, Settings, SlotValue, map, size,
+    Address, Counter, EspOutKey, EspSaKey, FewVips, IkeSaKey, MemberValue, NET_LOCAL,
+    NegotiationKey, NegotiationValue, RemoteNet, Settings, SlotValue, map, size,
 };
 use gateway_common::{member::MemberId, slot::Slot};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -34,6 +34,7 @@ pub(super) struct BpfTables {
     members: Mutex<Array<MapData, MemberValue>>,
     live: Mutex<Array<MapData, u32>>,
     vips: HashTable<Address, u32>,
+    few_vips: Mutex<Array<MapData, FewVips>>,
     devices: Mutex<DevMap<MapData>>,
     settings: Mutex<Array<MapData, Settings>>,
     stats: Mutex<PerCpuArray<MapData, Counter>>,
@@ -125,6 +126,7 @@ impl BpfTables {
             members: typed(ebpf, map::MEMBER)?,
             live: typed(ebpf, map::LIVE)?,
             vips: hash(ebpf, map::VIP)?,
+            few_vips: typed(ebpf, map::VIP_FEW)?,
             devices: typed(ebpf, map::SYNC_DEV)?,
             settings: typed(ebpf, map::SETTINGS)?,
             stats: typed(ebpf, map::STATS)?,
@@ -300,7 +302,10 @@ impl Tables for BpfTables {
         for address in &wanted {
             self.vips.put(address, &1)?;
         }
-        Ok(())
+        // Last: the short list outranks the map, which now has them all.
+        lock(&self.few_vips)
+            .set(0, FewVips::new(&wanted), 0)
+            .map_err(|error| failed(map::VIP_FEW, "set", error))
     }
 
     fn set_settings(&self, mut settings: Settings) -> Result<(), TableError> {

@@ -33,7 +33,7 @@ const RESIZED: &str = "SEP_my_IKE_packet_resized";
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// All maps that are pinned.
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 14] = [
     map::NEGOTIATIONS,
     map::IKE_SA,
     map::ESP_SA,
@@ -43,6 +43,7 @@ pub(super) const MAPS: [&str; 13] = [
     map::MEMBER,
     map::LIVE,
     map::VIP,
+    map::VIP_FEW,
     map::SYNC_DEV,
     map::SETTINGS,
     map::STATS,

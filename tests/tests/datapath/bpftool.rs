@@ -58,6 +58,7 @@ fn bpftool_loads_the_object_and_prints_fields_by_name() {
         map::MEMBER,
         map::LIVE,
         map::VIP,
+        map::VIP_FEW,
         map::SYNC_DEV,
         map::SETTINGS,
         map::STATS,

@@ -8,7 +8,7 @@ use aya::maps::{Array, DevMap, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, Pod};
 use gateway_common::abi::{
-    Counter, MemberValue, RemoteNet, Settings, SlotValue, map, program, size,
+    Counter, FewVips, MemberValue, RemoteNet, Settings, SlotValue, map, program, size,
 };
 use gateway_common::model::ModelTables;
 use gateway_common::reason::{Action, Program, Reason};
@@ -83,7 +83,14 @@ impl Kernel {
         }
         let mut devices: DevMap<&mut MapData> = self.take(map::SYNC_DEV);
         devices.set(0, LOOPBACK, None, 0).expect("SYNC_DEV");
+        let vips: Vec<_> = tables.vip.iter().copied().collect();
+        self.set(map::VIP_FEW, [(0, FewVips::new(&vips))].into_iter());
         self.settings(tables.settings);
+    }
+
+    /// Makes the programs ask `VIP`, as they must with many VIPs.
+    pub(crate) fn forget_few_vips(&mut self) {
+        self.set(map::VIP_FEW, [(0, FewVips::default())].into_iter());
     }
 
     fn take<'a, M>(&'a mut self, name: &str) -> M
