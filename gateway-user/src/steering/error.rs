@@ -55,9 +55,8 @@ pub enum SteeringError {
     },
     /// Somebody else's XDP program runs on an interface.
     #[error(
-        "interface {interface} already runs XDP program {program_id} ({program}); fix: remove it \
-         (`ip link set dev {interface} xdp off`, or the tool that attached it; \
-         `bpftool net show dev {interface}` tells more), or set steering.attach = \"none\""
+        "interface {interface} already runs XDP program {program_id} ({program}); fix: {fix}, or \
+         set steering.attach = \"none\" (`bpftool net show dev {interface}` tells more)"
     )]
     OtherProgram {
         /// The interface.
@@ -66,6 +65,8 @@ pub enum SteeringError {
         program_id: u32,
         /// Its name.
         program: String,
+        /// The command that removes it.
+        fix: String,
     },
     /// A fence cannot be first on an interface.
     #[error("interface {interface}: the egress fence cannot be installed: {reason}; fix: {fix}")]

@@ -9,6 +9,7 @@ use aya::Ebpf;
 use gateway_common::abi::{OWN_MACS, Settings, program};
 
 use super::bpf_tables::BpfTables;
+use super::capabilities;
 use super::config::{AttachMode, Role, SteeringConfig};
 use super::error::SteeringError;
 use super::fence::{self, Breach, Fence};
@@ -82,6 +83,14 @@ impl Kernel {
         config: &SteeringConfig,
         socket: Socket,
     ) -> Result<Self, SteeringError> {
+        let missing = capabilities::held()
+            .map(|held| capabilities::missing(held, &capabilities::BPF))
+            .unwrap_or_default();
+        if !missing.is_empty() {
+            return Err(SteeringError::Permission {
+                operation: format!("use BPF ({} missing)", missing.join(", ")),
+            });
+        }
         if !Path::new("/sys/kernel/btf/vmlinux").exists() {
             return Err(SteeringError::NoBtf);
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::programs::loaded_programs;
+use aya::programs::{loaded_links, loaded_programs};
 use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 use serde::{Deserialize, Serialize};
 
@@ -216,6 +216,7 @@ fn conflict(link: &Link, error: &io::Error) -> Option<SteeringError> {
                 interface: link.name.clone(),
                 program_id,
                 program: program_name(program_id),
+                fix: how_to_remove(&link.name, program_id),
             })
         }
         _ => None,
@@ -249,6 +250,21 @@ pub(super) fn program_name(id: u32) -> String {
         .and_then(|program| program.name_as_str().map(str::to_owned))
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "unnamed".to_owned())
+}
+
+/// The command that takes a foreign program off an interface. One that was attached by a link
+/// goes with the link only.
+pub(super) fn how_to_remove(interface: &str, program_id: u32) -> String {
+    let link = loaded_links()
+        .filter_map(Result::ok)
+        .find(|link| link.program_id() == program_id);
+    match link {
+        Some(link) => format!("`bpftool link detach id {}`", link.id()),
+        None => format!(
+            "`ip link set dev {interface} xdp off` (xdpgeneric for a generic one), or the tool \
+             that attached it"
+        ),
+    }
 }
 
 fn mode_of(socket: &mut Socket, link: &Link) -> Result<XdpMode, SteeringError> {

@@ -4,6 +4,7 @@
 //! would be read and written with this build's sizes. So every pin is compared with the object's
 //! definition first.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, MapInfo};
 use aya::programs::{Program, ProgramError};
+use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_obj::generated::bpf_map_type;
 use gateway_common::abi::{NegotiationKey, NegotiationValue, map};
@@ -220,6 +222,7 @@ pub(super) fn pin_error(operation: &'static str, path: &Path, source: io::Error)
 /// Loads the object: reuses pinned maps of the right layout, creates and pins the others, loads
 /// every program. Attaches nothing.
 pub(super) fn load(object: &[u8], pins: &Pins, max_entries: u32) -> Result<Ebpf, SteeringError> {
+    let max_entries = max_entries.max(1);
     let resize = prepare_negotiations(object, pins, max_entries)?;
     let mut loader = EbpfLoader::new();
     for name in MAPS {
@@ -230,7 +233,8 @@ pub(super) fn load(object: &[u8], pins: &Pins, max_entries: u32) -> Result<Ebpf,
         loader.map_pin_path(name, path);
     }
     loader.map_max_entries(map::NEGOTIATIONS, max_entries);
-    let mut ebpf = loader.load(object).map_err(load_error)?;
+    let object = fit_to_kernel(object);
+    let mut ebpf = loader.load(&object).map_err(load_error)?;
     for (name, program) in ebpf.programs_mut() {
         load_program(name, program)?;
     }
@@ -238,6 +242,35 @@ pub(super) fn load(object: &[u8], pins: &Pins, max_entries: u32) -> Result<Ebpf,
         move_negotiations(&mut ebpf, pins, &resized)?;
     }
     Ok(ebpf)
+}
+
+/// The object as this kernel takes it: before 5.18 there are no multi-buffer frames, and programs
+/// that say they can cope with them are refused.
+fn fit_to_kernel(object: &[u8]) -> Cow<'_, [u8]> {
+    let old = KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 18, 0));
+    if old {
+        Cow::Owned(without_frags(object))
+    } else {
+        Cow::Borrowed(object)
+    }
+}
+
+/// Renames the section `xdp.frags` to `xdp`, by ending its name earlier wherever it stands: in
+/// the ELF section names and in the type information that refers to them.
+pub(super) fn without_frags(object: &[u8]) -> Vec<u8> {
+    // Without a NUL in front: it shares its place with the end of `.relxdp.frags`.
+    const NAME: &[u8] = b"xdp.frags\0";
+    const KEPT: usize = b"xdp".len();
+    let mut patched = object.to_vec();
+    let mut start = 0;
+    while let Some(found) = patched
+        .get(start..)
+        .and_then(|rest| rest.windows(NAME.len()).position(|part| part == NAME))
+    {
+        start += found;
+        patched[start + KEPT] = 0;
+    }
+    patched
 }
 
 /// Loads one program into the kernel.
@@ -426,4 +459,35 @@ pub(super) fn program_id(program: &Program) -> Result<u32, SteeringError> {
         .info()
         .map(|info| info.id())
         .map_err(|error| program_error("without an id", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_section_name_is_patched() {
+        let object = b"a\0.relxdp.frags\0xdp.frags\0xdp.fragsx\0";
+        assert_eq!(
+            without_frags(object),
+            b"a\0.relxdp\0frags\0xdp\0frags\0xdp.fragsx\0"
+        );
+    }
+
+    #[test]
+    fn the_shipped_object_has_the_section_and_parses_without_it() {
+        let frags = |object: &[u8]| {
+            let parsed = aya_obj::Object::parse(object).unwrap();
+            let is_frags = |program: &&aya_obj::Program| {
+                matches!(
+                    program.section,
+                    aya_obj::ProgramSection::Xdp { frags: true, .. }
+                )
+            };
+            let count = parsed.programs.values().filter(is_frags).count();
+            (parsed.programs.len(), count)
+        };
+        assert_eq!(frags(super::super::OBJECT), (4, 3));
+        assert_eq!(frags(&without_frags(super::super::OBJECT)), (4, 0));
+    }
 }

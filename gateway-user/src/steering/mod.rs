@@ -9,6 +9,7 @@
 //! call from a thread that is in the gateway's namespace.
 
 mod bpf_tables;
+mod capabilities;
 mod config;
 mod error;
 mod fence;

@@ -76,6 +76,10 @@ impl Lab {
     }
 
     pub(crate) fn config(&self) -> SteeringConfig {
+        Self::config_on(self.bpffs())
+    }
+
+    pub(crate) fn config_on(bpffs: PathBuf) -> SteeringConfig {
         let member = |id: u8| MemberLink {
             id: MemberId::new(id).unwrap(),
             sync_address: [10, 99, 0, id].into(),
@@ -89,7 +93,7 @@ impl Lab {
             inside: vec!["in0".to_owned()],
             sync: "sync0".to_owned(),
             attach: AttachMode::Auto,
-            bpffs: self.bpffs(),
+            bpffs,
             max_entries: 1024,
             enabled: true,
             fence: None,

@@ -36,7 +36,7 @@ fn map_ids(lab: &Lab) -> BTreeMap<String, u32> {
 }
 
 /// Name → (link id, program id).
-fn link_ids(lab: &Lab) -> BTreeMap<String, (u32, u32)> {
+pub(crate) fn link_ids(lab: &Lab) -> BTreeMap<String, (u32, u32)> {
     let folder = lab.pins("links");
     let info = |name: &String| {
         let link = FdLink::from(PinnedLink::from_pin(folder.join(name)).unwrap());

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use gateway_user::steering::{Check, Steering, SteeringConfig, preflight};
+use gateway_user::steering::{AttachMode, Check, Steering, SteeringConfig, preflight};
 use gateway_user::vip;
 
 use crate::lab::{Lab, run, sysctl, with_lab};
@@ -11,14 +11,13 @@ use crate::lab::{Lab, run, sysctl, with_lab};
 fn prepare(lab: &Lab) -> SteeringConfig {
     let config = lab.config();
     sysctl("net/ipv4/conf/all/rp_filter", 0);
+    sysctl("net/ipv6/conf/all/forwarding", 1);
     for name in ["pub0", "sync0", "in0"] {
         sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), 0);
         sysctl(&format!("net/ipv4/conf/{name}/forwarding"), 1);
-        sysctl(&format!("net/ipv6/conf/{name}/forwarding"), 1);
         sysctl(&format!("net/ipv4/conf/{name}/arp_ignore"), 1);
         sysctl(&format!("net/ipv4/conf/{name}/arp_announce"), 2);
     }
-    run("ethtool -K sync0 gro on");
     vip::ensure_on_loopback(&config.vips).unwrap();
     config
 }
@@ -31,7 +30,7 @@ fn failed(config: &SteeringConfig) -> Vec<Check> {
 
 fn expect(config: &SteeringConfig, name: &str, subject: &str, fix: &str) {
     let failed = failed(config);
-    assert_eq!(failed.len(), 1, "{failed:#?}");
+    assert_eq!(failed.len(), 1, "{name} {subject}: {failed:#?}");
     assert_eq!(
         (failed[0].name, failed[0].subject.as_str()),
         (name, subject)
@@ -45,28 +44,24 @@ fn each_wrong_sysctl_is_found_and_its_fix_works() {
         let config = prepare(lab);
         assert_eq!(failed(&config), []);
         let cases = [
-            ("net/ipv4/conf/sync0/rp_filter", 1, "rp_filter", "sync0"),
-            ("net/ipv4/conf/all/rp_filter", 1, "rp_filter", "sync0"),
-            ("net/ipv4/conf/sync0/forwarding", 0, "forwarding", "sync0"),
-            ("net/ipv4/conf/pub0/forwarding", 0, "forwarding", "pub0"),
-            ("net/ipv4/conf/in0/forwarding", 0, "forwarding", "in0"),
-            (
-                "net/ipv6/conf/sync0/forwarding",
-                0,
-                "forwarding_v6",
-                "sync0",
-            ),
-            ("net/ipv4/conf/sync0/arp_ignore", 0, "arp_ignore", "sync0"),
-            (
-                "net/ipv4/conf/sync0/arp_announce",
-                0,
-                "arp_announce",
-                "sync0",
-            ),
+            ("ipv4/conf/sync0/rp_filter", 1, "sync0"),
+            ("ipv4/conf/all/rp_filter", 1, "sync0"),
+            ("ipv4/conf/sync0/forwarding", 0, "sync0"),
+            ("ipv4/conf/pub0/forwarding", 0, "pub0"),
+            ("ipv4/conf/in0/forwarding", 0, "in0"),
+            ("ipv6/conf/all/forwarding", 0, "all"),
+            ("ipv4/conf/sync0/arp_ignore", 0, "sync0"),
+            ("ipv4/conf/sync0/arp_announce", 0, "sync0"),
         ];
-        for (path, wrong, name, subject) in cases {
+        for (path, wrong, subject) in cases {
             prepare(lab);
-            sysctl(path, wrong);
+            sysctl(&format!("net/{path}"), wrong);
+            let setting = path.rsplit_once('/').unwrap().1;
+            let name = if path.starts_with("ipv6") {
+                "forwarding_v6"
+            } else {
+                setting
+            };
             expect(&config, name, subject, "sysctl -w net.");
             let fix = failed(&config)[0].fix.clone();
             let (name, value) = fix
@@ -95,6 +90,18 @@ fn a_small_sync_mtu_is_found() {
         let config = prepare(lab);
         run("ip link set dev sync0 mtu 1400");
         expect(&config, "mtu", "sync0", "ip link set dev sync0 mtu 1500");
+    });
+}
+
+#[test]
+fn a_veth_that_would_drop_redirected_frames_is_found() {
+    with_lab(|lab| {
+        let mut config = prepare(lab);
+        config.attach = AttachMode::Generic;
+        run("ethtool -K sync0 gro off");
+        expect(&config, "veth", "sync0", "ethtool -K sync0 gro on");
+        run("ethtool -K sync0 gro on");
+        assert_eq!(failed(&config), []);
     });
 }
 

@@ -1,5 +1,8 @@
 //! Frames really go where the tables say, with and without an agent.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,8 +28,12 @@ fn id(raw: u8) -> MemberId {
 
 /// Starts with one ESP SA in slot 5, which belongs to member 2; all others are ours.
 fn start(config: &SteeringConfig) -> Steering {
+    start_object(config, gateway_user::steering::OBJECT)
+}
+
+fn start_object(config: &SteeringConfig, object: &'static [u8]) -> Steering {
     run("ip neigh replace 10.99.0.2 lladdr 02:00:00:00:02:02 dev sync0 nud permanent");
-    let steering = Steering::start(config).unwrap();
+    let steering = Steering::start_object(config, object).unwrap();
     let mut owners = [Some(id(1)); Slot::COUNT];
     owners[5] = Some(id(2));
     let tables = steering.tables();
@@ -85,6 +92,68 @@ fn steering_goes_on_without_the_agent_and_through_its_restart() {
         check_steered(&frame);
         steering.set_live(&[id(1)]).unwrap();
         not_steered(&frame);
+    });
+}
+
+/// Not a test: the agent of the next one, in a process of its own.
+#[test]
+#[ignore = "started by another test"]
+fn agent() {
+    let Some(bpffs) = std::env::var_os(BPFFS) else {
+        return;
+    };
+    let _running = start(&Lab::config_on(bpffs.into()));
+    println!("{RUNNING}");
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+const BPFFS: &str = "STEERING_TEST_BPFFS";
+const RUNNING: &str = "the agent runs";
+
+#[test]
+fn sigkill_stops_nothing_and_the_next_start_takes_over() {
+    with_lab(|lab| {
+        let mut agent = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "traffic::agent", "--ignored", "--nocapture"])
+            .env(BPFFS, lab.bpffs())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(agent.stdout.take().unwrap());
+        let up = output.lines().map_while(Result::ok);
+        assert!(up.into_iter().any(|line| line.contains(RUNNING)));
+        let frame = esp(mac("pub0"), PEER, VIP, SPI);
+        check_steered(&frame);
+        let links = crate::pins::link_ids(lab);
+
+        // SAFETY: kill takes no pointers; the child has not been waited for.
+        unsafe { libc::kill(agent.id().cast_signed(), libc::SIGKILL) };
+        agent.wait().unwrap();
+        check_steered(&frame);
+        assert_eq!(crate::pins::link_ids(lab), links);
+
+        let steering = Steering::start(&lab.config()).unwrap();
+        check_steered(&frame);
+        let ids = |links: &BTreeMap<String, (u32, u32)>| -> Vec<u32> {
+            links.values().map(|(link, _)| *link).collect()
+        };
+        assert_eq!(ids(&crate::pins::link_ids(lab)), ids(&links));
+        let counters = steering.tables().counters().unwrap();
+        assert_eq!(counters.forwarded[2].packets, 3);
+    });
+}
+
+#[test]
+fn an_object_for_kernels_without_frags_steers_too() {
+    with_lab(|lab| {
+        let mut object = gateway_user::steering::OBJECT.to_vec();
+        let name = b"xdp.frags\0";
+        while let Some(at) = object.windows(name.len()).position(|part| part == name) {
+            object[at + 3] = 0;
+        }
+        let steering = start_object(&lab.config(), object.leak());
+        check_steered(&esp(mac("pub0"), PEER, VIP, SPI));
+        drop(steering);
     });
 }
 

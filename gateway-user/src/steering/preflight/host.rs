@@ -5,20 +5,16 @@ use std::path::Path;
 
 use aya::util::KernelVersion;
 
+use super::super::capabilities;
 use super::super::config::{AttachMode, SteeringConfig};
 use super::super::loader;
 use super::{Check, Severity, steering_severity, unreadable};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const FLOOR: (u8, u8) = (5, 15);
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_NET_RAW: u32 = 13;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
 
 pub(super) fn checks(config: &SteeringConfig) -> Vec<Check> {
-    let mut checks = vec![kernel(), capabilities(config), esp()];
+    let mut checks = vec![kernel(), rights(config), esp()];
     if config.attach != AttachMode::None {
         checks.push(btf());
         checks.push(bpffs(&config.bpffs));
@@ -79,14 +75,14 @@ fn bpffs(path: &Path) -> Check {
     }
 }
 
-fn capabilities(config: &SteeringConfig) -> Check {
-    let held = fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| effective(&status));
-    let Some(held) = held else {
-        return unreadable("capabilities", "/proc/self/status", "no CapEff line");
+fn rights(config: &SteeringConfig) -> Check {
+    let Some(held) = capabilities::held() else {
+        return unreadable("capabilities", "/proc/thread-self/status", "no CapEff line");
     };
-    let missing = missing(held, config.attach != AttachMode::None);
+    let mut missing = capabilities::missing(held, &capabilities::SOCKETS);
+    if config.attach != AttachMode::None {
+        missing.extend(capabilities::missing(held, &capabilities::BPF));
+    }
     if missing.is_empty() {
         return Check::passed("capabilities", "process", "sufficient".to_owned());
     }
@@ -98,33 +94,6 @@ fn capabilities(config: &SteeringConfig) -> Check {
         format!("missing {missing}"),
         format!("run as root, or add AmbientCapabilities={missing} to the systemd unit"),
     )
-}
-
-/// The effective set in the text of `/proc/<pid>/status`.
-pub(super) fn effective(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
-}
-
-/// The capabilities that a process with the effective set `held` lacks.
-pub(super) fn missing(held: u64, bpf: bool) -> Vec<&'static str> {
-    let has = |capability: u32| held & (1 << capability) != 0;
-    let mut wanted = vec![
-        ("CAP_NET_ADMIN", has(CAP_NET_ADMIN)),
-        ("CAP_NET_RAW", has(CAP_NET_RAW)),
-    ];
-    if bpf {
-        let admin = has(CAP_SYS_ADMIN);
-        wanted.push(("CAP_BPF", has(CAP_BPF) || admin));
-        wanted.push(("CAP_PERFMON", has(CAP_PERFMON) || admin));
-    }
-    wanted
-        .into_iter()
-        .filter(|(_, held)| !held)
-        .map(|(name, _)| name)
-        .collect()
 }
 
 /// ESP cannot be asked for without trying to install an SA; what can be told is whether the

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsRawFd;
 
-use super::super::config::{Role, SteeringConfig};
-use super::super::links::{program_name, xdp_pin};
+use super::super::config::{AttachMode, Role, SteeringConfig};
+use super::super::links::{how_to_remove, program_name, xdp_pin};
 use super::super::sys::{self, LinkKind};
 use super::{Check, Severity, steering_severity, unreadable};
 use crate::rtnl::{self, Link, Socket};
@@ -44,7 +44,7 @@ pub(super) fn checks(config: &SteeringConfig, links: &[(Link, Role)]) -> Vec<Che
         checks.extend(lro(config, link));
         checks.push(other_program(config, link));
         if *role == Role::Sync {
-            checks.extend(veth(link));
+            checks.extend(veth(config, link));
         }
     }
     checks
@@ -90,14 +90,18 @@ fn lro(config: &SteeringConfig, link: &Link) -> Option<Check> {
     ))
 }
 
-/// A veth accepts redirected frames only with NAPI on: with a native program or GRO. Ours may be
-/// the other end's business, so this is a hint.
-fn veth(link: &Link) -> Option<Check> {
+/// A veth accepts redirected frames only with NAPI on: with GRO, or with a native program, as ours
+/// is where the driver can, and a veth can.
+fn veth(config: &SteeringConfig, link: &Link) -> Option<Check> {
     if link.kind.as_deref() != Some("veth") {
         return None;
     }
     let gro = ethtool(&link.name, ETHTOOL_GGRO).ok()? != 0;
-    if gro || link.xdp.is_some_and(|xdp| xdp.native) {
+    let native = match link.xdp {
+        Some(xdp) => xdp.native,
+        None => matches!(config.attach, AttachMode::Auto | AttachMode::Native),
+    };
+    if gro || native {
         return Some(Check::passed(
             "veth",
             &link.name,
@@ -128,10 +132,7 @@ fn other_program(config: &SteeringConfig, link: &Link) -> Check {
         &link.name,
         steering_severity(config),
         format!("already runs XDP program {} ({name})", xdp.program_id),
-        format!(
-            "ip link set dev {} xdp off (or the tool that attached it)",
-            link.name
-        ),
+        how_to_remove(&link.name, xdp.program_id),
     )
 }
 

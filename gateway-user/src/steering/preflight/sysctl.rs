@@ -3,6 +3,9 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::super::config::{Role, SteeringConfig};
 use super::{Check, Severity, steering_severity, unreadable};
@@ -27,21 +30,24 @@ fn set(family: &str, interface: &str, name: &str, value: u32) -> String {
 }
 
 pub(super) fn checks(config: &SteeringConfig, links: &[(Link, Role)]) -> Vec<Check> {
-    let v4 = config.vips.iter().any(std::net::IpAddr::is_ipv4);
-    let v6 = config.vips.iter().any(std::net::IpAddr::is_ipv6);
+    let arp = config.vips.iter().any(IpAddr::is_ipv4);
+    // What is forwarded are the inner packets, of the protected networks' family.
+    let nets = &config.local_networks;
+    let v4 = nets.is_empty() || nets.iter().any(|net| matches!(net, IpNet::V4(_)));
+    let v6 = config.vips.iter().any(IpAddr::is_ipv6)
+        || nets.iter().any(|net| matches!(net, IpNet::V6(_)));
     let mut checks = Vec::new();
+    if v6 {
+        checks.push(forwarding_v6());
+    }
     for (link, role) in links {
         if v4 {
-            checks.push(forwarding("ipv4", link));
-        }
-        if v6 {
-            checks.push(forwarding("ipv6", link));
+            checks.push(forwarding(link));
         }
         if *role == Role::Sync {
-            // Inner packets may be IPv4 whatever the VIP is.
             checks.push(rp_filter(config, link));
         }
-        if v4 {
+        if arp {
             checks.push(arp_ignore(link, *role));
             checks.push(arp_announce(link, *role));
         }
@@ -50,23 +56,34 @@ pub(super) fn checks(config: &SteeringConfig, links: &[(Link, Role)]) -> Vec<Che
 }
 
 /// A packet that was forwarded to us and decrypted here has the sync interface as its input
-/// device: without forwarding there it vanishes, uncounted.
-fn forwarding(family: &'static str, link: &Link) -> Check {
-    let name = if family == "ipv4" {
-        "forwarding"
-    } else {
-        "forwarding_v6"
-    };
-    match read(family, &link.name, "forwarding") {
+/// device: without forwarding there it vanishes, uncounted. `all` does not make up for it.
+fn forwarding(link: &Link) -> Check {
+    match read("ipv4", &link.name, "forwarding") {
         Ok(0) => Check::failed(
-            name,
+            "forwarding",
             &link.name,
             Severity::Error,
-            format!("{family} forwarding is off: decrypted packets are dropped"),
-            set(family, &link.name, "forwarding", 1),
+            "IPv4 forwarding is off: decrypted packets are dropped".to_owned(),
+            set("ipv4", &link.name, "forwarding", 1),
         ),
-        Ok(_) => Check::passed(name, &link.name, "on".to_owned()),
-        Err(error) => unreadable(name, &link.name, &error.to_string()),
+        Ok(_) => Check::passed("forwarding", &link.name, "on".to_owned()),
+        Err(error) => unreadable("forwarding", &link.name, &error.to_string()),
+    }
+}
+
+/// IPv6 is forwarded by the host or not at all: the setting of an interface only says how it
+/// treats router advertisements.
+fn forwarding_v6() -> Check {
+    match read("ipv6", "all", "forwarding") {
+        Ok(0) => Check::failed(
+            "forwarding_v6",
+            "all",
+            Severity::Error,
+            "IPv6 forwarding is off: decrypted packets are dropped".to_owned(),
+            set("ipv6", "all", "forwarding", 1),
+        ),
+        Ok(_) => Check::passed("forwarding_v6", "all", "on".to_owned()),
+        Err(error) => unreadable("forwarding_v6", "all", &error.to_string()),
     }
 }
 

@@ -1,18 +1,5 @@
-use super::host::{effective, missing};
 use super::{Check, Severity, preflight};
 use crate::steering::test_config;
-
-#[test]
-fn capabilities_are_read_from_the_effective_set() {
-    let root = "Name:\tx\nCapEff:\t000001ffffffffff\n";
-    assert!(missing(effective(root).unwrap(), true).is_empty());
-    // CAP_NET_ADMIN and CAP_NET_RAW alone.
-    let plain = effective("CapEff:\t0000000000003000").unwrap();
-    assert_eq!(missing(plain, true), ["CAP_BPF", "CAP_PERFMON"]);
-    assert!(missing(plain, false).is_empty());
-    assert_eq!(effective("CapEff: xyz"), None);
-    assert_eq!(effective(""), None);
-}
 
 #[test]
 fn missing_interfaces_are_each_named() {
