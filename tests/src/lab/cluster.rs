@@ -192,12 +192,7 @@ fn issue_certificates(binaries: &Path, run: &Run, members: u8) -> Result<PathBuf
     let dir = run.log("pki");
     let gatewayctl = |args: &[&str]| -> Result<()> {
         let mut command = Command::new(binaries.join("gatewayctl"));
-        command
-            .arg("pki")
-            .args(args)
-            .arg("--dir")
-            .arg(&dir)
-            .args(["--cluster", "lab"]);
+        command.arg("pki").args(args).arg("--dir").arg(&dir);
         let output = command.output().context("cannot start gatewayctl")?;
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -206,7 +201,7 @@ fn issue_certificates(binaries: &Path, run: &Run, members: u8) -> Result<PathBuf
         Ok(())
     };
     fs::create_dir_all(&dir)?;
-    gatewayctl(&["init"])?;
+    gatewayctl(&["init", "--cluster", "lab"])?;
     for id in 1..=members {
         let (member, address) = (id.to_string(), sync_address(id).to_string());
         let out = dir.join(format!("member-{id}")).display().to_string();
