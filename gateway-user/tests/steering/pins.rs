@@ -86,7 +86,7 @@ fn a_restart_takes_maps_and_links_over() {
         let owners = std::array::from_fn(|slot| MemberId::new((slot % 3) as u8 + 1));
         first.tables().set_slot_owners(&owners).unwrap();
         let (maps, links) = (map_ids(lab), link_ids(lab));
-        assert_eq!(maps.len(), 13);
+        assert_eq!(maps.len(), 14);
         assert_eq!(
             links.len(),
             6,
@@ -235,7 +235,7 @@ fn a_table_of_another_size_keeps_its_youngest_entries() {
         let fill = larger.tables().fill().unwrap();
         assert_eq!((fill.entries, fill.max_entries), (600, 4096));
         let after = map_ids(lab);
-        assert_eq!(after.len(), 13, "no table is left under another name");
+        assert_eq!(after.len(), 14, "no table is left under another name");
         for (name, id) in &after {
             assert_eq!(before[name] == *id, name != map::NEGOTIATIONS, "{name}");
         }
