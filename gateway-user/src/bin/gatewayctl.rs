@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway_common::member::MemberId;
 use gateway_user::api::model::{Check, Checks, Members, Request, Sas, Stats, Status, Table};
 use gateway_user::api::{self, render};
@@ -50,13 +50,20 @@ enum Command {
     },
     /// Switch forwarding between members on or off, until the next start.
     Forwarding {
-        /// on or off
-        #[arg(value_parser = parse_switch)]
-        state: bool,
+        /// Which.
+        state: Switch,
     },
     /// The cluster's own certification authority.
     #[command(subcommand)]
     Pki(Pki),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    /// Forward to the owner.
+    On,
+    /// Leave every packet where it arrived; the agents relay IKE.
+    Off,
 }
 
 #[derive(Subcommand)]
@@ -128,7 +135,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Forwarding { state } => {
             ask::<Status>(
                 cli,
-                &Request::Forwarding { enabled: *state },
+                &Request::Forwarding {
+                    enabled: *state == Switch::On,
+                },
                 render::status,
             )?;
         }
@@ -211,10 +220,14 @@ fn pki(command: &Pki) -> Result<()> {
     Ok(())
 }
 
-fn parse_switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("on or off".into()),
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

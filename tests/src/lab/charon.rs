@@ -294,7 +294,7 @@ fn daemon_settings(settings: Settings, log: &Path) -> String {
     format!(
         "charon {{\n  load = random nonce drbg aes sha1 sha2 hmac kdf gcm curve25519 openssl pem x509 \
          pubkey pkcs1 {kernel} socket-default vici updown\n  install_routes = {routes}\n  \
-         retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  threads = 16\n  \
+         retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  threads = 64\n  \
          retry_initiate_interval = 0\n  \
          plugins {{\n    vici {{ socket = unix:///run/charon.vici }}\n  }}\n  filelog {{\n    lab {{\n      \
          path = {log}\n      default = 1\n      time_format = %H:%M:%S\n      flush_line = yes\n    }}\n  }}\n}}\n\

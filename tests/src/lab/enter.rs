@@ -49,6 +49,7 @@ impl Enclosure {
         unsafe {
             command.pre_exec(move || {
                 check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+                unblock_signals()?;
                 check(libc::setns(self.netns.as_raw_fd(), libc::CLONE_NEWNET))?;
                 if self.binds.is_empty() {
                     Ok(())
@@ -57,6 +58,20 @@ impl Enclosure {
                 }
             });
         }
+    }
+}
+
+/// The lab blocks the signals that it waits for; a child must not inherit that.
+fn unblock_signals() -> io::Result<()> {
+    // SAFETY: an empty signal set made here; no pointer outlives the calls.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        check(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &raw const none,
+            std::ptr::null_mut(),
+        ))
     }
 }
 

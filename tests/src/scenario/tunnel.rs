@@ -101,7 +101,7 @@ pub(super) fn ecmp(context: &Context) -> Result<String> {
         exchanges == 3 * u64::from(wishes.plan.sites),
         "{exchanges} exchanges"
     );
-    let refused = lab.peer.log().matches("INVALID_KE_PAYLOAD").count();
+    let refused = lab.peer.log().matches("N(INVAL_KE)").count();
     ensure!(
         refused >= usize::from(wishes.plan.sites),
         "INVALID_KE_PAYLOAD seen {refused} times"
