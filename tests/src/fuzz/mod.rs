@@ -10,6 +10,7 @@
 
 mod endpoint;
 mod input;
+mod sync;
 pub mod toy;
 mod wire;
 
@@ -35,6 +36,8 @@ pub const TARGETS: &[Target] = &[
     ("ike_fragment", wire::fragment),
     ("ike_sk_open", wire::sk_open),
     ("endpoint", endpoint::endpoint),
+    ("sync_frame", sync::frame),
+    ("sync_peer", sync::peer),
 ];
 
 /// Runs a target's body.
