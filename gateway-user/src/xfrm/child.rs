@@ -1,8 +1,13 @@
 //! A CHILD_SA as SAs and policies.
 
-use gateway_common::abi::{MARK_MASK, MARK_SA, mark};
-use gateway_ike::output::ChildSa;
+use std::net::IpAddr;
 
+use gateway_common::abi::{MARK_MASK, MARK_SA, mark};
+use gateway_ike::crypto::Encryption;
+use gateway_ike::output::ChildSa;
+use gateway_ike::secret::SecretBytes;
+
+use super::reqid;
 use super::selector::Flow;
 use super::types::{
     Action, Direction, Encapsulation, Policy, PolicyKey, Replay, Sa, SaId, Template,
@@ -66,6 +71,30 @@ pub(super) fn outbound(child: &ChildSa, reqid: u32) -> Sa {
         output_mark: Some((mark(MARK_SA, child.slot.0), MARK_MASK)),
         if_id: child.if_id_out,
         hard_lifetime_seconds: child.hard_lifetime_seconds,
+    }
+}
+
+/// An SA that nothing can use: from an address to itself, with a key that protects nothing. It has
+/// one of our reqids, so that a process killed in between leaves nothing for ever.
+pub(super) fn probe(local: IpAddr) -> Sa {
+    let encryption = Encryption::AesGcm16Key128;
+    Sa {
+        id: SaId {
+            spi: [0, 0, 1, 0],
+            dst: local,
+        },
+        src: local,
+        reqid: reqid::PROBE,
+        encryption,
+        key: SecretBytes::new(vec![0; encryption.keymat_len()]),
+        encapsulation: None,
+        replay: Replay {
+            window: 32,
+            esn: false,
+        },
+        output_mark: None,
+        if_id: 0,
+        hard_lifetime_seconds: 1,
     }
 }
 

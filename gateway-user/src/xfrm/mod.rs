@@ -30,17 +30,19 @@ mod tests;
 mod tunnels;
 mod types;
 mod uapi;
+mod upkeep;
 
 pub use error::{Refusal, XfrmError};
 pub use event::{EventStream, Events, XfrmEvent};
 pub use kernel::Xfrm;
 pub use recording::Recording;
 pub use selector::{MAX_SELECTORS, PolicySelector, PortMatch};
-pub use tunnels::{ChildCounters, Reconciled, Tunnels};
+pub use tunnels::Tunnels;
 pub use types::{
     Action, Direction, Encapsulation, Policy, PolicyKey, Replay, Request, Sa, SaId, SaState,
     Template,
 };
+pub use upkeep::{ChildCounters, Reconciled};
 
 /// A kernel's SAD and SPD.
 ///

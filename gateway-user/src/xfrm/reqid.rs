@@ -9,6 +9,9 @@ use gateway_ike::output::{ChildSa, TrafficSelector};
 const REQID_BASE: u32 = 0x4700_0000;
 const REQID_MASK: u32 = 0xff00_0000;
 
+/// Never drawn: no policy asks for it.
+pub(super) const PROBE: u32 = REQID_BASE;
+
 /// Whether a reqid is one of ours.
 pub(super) const fn is_ours(reqid: u32) -> bool {
     reqid & REQID_MASK == REQID_BASE

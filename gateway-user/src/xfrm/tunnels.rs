@@ -4,61 +4,29 @@ use std::collections::{BTreeMap, HashMap};
 
 use gateway_ike::output::{ChildId, ChildSa, KernelRequest, KernelResult, TrafficSelector};
 use ipnet::IpNet;
-use serde::Serialize;
 
 use super::SaKernel;
-use super::block::{self, is_base_priority};
+use super::block;
 use super::child::{id_in, id_out, inbound, outbound, policies};
 use super::error::XfrmError;
 use super::policies::{Place, PolicyBook};
-use super::reqid::{Reqids, is_ours};
+use super::reqid::Reqids;
 use super::selector::{Flow, flows};
-use super::types::{Action, Direction, Policy, PolicyKey, Request, SaId, SaState};
-
-/// Traffic of one CHILD_SA.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ChildCounters {
-    /// Packets decrypted.
-    pub packets_in: u64,
-    /// Octets of these.
-    pub bytes_in: u64,
-    /// Packets encrypted; 0 on a replica.
-    pub packets_out: u64,
-    /// Octets of these.
-    pub bytes_out: u64,
-    /// When the last packet was decrypted, Unix seconds; `None` also on kernels before 6.2.
-    pub last_used_in: Option<u64>,
-}
-
-/// What [`Tunnels::reconcile`] found and did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reconciled {
-    /// SAs with our reqids that belong to no child, deleted.
-    pub sas_deleted: usize,
-    /// Policies of ours that nobody wants, deleted.
-    pub policies_deleted: usize,
-    /// Policies that were missing or different, put right.
-    pub policies_restored: usize,
-    /// Children of which an SA is gone from the kernel. They stay in the books until
-    /// [`Tunnels::remove_child`].
-    pub lost: Vec<ChildId>,
-}
+use super::types::{Direction, PolicyKey, SaId};
 
 /// What is installed of one child.
 #[derive(Debug)]
-struct Installed {
-    sa_in: SaId,
+pub(super) struct Installed {
+    pub(super) sa_in: SaId,
     reqid_in: u32,
     keys_in: Vec<PolicyKey>,
     /// Absent on a replica.
-    out: Option<Outbound>,
-    /// The child whose outbound policies this one waits for.
-    waits_for: Option<ChildId>,
+    pub(super) out: Option<Outbound>,
 }
 
 #[derive(Debug)]
-struct Outbound {
-    sa: SaId,
+pub(super) struct Outbound {
+    pub(super) sa: SaId,
     reqid: u32,
     keys: Vec<PolicyKey>,
 }
@@ -68,10 +36,12 @@ struct Outbound {
 /// Works on its own SAs and policies only; what others installed it neither counts nor deletes.
 /// Dropping it leaves the kernel as it is.
 pub struct Tunnels {
-    kernel: Box<dyn SaKernel>,
-    children: BTreeMap<ChildId, Installed>,
-    by_sa: HashMap<SaId, ChildId>,
-    book: PolicyBook,
+    pub(super) kernel: Box<dyn SaKernel>,
+    pub(super) children: BTreeMap<ChildId, Installed>,
+    pub(super) by_sa: HashMap<SaId, ChildId>,
+    // Rekeyed children that do not send yet, each with the one whose outbound policies it awaits.
+    waiting: BTreeMap<ChildId, ChildId>,
+    pub(super) book: PolicyBook,
     reqids: Reqids,
 }
 
@@ -83,6 +53,7 @@ impl Tunnels {
             kernel,
             children: BTreeMap::new(),
             by_sa: HashMap::new(),
+            waiting: BTreeMap::new(),
             book: PolicyBook::default(),
             reqids: Reqids::default(),
         }
@@ -205,7 +176,7 @@ impl Tunnels {
         self.reqids.release(child.reqid_in);
         self.by_sa.remove(&child.sa_in);
         let sa = self.delete_sa(&child.sa_in);
-        self.end_waits_for(id);
+        self.waiting.retain(|_, old| *old != id);
         outbound.and(policies).and(sa)
     }
 
@@ -217,10 +188,9 @@ impl Tunnels {
     /// The first refusal of the kernel.
     pub fn promote_used(&mut self) -> Result<Vec<ChildId>, XfrmError> {
         let waiting: Vec<(ChildId, SaId)> = self
-            .children
-            .iter()
-            .filter(|(_, child)| child.waits_for.is_some())
-            .map(|(id, child)| (*id, child.sa_in))
+            .waiting
+            .keys()
+            .filter_map(|id| Some((*id, self.children.get(id)?.sa_in)))
             .collect();
         let mut promoted = Vec::new();
         for (id, sa_in) in waiting {
@@ -242,10 +212,10 @@ impl Tunnels {
     /// # Errors
     /// What the kernel answered.
     pub fn promote(&mut self, id: ChildId) -> Result<(), XfrmError> {
-        let Some(child) = self.children.get_mut(&id) else {
+        let Some(old) = self.waiting.remove(&id) else {
             return Ok(());
         };
-        let (Some(old), Some(out)) = (child.waits_for.take(), child.out.as_ref()) else {
+        let Some(out) = self.children.get(&id).and_then(|child| child.out.as_ref()) else {
             return Ok(());
         };
         for key in &out.keys {
@@ -254,7 +224,29 @@ impl Tunnels {
         self.book.sync(&mut *self.kernel, &out.keys)
     }
 
-    /// The child that an SA belongs to, e.g. of an [`super::XfrmEvent::Expired`].
+    /// An SA is gone ([`super::XfrmEvent::Expired`] with `hard`): a child that rekeys the one it
+    /// belonged to sends from now on. Returns that one; it stays in the books until
+    /// [`Self::remove_child`]. `None`: the SA was not ours.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn expired(&mut self, sa: &SaId) -> Result<Option<ChildId>, XfrmError> {
+        let Some(id) = self.child_of(sa) else {
+            return Ok(None);
+        };
+        let successors: Vec<ChildId> = self
+            .waiting
+            .iter()
+            .filter(|&(_, old)| *old == id)
+            .map(|(new, _)| *new)
+            .collect();
+        for new in successors {
+            self.promote(new)?;
+        }
+        Ok(Some(id))
+    }
+
+    /// The child that an SA belongs to.
     pub fn child_of(&self, sa: &SaId) -> Option<ChildId> {
         self.by_sa.get(sa).copied()
     }
@@ -262,83 +254,6 @@ impl Tunnels {
     /// The children that are installed, each with whether it has an outbound SA.
     pub fn children(&self) -> impl Iterator<Item = (ChildId, bool)> + '_ {
         self.children.iter().map(|(id, c)| (*id, c.out.is_some()))
-    }
-
-    /// Counters of one child.
-    ///
-    /// # Errors
-    /// [`XfrmError::is_missing`] when one of its SAs, or the child, is not installed.
-    pub fn counters(&mut self, id: ChildId) -> Result<ChildCounters, XfrmError> {
-        let Some(child) = self.children.get(&id) else {
-            let operation = format!("query CHILD_SA {:08x}", u32::from_be_bytes(id.spi_in));
-            return Err(XfrmError::refused_operation(operation, libc::ESRCH, None));
-        };
-        let mut counters = ChildCounters::default();
-        counters.add_in(&self.kernel.query_sa(&child.sa_in)?);
-        if let Some(out) = &child.out {
-            counters.add_out(&self.kernel.query_sa(&out.sa)?);
-        }
-        Ok(counters)
-    }
-
-    /// Counters of all children, by one dump.
-    ///
-    /// # Errors
-    /// When the kernel refuses the dump.
-    pub fn all_counters(&mut self) -> Result<BTreeMap<ChildId, ChildCounters>, XfrmError> {
-        let mut all: BTreeMap<ChildId, ChildCounters> = BTreeMap::new();
-        for state in self.kernel.dump_sas()? {
-            let Some(id) = self.by_sa.get(&state.id) else {
-                continue;
-            };
-            let counters = all.entry(*id).or_default();
-            if self.children.get(id).is_some_and(|c| c.sa_in == state.id) {
-                counters.add_in(&state);
-            } else {
-                counters.add_out(&state);
-            }
-        }
-        Ok(all)
-    }
-
-    /// Compares the books with the kernel and puts it right: deletes SAs and policies of an earlier
-    /// process, restores policies that somebody flushed, names children whose SAs are gone. For
-    /// the start, and after [`super::XfrmEvent::Overrun`].
-    ///
-    /// # Errors
-    /// When a dump fails or a change is refused.
-    pub fn reconcile(&mut self) -> Result<Reconciled, XfrmError> {
-        let mut done = Reconciled::default();
-        let dump = self.kernel.dump_policies()?;
-        done.policies_restored = self.book.observe(&dump).len();
-        let keys = self.book.keys();
-        self.book.sync(&mut *self.kernel, &keys)?;
-        let stray: Vec<PolicyKey> = dump
-            .iter()
-            .filter(|policy| is_our_policy(policy) && !self.book.wants(&policy.key))
-            .map(|policy| policy.key)
-            .collect();
-        let requests: Vec<Request<'_>> = stray.iter().map(Request::DeletePolicy).collect();
-        done.policies_deleted = self.delete_all(&requests)?;
-
-        let sas = self.kernel.dump_sas()?;
-        let stray: Vec<SaId> = sas
-            .iter()
-            .filter(|sa| is_ours(sa.reqid) && !self.by_sa.contains_key(&sa.id))
-            .map(|sa| sa.id)
-            .collect();
-        let requests: Vec<Request<'_>> = stray.iter().map(Request::DeleteSa).collect();
-        done.sas_deleted = self.delete_all(&requests)?;
-        let present: std::collections::HashSet<SaId> = sas.iter().map(|sa| sa.id).collect();
-        done.lost = self
-            .by_sa
-            .iter()
-            .filter(|(sa, _)| !present.contains(sa))
-            .map(|(_, id)| *id)
-            .collect();
-        done.lost.sort_unstable();
-        done.lost.dedup();
-        Ok(done)
     }
 }
 
@@ -375,7 +290,6 @@ impl Tunnels {
                 reqid_in,
                 keys_in,
                 out: None,
-                waits_for: None,
             },
         );
         if result.is_err() {
@@ -407,7 +321,9 @@ impl Tunnels {
         self.by_sa.insert(sa, id);
         if let Some(installed) = self.children.get_mut(&id) {
             installed.out = Some(Outbound { sa, reqid, keys });
-            installed.waits_for = replaces;
+        }
+        if let Some(old) = replaces {
+            self.waiting.insert(id, old);
         }
         if result.is_err() {
             self.undo(|tunnels| tunnels.drop_outbound(id));
@@ -420,7 +336,7 @@ impl Tunnels {
         let Some(child) = self.children.get_mut(&id) else {
             return Ok(());
         };
-        child.waits_for = None;
+        self.waiting.remove(&id);
         let Some(out) = child.out.take() else {
             return Ok(());
         };
@@ -434,31 +350,11 @@ impl Tunnels {
         policies.and(sa)
     }
 
-    fn end_waits_for(&mut self, gone: ChildId) {
-        for child in self.children.values_mut() {
-            if child.waits_for == Some(gone) {
-                child.waits_for = None;
-            }
-        }
-    }
-
-    fn delete_sa(&mut self, sa: &SaId) -> Result<(), XfrmError> {
+    pub(super) fn delete_sa(&mut self, sa: &SaId) -> Result<(), XfrmError> {
         match self.kernel.delete_sa(sa) {
             Err(error) if error.is_missing() => Ok(()),
             result => result,
         }
-    }
-
-    fn delete_all(&mut self, requests: &[Request<'_>]) -> Result<usize, XfrmError> {
-        let mut deleted = 0;
-        for result in self.kernel.apply(requests) {
-            match result {
-                Ok(()) => deleted += 1,
-                Err(error) if error.is_missing() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(deleted)
     }
 
     fn forget(&mut self, id: ChildId) {
@@ -470,25 +366,5 @@ impl Tunnels {
         if let Err(error) = step(self) {
             tracing::warn!(%error, "rolling back a CHILD_SA");
         }
-    }
-}
-
-fn is_our_policy(policy: &Policy) -> bool {
-    match policy.action {
-        Action::Protect(template) => is_ours(template.reqid),
-        Action::Bypass | Action::Block => is_base_priority(policy.priority),
-    }
-}
-
-impl ChildCounters {
-    fn add_in(&mut self, state: &SaState) {
-        self.packets_in += state.packets;
-        self.bytes_in += state.bytes;
-        self.last_used_in = state.last_used_at;
-    }
-
-    fn add_out(&mut self, state: &SaState) {
-        self.packets_out += state.packets;
-        self.bytes_out += state.bytes;
     }
 }

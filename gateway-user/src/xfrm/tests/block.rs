@@ -200,3 +200,22 @@ fn ports_and_protocols_are_blocked_as_configured() {
     );
     assert_eq!(ip("10.2.0.0"), policies[0].key.selector.src.network());
 }
+
+#[test]
+fn a_probe_leaves_nothing_and_reports_what_is_missing() {
+    let (mut kernel, mut tunnels) = recorded();
+    let vips = [ip("203.0.113.10"), ip("203.0.113.11"), ip("2001:db8::1")];
+    tunnels.probe(&vips).unwrap();
+    assert_eq!(
+        kernel.requests(),
+        4,
+        "one SA per family, installed and deleted"
+    );
+    assert_eq!(contents(&mut kernel), (vec![], vec![]));
+    kernel.fail_after(2, libc::EPROTONOSUPPORT);
+    let text = tunnels.probe(&vips).unwrap_err().to_string();
+    assert!(
+        text.contains("2001:db8::1") && text.contains("modprobe esp4 esp6"),
+        "{text}"
+    );
+}

@@ -5,6 +5,7 @@ mod encoder;
 mod live;
 mod parser;
 mod rekey;
+mod selector;
 mod tunnels;
 
 use std::net::IpAddr;

@@ -157,3 +157,41 @@ fn when_the_peer_moved_the_new_addresses_count_inwards() {
     };
     assert_eq!(template.src, moved.remote);
 }
+
+#[test]
+fn when_the_old_sa_reaches_its_lifetime_the_new_one_sends() {
+    let (mut kernel, mut tunnels) = recorded();
+    let (old, new) = (child(1), child(2));
+    tunnels.install_child(&old, None).unwrap();
+    tunnels.install_child(&new, Some(old.id())).unwrap();
+    let gone = SaId {
+        spi: old.spi_out,
+        dst: old.remote,
+    };
+    assert!(kernel.expire(&gone));
+    assert_eq!(tunnels.expired(&gone).unwrap(), Some(old.id()));
+    let new_out = reqid_of(&mut kernel, new.spi_out);
+    assert_eq!(reqids(&mut kernel, Direction::Out), [new_out]);
+    let foreign = SaId {
+        spi: [1; 4],
+        ..gone
+    };
+    assert_eq!(tunnels.expired(&foreign).unwrap(), None);
+    tunnels.remove_child(old.id()).unwrap();
+    assert_eq!(reqids(&mut kernel, Direction::Out), [new_out]);
+}
+
+#[test]
+fn a_lifetime_nobody_heard_of_is_found_by_reconciling() {
+    let (mut kernel, mut tunnels) = recorded();
+    let (old, new) = (child(1), child(2));
+    tunnels.install_child(&old, None).unwrap();
+    tunnels.install_child(&new, Some(old.id())).unwrap();
+    assert!(kernel.expire(&SaId {
+        spi: old.spi_out,
+        dst: old.remote,
+    }));
+    assert_eq!(tunnels.reconcile().unwrap().lost, [old.id()]);
+    let new_out = reqid_of(&mut kernel, new.spi_out);
+    assert_eq!(reqids(&mut kernel, Direction::Out), [new_out]);
+}

@@ -20,6 +20,9 @@ use pair::{Kind, PLAIN, Pair, ends};
 pub(super) fn kinds(context: &Context) -> Result<String> {
     let mut pair = Pair::new(context, "xfrm-kinds")?;
     pair.protect()?;
+    pair.near
+        .probe(&["192.0.2.1".parse()?, "2001:db8::1".parse()?])?;
+    pair.expect_empty().context("after the probe")?;
     let encap = Some((4500, 61234));
     let kinds = [
         PLAIN,
