@@ -298,6 +298,8 @@ fn start_kernel(config: &Config) -> Result<Tunnels> {
             );
         }
     }
+    // Now and not at the first tunnel.
+    tunnels.probe(&config.cluster.vips)?;
     let found = tunnels.reconcile()?;
     if found.sas_deleted > 0 {
         tracing::info!(
