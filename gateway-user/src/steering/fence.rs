@@ -13,7 +13,7 @@ use gateway_common::abi::program;
 
 use super::error::SteeringError;
 use super::links::{open_link, program_name, release, tcx_pin};
-use super::loader::pin_error;
+use super::pins::pin_error;
 use super::sys::{self, LinkKind};
 use crate::rtnl::{self, Link, NetlinkError, Socket};
 

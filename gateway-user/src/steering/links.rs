@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::AttachMode;
 use super::error::SteeringError;
-use super::loader::pin_error;
+use super::pins::pin_error;
 use super::sys::{self, LinkKind};
 use crate::rtnl::{self, Link, Socket};
 

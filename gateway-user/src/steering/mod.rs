@@ -20,6 +20,7 @@ mod loader;
 mod members;
 mod memory;
 mod object;
+mod pins;
 mod preflight;
 mod report;
 mod sys;

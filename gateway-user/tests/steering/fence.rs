@@ -4,7 +4,7 @@ use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use gateway_user::steering::{FenceHook, Steering};
 
-use crate::lab::{Lab, run, try_run, with_lab};
+use crate::lab::{Lab, index, run, try_run, with_lab};
 
 /// A foreign program: a copy of ours under a path of its own.
 fn foreign_program(lab: &Lab) -> String {
@@ -71,6 +71,24 @@ fn a_tcx_program_in_front_is_overtaken() {
             steering.verify().unwrap().is_empty(),
             "the new link is pinned"
         );
+    });
+}
+
+#[test]
+fn links_that_somebody_detaches_are_made_anew() {
+    with_lab(|lab| {
+        let steering = Steering::start(&lab.config()).unwrap();
+        for kind in ["tcx", "xdp"] {
+            let pin = lab.pins("links").join(format!("{kind}_{}", index("pub0")));
+            run(&format!("bpftool link detach pinned {}", pin.display()));
+            let findings = steering.verify().unwrap();
+            assert_eq!(findings.len(), 1, "{kind}: {findings:?}");
+            assert!(findings[0].repaired, "{kind}: {findings:?}");
+            assert!(steering.verify().unwrap().is_empty(), "{kind}");
+        }
+        assert!(run("ip link show pub0").contains("xdp"));
+        let (_, programs) = SchedClassifier::query_tcx("pub0", TcAttachType::Egress).unwrap();
+        assert_eq!(programs.len(), 1);
     });
 }
 

@@ -7,7 +7,7 @@ use aya::util::KernelVersion;
 
 use super::super::capabilities;
 use super::super::config::{AttachMode, SteeringConfig};
-use super::super::loader;
+use super::super::pins;
 use super::{Check, Severity, steering_severity, unreadable};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -56,7 +56,7 @@ fn btf() -> Check {
 
 fn bpffs(path: &Path) -> Check {
     let subject = path.display().to_string();
-    match loader::is_bpffs(path) {
+    match pins::is_bpffs(path) {
         Ok(true) => Check::passed("bpffs", &subject, "mounted".to_owned()),
         Ok(false) => Check::failed(
             "bpffs",
