@@ -1,10 +1,12 @@
 //! The tables in ordinary maps: what the eBPF programs look up, for tests that ask the same
 //! questions on the host. With them, packets ([`packet`]), a table of packets and their verdicts
-//! ([`cases`]) and hostile variations ([`mutate`]), so that host and kernel pass the same tests.
+//! ([`cases`]) and hostile variations ([`mutate`]) and what holds for all
+//! of them ([`properties`]), so that host and kernel pass the same tests.
 
 pub mod cases;
 pub mod mutate;
 pub mod packet;
+pub mod properties;
 
 use std::collections::{HashMap, HashSet};
 

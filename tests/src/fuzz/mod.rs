@@ -9,6 +9,7 @@
 //! `tests/fuzz/fuzz_targets`, a `[[bin]]` in `tests/fuzz/Cargo.toml` and a corpus of its own.
 
 mod endpoint;
+mod frame;
 mod input;
 mod sync;
 pub mod toy;
@@ -38,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     ("endpoint", endpoint::endpoint),
     ("sync_frame", sync::frame),
     ("sync_peer", sync::peer),
+    ("frame", frame::frame),
+    ("frame_mutated", frame::mutated),
 ];
 
 /// Runs a target's body.

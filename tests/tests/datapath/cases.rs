@@ -61,3 +61,23 @@ fn run_all(kernel: &mut Kernel, tables: &ModelTables) {
     kernel.assert_unchanged(tables);
     assert!(cases.len() > 150, "only {} cases", cases.len());
 }
+
+/// Writes the cases as the corpus of the fuzz target `frame`:
+/// `cargo test -p gateway-tests --test datapath -- --ignored write_the_corpus`.
+#[test]
+#[ignore = "writes into the source tree"]
+fn write_the_corpus() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for case in all() {
+        let words = format!("{} {}", case.program.as_str(), case.name);
+        let name: String = words
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .collect();
+        std::fs::write(corpus.join("frame").join(name), case.frame).expect("written");
+    }
+    for seed in 0u64..8 {
+        let name = corpus.join("frame_mutated").join(format!("seed_{seed}"));
+        std::fs::write(name, seed.to_be_bytes()).expect("written");
+    }
+}
