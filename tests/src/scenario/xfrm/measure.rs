@@ -7,7 +7,8 @@ use gateway_ike::crypto::Encryption;
 use gateway_ike::secret::SecretBytes;
 use gateway_user::xfrm::{Replay, Request, Sa, SaId, SaKernel};
 
-const COUNT: u32 = 1024;
+const COUNT: u32 = 512;
+const ROUNDS: usize = 5;
 
 /// An SA with this number in its SPI.
 pub(super) fn sa(number: u32, esn: bool) -> Sa {
@@ -31,41 +32,81 @@ pub(super) fn sa(number: u32, esn: bool) -> Sa {
     }
 }
 
-/// Installs and deletes [`COUNT`] SAs; µs per request, and as a multiple of a deletion of nothing.
+/// µs per request.
+#[derive(Clone, Copy)]
+struct Costs {
+    nothing: f64,
+    install: f64,
+    query: f64,
+    dump: f64,
+    delete: f64,
+}
+
+/// Installs and deletes [`COUNT`] SAs in batches, [`ROUNDS`] times, and reports each cost's best
+/// round, also as a multiple of deleting what is not there: other work on the machine only ever
+/// adds.
 pub(super) fn installation(kernel: &mut dyn SaKernel) -> Result<String> {
     let sas: Vec<Sa> = (1..=COUNT).map(|number| sa(number, true)).collect();
-    let delete: Vec<Request<'_>> = sas.iter().map(|sa| Request::DeleteSa(&sa.id)).collect();
-    let install: Vec<Request<'_>> = sas.iter().map(Request::NewSa).collect();
     // The first SA sets the algorithm up.
     kernel.install_sa(&sas[0])?;
     kernel.delete_sa(&sas[0].id)?;
-    let (nothing, failed) = time(kernel, &delete);
+    let mut best = round(kernel, &sas)?;
+    for _ in 1..ROUNDS {
+        let costs = round(kernel, &sas)?;
+        best = Costs {
+            nothing: best.nothing.min(costs.nothing),
+            install: best.install.min(costs.install),
+            query: best.query.min(costs.query),
+            dump: best.dump.min(costs.dump),
+            delete: best.delete.min(costs.delete),
+        };
+    }
+    let times = |cost: f64| format!("{cost:.1} µs ({:.1} x)", cost / best.nothing);
+    Ok(format!(
+        "per SA: no-op {:.1} µs, install {}, delete {}, query {}, dump {}",
+        best.nothing,
+        times(best.install),
+        times(best.delete),
+        times(best.query),
+        times(best.dump)
+    ))
+}
+
+fn round(kernel: &mut dyn SaKernel, sas: &[Sa]) -> Result<Costs> {
+    let deletions: Vec<Request<'_>> = sas.iter().map(|sa| Request::DeleteSa(&sa.id)).collect();
+    let installations: Vec<Request<'_>> = sas.iter().map(Request::NewSa).collect();
+    let (nothing, failed) = time(kernel, &deletions);
     ensure!(failed == COUNT, "there were SAs before");
-    let (installed, failed) = time(kernel, &install);
+    let (install, failed) = time(kernel, &installations);
     ensure!(failed == 0, "{failed} of {COUNT} were refused");
     let start = Instant::now();
     let dumped = kernel.dump_sas()?.len();
-    let dump = start.elapsed().as_secs_f64() * 1e6 / f64::from(COUNT);
+    let dump = per_request(start);
     ensure!(dumped == COUNT as usize, "{dumped} of {COUNT} in the dump");
     let start = Instant::now();
-    for sa in &sas {
+    for sa in sas {
         kernel.query_sa(&sa.id)?;
     }
-    let query = start.elapsed().as_secs_f64() * 1e6 / f64::from(COUNT);
-    let (deleted, failed) = time(kernel, &delete);
+    let query = per_request(start);
+    let (delete, failed) = time(kernel, &deletions);
     ensure!(failed == 0, "{failed} of {COUNT} were not there");
-    Ok(format!(
-        "per SA: no-op {nothing:.1} µs, install {installed:.1} µs ({:.1} x), delete {deleted:.1} µs \
-         ({:.1} x), query {query:.1} µs, dump {dump:.1} µs",
-        installed / nothing,
-        deleted / nothing
-    ))
+    Ok(Costs {
+        nothing,
+        install,
+        query,
+        dump,
+        delete,
+    })
+}
+
+fn per_request(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e6 / f64::from(COUNT)
 }
 
 fn time(kernel: &mut dyn SaKernel, requests: &[Request<'_>]) -> (f64, u32) {
     let start = Instant::now();
     let results = kernel.apply(requests);
-    let micros = start.elapsed().as_secs_f64() * 1e6 / f64::from(COUNT);
+    let micros = per_request(start);
     let failed = results.iter().filter(|result| result.is_err()).count();
     (micros, failed as u32)
 }
