@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{MAX_FRAME, Report, SendError, TransportCounters, count};
+use super::{MAX_FRAME, Report, SendError, Shared, TransportCounters, count};
 
 /// Small frames are written together up to about this many octets, one TLS record.
 const BATCH: usize = 16 << 10;
@@ -153,13 +153,17 @@ pub(super) async fn read_all(
     mut stream: impl AsyncRead + Unpin,
     member: MemberId,
     events: &mpsc::Sender<Report>,
-    counters: &TransportCounters,
+    shared: &Shared,
     heard: &mut bool,
 ) -> String {
+    let counters = &shared.counters;
     loop {
         match read_frame(&mut stream).await {
             Ok(bytes) => {
-                *heard = true;
+                if !*heard {
+                    *heard = true;
+                    shared.forget_error(member);
+                }
                 count(&counters.bytes_in, bytes.len() as u64);
                 if events.send(Report::Frame(member, bytes)).await.is_err() {
                     return "shutting down".into();

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gateway_cluster::output::Class;
 use gateway_cluster::secret::Secret;
@@ -200,7 +200,14 @@ struct Shared {
 struct Link {
     queue: Option<Arc<Queue>>,
     last_error: Option<String>,
+    last_logged: Option<Instant>,
 }
+
+/// Failures of one peer are logged at most this often, whatever somebody at its address does.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A certificate that expires within this time is worth a warning.
+const EXPIRES_SOON: time::Duration = time::Duration::days(30);
 
 impl Shared {
     fn with_link<T>(&self, member: MemberId, action: impl FnOnce(&mut Link) -> T) -> T {
@@ -212,15 +219,36 @@ impl Shared {
         action(links.entry(member).or_default())
     }
 
-    /// Notes why there is no connection. `true` if that is news.
+    /// Notes why there is no connection. `true` if that is news, and worth a line in the log.
     fn note_error(&self, member: MemberId, reason: &str) -> bool {
         self.with_link(member, |link| {
-            let news = link.last_error.as_deref() != Some(reason);
-            if news {
-                link.last_error = Some(reason.to_owned());
+            if link.last_error.as_deref() == Some(reason) {
+                return false;
             }
-            news
+            link.last_error = Some(reason.to_owned());
+            let quiet = |last: &Instant| last.elapsed() >= LOG_INTERVAL;
+            let log = link.last_logged.as_ref().is_none_or(quiet);
+            if log {
+                link.last_logged = Some(Instant::now());
+            }
+            log
         })
+    }
+
+    /// A frame came, so nothing is wrong any more. (A connection alone proves little: in TLS 1.3 the
+    /// peer may still refuse our certificate.)
+    fn forget_error(&self, member: MemberId) {
+        self.with_link(member, |link| link.last_error = None);
+    }
+
+    fn warn_of_expiry(&self) {
+        let expires = self.config.credentials.not_after();
+        if expires - time::OffsetDateTime::now_utc() < EXPIRES_SOON {
+            tracing::warn!(
+                "this member's certificate expires on {}: make a new one with `gatewayctl pki issue`",
+                expires.date()
+            );
+        }
     }
 }
 
@@ -248,6 +276,7 @@ impl Transport {
             counters: TransportCounters::default(),
             links: Mutex::default(),
         });
+        shared.warn_of_expiry();
         let mut tasks = JoinSet::new();
         let mut diallers = BTreeMap::new();
         for address in peers {
@@ -302,8 +331,8 @@ impl Transport {
         self.shared.with_link(member, |link| link.queue.is_some())
     }
 
-    /// Why the last attempt to connect to `member`, or the last connection, failed; `None` while
-    /// connected.
+    /// Why the last attempt to connect to `member`, or the last connection, failed; `None` since a
+    /// frame came.
     pub fn last_error(&self, member: MemberId) -> Option<String> {
         self.shared
             .with_link(member, |link| link.last_error.clone())
@@ -331,10 +360,8 @@ impl TransportEvents {
     pub async fn recv(&mut self) -> Option<TransportEvent> {
         Some(match self.receiver.recv().await? {
             Report::Connected(member, queue) => {
-                self.shared.with_link(member, |link| {
-                    link.queue = Some(queue);
-                    link.last_error = None;
-                });
+                self.shared
+                    .with_link(member, |link| link.queue = Some(queue));
                 TransportEvent::Connected { member }
             }
             Report::Frame(member, bytes) => TransportEvent::Frame { member, bytes },

@@ -102,7 +102,7 @@ impl Task {
         let (reader, writer) = tokio::io::split(stream);
         let reason = tokio::select! {
             reason = queue.closed() => reason,
-            reason = read_all(reader, member, &self.events, &shared.counters, heard) => reason,
+            reason = read_all(reader, member, &self.events, shared, heard) => reason,
             reason = write_all(writer, outgoing, &shared.counters) => reason,
         };
         self.end(reason).await;

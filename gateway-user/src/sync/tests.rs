@@ -215,6 +215,7 @@ async fn frames_go_both_ways_in_order() {
     one.send(2, &large).unwrap();
     two.send(1, b"hello").unwrap();
     assert_eq!(one.frame().await, b"hello");
+    assert_eq!(one.transport.last_error(id(2)), None);
     for n in 0..200u32 {
         assert_eq!(two.frame().await, n.to_be_bytes());
     }
