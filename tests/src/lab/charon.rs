@@ -57,6 +57,8 @@ pub struct Settings {
     pub retransmit_timeout: f64,
     /// How many times a request is sent again.
     pub retransmit_tries: u32,
+    /// Milliseconds for which every received packet is held back, as a longer path would.
+    pub receive_delay: u32,
 }
 
 impl Settings {
@@ -66,6 +68,7 @@ impl Settings {
             esp,
             retransmit_timeout: 4.0,
             retransmit_tries: 5,
+            receive_delay: 0,
         }
     }
 }
@@ -294,12 +297,13 @@ fn daemon_settings(settings: Settings, log: &Path) -> String {
     format!(
         "charon {{\n  load = random nonce drbg aes sha1 sha2 hmac kdf gcm curve25519 openssl pem x509 \
          pubkey pkcs1 {kernel} socket-default vici updown\n  install_routes = {routes}\n  \
-         retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  threads = 64\n  \
+         retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  receive_delay = {delay}\n  threads = 64\n  \
          retry_initiate_interval = 0\n  \
          plugins {{\n    vici {{ socket = unix:///run/charon.vici }}\n  }}\n  filelog {{\n    lab {{\n      \
          path = {log}\n      default = 1\n      time_format = %H:%M:%S\n      flush_line = yes\n    }}\n  }}\n}}\n\
          swanctl {{\n  load = random\n}}\n",
         tries = settings.retransmit_tries,
+        delay = settings.receive_delay,
         log = log.display(),
     )
 }

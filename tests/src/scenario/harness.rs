@@ -36,6 +36,8 @@ pub(super) struct Wishes {
     pub(super) v6: bool,
     /// Lines of the members' `[ike]` table.
     pub(super) ike: &'static str,
+    /// Milliseconds for which the peer holds back what it receives.
+    pub(super) receive_delay: u32,
     /// Changes a connection of the peer before it is loaded.
     pub(super) change: Option<fn(&mut Connection)>,
 }
@@ -52,7 +54,11 @@ impl Lab {
             ike: wishes.ike.into(),
         };
         let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
-        let peer = Charon::start(&network.peer, Settings::new(context.peer_esp()))?;
+        let peer = Settings {
+            receive_delay: wishes.receive_delay,
+            ..Settings::new(context.peer_esp())
+        };
+        let peer = Charon::start(&network.peer, peer)?;
         let mut connections: Vec<Connection> = (0..wishes.plan.sites)
             .map(|site| site_connection(&network, site, wishes.v6))
             .collect();
@@ -238,6 +244,22 @@ impl Lab {
     /// Whether the peer encapsulates ESP in UDP whatever the path is like.
     pub(super) fn forced_encapsulation(&self) -> bool {
         !self.kernel_esp
+    }
+}
+
+/// The members' last word goes beside their logs, whether the scenario passed or not.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for member in &self.cluster.members {
+            let mut last = serde_json::Map::new();
+            for command in ["status", "members", "table", "sas", "stats"] {
+                let answer = member.ask(command);
+                last.insert(command.into(), answer.unwrap_or(Value::Null));
+            }
+            let file = self.run.log(&format!("m{}-last.json", member.id));
+            // Only for people who look into a failure: the verdict does not depend on it.
+            let _ = std::fs::write(file, format!("{:#}", Value::Object(last)));
+        }
     }
 }
 
