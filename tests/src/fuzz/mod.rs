@@ -37,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("ike_fragment", wire::fragment),
     ("ike_sk_open", wire::sk_open),
     ("endpoint", endpoint::endpoint),
+    ("record", endpoint::record),
     ("sync_frame", sync::frame),
     ("sync_peer", sync::peer),
     ("frame", frame::frame),

@@ -7,6 +7,7 @@
 
 mod draft;
 mod peer;
+mod record;
 mod setup;
 mod watch;
 mod world;
@@ -19,6 +20,7 @@ use gateway_ike::secret::SecretBytes;
 use gateway_ike::wire::{DeleteRepr, ExchangeType, NotifyRepr, NotifyType, Payload};
 
 use self::draft::Draft;
+pub(super) use self::record::record;
 use self::setup::{ESP_SUITES, IKE_SUITES, secret, traffic};
 use self::world::World;
 use super::input::Input;
