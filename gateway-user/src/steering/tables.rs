@@ -205,7 +205,8 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// [`TableError::Kernel`].
     fn dump(&self) -> Result<Dump, TableError>;
 
-    /// Counts the negotiations.
+    /// Counts the negotiations. Reads the whole table, which takes milliseconds when it is full:
+    /// for once a second, not for every packet.
     ///
     /// # Errors
     /// [`TableError::Kernel`].
