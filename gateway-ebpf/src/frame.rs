@@ -3,9 +3,15 @@
 use core::cell::Cell;
 use core::mem::transmute_copy;
 
+use aya_ebpf::Global;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_skb_pull_data, bpf_xdp_get_buff_len};
 use gateway_common::packet::{Frame, MAX_OFFSET};
+
+/// Whether the kernel knows frames in several buffers, as it does from 5.18 on. The loader sets it
+/// to 0 on older ones, and their verifier then never sees the call that they do not have.
+#[unsafe(no_mangle)]
+static MULTI_BUFFER: Global<u8> = Global::new(1);
 
 /// A frame in an XDP program: what lies in its first buffer. Further buffers of a jumbo frame
 /// hold no headers.
@@ -57,7 +63,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn reaches(&self, length: usize) -> bool {
-        if self.octets.get() < length {
+        if self.octets.get() < length && MULTI_BUFFER.load() != 0 {
             // The call costs more than all other checks: only for cut-off and jumbo frames.
             // SAFETY: as in `new`.
             let octets = unsafe { bpf_xdp_get_buff_len(self.context) };

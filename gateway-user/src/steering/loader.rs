@@ -59,7 +59,7 @@ pub(super) fn load(object: &[u8], pins: &Pins, max_entries: u32) -> Result<Ebpf,
         loader.map_pin_path(name, path);
     }
     loader.map_max_entries(map::NEGOTIATIONS, max_entries);
-    let object = fit_to_kernel(object);
+    let object = fit_to_kernel(object, &mut loader);
     let mut ebpf = loader.load(&object).map_err(load_error)?;
     for (name, program) in ebpf.programs_mut() {
         load_program(name, program)?;
@@ -72,9 +72,10 @@ pub(super) fn load(object: &[u8], pins: &Pins, max_entries: u32) -> Result<Ebpf,
 
 /// The object as this kernel takes it: before 5.18 there are no multi-buffer frames, and programs
 /// that say they can cope with them are refused.
-fn fit_to_kernel(object: &[u8]) -> Cow<'_, [u8]> {
+fn fit_to_kernel<'a>(object: &'a [u8], loader: &mut EbpfLoader<'_>) -> Cow<'a, [u8]> {
     let old = KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 18, 0));
     if old {
+        loader.override_global("MULTI_BUFFER", &0u8, true);
         Cow::Owned(without_frags(object))
     } else {
         Cow::Borrowed(object)

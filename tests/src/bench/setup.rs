@@ -5,8 +5,9 @@ use aya::maps::{Array, DevMap, HashMap, MapData, PerCpuArray};
 use aya::programs::{Program, SchedClassifier, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use gateway_common::abi::{
-    ANY_MESSAGE_ID, Address, Counter, EspSaKey, MEMBER_FORWARDABLE, MEMBER_KNOWN, MemberValue,
-    NegotiationKey, NegotiationState, NegotiationValue, Settings, SlotValue, map, program,
+    ANY_MESSAGE_ID, Address, Counter, EspSaKey, FewVips, MEMBER_FORWARDABLE, MEMBER_KNOWN,
+    MemberValue, NegotiationKey, NegotiationState, NegotiationValue, Settings, SlotValue, map,
+    program,
 };
 use gateway_common::slot::Slot;
 use gateway_user::steering::{BENCH_OBJECT, OBJECT};
@@ -196,6 +197,8 @@ fn write_settings(gateway: &mut Ebpf) -> Result<()> {
 
     let mut vips: HashMap<_, Address, u32> = HashMap::try_from(take(gateway, map::VIP)?)?;
     vips.insert(Address::from(VIP), 1, 0)?;
+    let few = FewVips::new(&[Address::from(VIP)]);
+    Array::try_from(take(gateway, map::VIP_FEW)?)?.set(0, few, 0)?;
     Ok(())
 }
 

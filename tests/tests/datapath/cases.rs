@@ -30,6 +30,7 @@ fn every_case_ends_in_the_kernel_as_on_the_host() {
     run_all(&mut kernel, &tables);
     kernel.forget_few_vips();
     run_all(&mut kernel, &tables);
+    run_all(&mut Kernel::load_as_on_old_kernels(&tables), &tables);
 }
 
 fn run_all(kernel: &mut Kernel, tables: &ModelTables) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, DevMap, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, Pod};
+use aya::{Ebpf, EbpfLoader, Pod};
 use gateway_common::abi::{
     Counter, FewVips, MemberValue, RemoteNet, Settings, SlotValue, map, program, size,
 };
@@ -47,7 +47,19 @@ pub(crate) fn is_root(test: &str) -> bool {
 impl Kernel {
     /// Loads the shipped object and fills its maps.
     pub(crate) fn load(tables: &ModelTables) -> Self {
-        let mut bpf = Ebpf::load(gateway_user::steering::OBJECT).expect("the object loads");
+        Self::with(EbpfLoader::new(), tables)
+    }
+
+    /// The same with what the loader changes for kernels before 5.18, but for the section name.
+    pub(crate) fn load_as_on_old_kernels(tables: &ModelTables) -> Self {
+        let mut loader = EbpfLoader::new();
+        loader.override_global("MULTI_BUFFER", &0u8, true);
+        Self::with(loader, tables)
+    }
+
+    fn with(mut loader: EbpfLoader<'_>, tables: &ModelTables) -> Self {
+        let object = gateway_user::steering::OBJECT;
+        let mut bpf = loader.load(object).expect("the object loads");
         for name in [program::INGRESS, program::SYNC, program::INSIDE] {
             let program = bpf.program_mut(name).expect(name);
             let program: &mut Xdp = program.try_into().expect(name);
