@@ -39,17 +39,21 @@ pub const fn mark(kind: u32, slot: u8) -> u32 {
 /// is what leaves no hole in any key.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address(pub [u8; 16]);
+pub struct Address {
+    /// Network order.
+    pub octets: [u8; 16],
+}
 
 impl Address {
     /// All zero: "no address" in keys that do not need one.
-    pub const UNSPECIFIED: Self = Self([0; 16]);
+    pub const UNSPECIFIED: Self = Self { octets: [0; 16] };
 
     /// The mapped form of four octets.
     #[inline(always)]
     pub const fn from_v4(v4: [u8; 4]) -> Self {
         // Arithmetic, not bytes: the eBPF programs have few registers and little stack.
-        Self((0xffff_0000_0000 | u32::from_be_bytes(v4) as u128).to_be_bytes())
+        let octets = (0xffff_0000_0000 | u32::from_be_bytes(v4) as u128).to_be_bytes();
+        Self { octets }
     }
 }
 
@@ -63,14 +67,16 @@ impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => v4.into(),
-            IpAddr::V6(v6) => Self(v6.octets()),
+            IpAddr::V6(v6) => Self {
+                octets: v6.octets(),
+            },
         }
     }
 }
 
 impl From<Address> for IpAddr {
     fn from(address: Address) -> Self {
-        Ipv6Addr::from(address.0).to_canonical()
+        Ipv6Addr::from(address.octets).to_canonical()
     }
 }
 
@@ -254,7 +260,7 @@ impl FewVips {
         let mut few = Self::default();
         if vips.len() <= FEW_VIPS {
             for (place, vip) in few.vips.iter_mut().zip(vips) {
-                *place = vip.0;
+                *place = vip.octets;
                 few.count += 1;
             }
         }
@@ -267,7 +273,7 @@ impl FewVips {
         if self.count == 0 {
             return None;
         }
-        let wanted = u128::from_ne_bytes(address.0);
+        let wanted = u128::from_ne_bytes(address.octets);
         // The unspecified address stands in the unused places, and is never a VIP.
         let found = |vip: &[u8; 16]| u128::from_ne_bytes(*vip) == wanted;
         Some(wanted != 0 && self.vips.iter().any(found))

@@ -70,7 +70,7 @@ pub fn route_ike<T: IkeTables>(
         }
     };
     found.unwrap_or_else(|| {
-        let slot = Slot::for_negotiation(&peer.0, &header.initiator);
+        let slot = Slot::for_negotiation(&peer.octets, &header.initiator);
         owned(slot, Via::Decision, tables)
     })
 }

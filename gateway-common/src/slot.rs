@@ -62,7 +62,7 @@ mod tests {
         for peer in 0..3000u32 {
             let source =
                 crate::abi::Address::from(core::net::Ipv4Addr::from_bits(0x0a00_0000 + peer));
-            let slot = Slot::for_negotiation(&source.0, &u64::from(peer).to_be_bytes());
+            let slot = Slot::for_negotiation(&source.octets, &u64::from(peer).to_be_bytes());
             load[usize::from(slot.0) % 3] += 1;
         }
         for members_load in load {

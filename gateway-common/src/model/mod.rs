@@ -140,6 +140,6 @@ fn shares_prefix(length: u32, prefix: &RemoteNet, key: &RemoteNet) -> bool {
     let zones = [prefix, key].map(|net| u32::from_be_bytes(net.zone) & mask);
     let rest = length.saturating_sub(32).min(128);
     let mask = u128::MAX.checked_shl(128 - rest).unwrap_or(0);
-    let addresses = [prefix, key].map(|net| u128::from_be_bytes(net.address.0) & mask);
+    let addresses = [prefix, key].map(|net| u128::from_be_bytes(net.address.octets) & mask);
     zones[0] == zones[1] && addresses[0] == addresses[1]
 }

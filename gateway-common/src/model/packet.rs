@@ -95,8 +95,8 @@ impl Packet {
         packet.extend(self.fragment.0.to_be_bytes());
         packet.extend(self.fragment.1.to_be_bytes());
         packet.extend([64, self.protocol, 0, 0]);
-        packet.extend(&Address::from(self.source).0[12..]);
-        packet.extend(&Address::from(self.destination).0[12..]);
+        packet.extend(&Address::from(self.source).octets[12..]);
+        packet.extend(&Address::from(self.destination).octets[12..]);
         packet.extend(&self.extra);
         let sum = checksum(&packet).to_be_bytes();
         packet[10..12].copy_from_slice(&sum);
@@ -113,8 +113,8 @@ impl Packet {
         let mut packet = vec![0x60, 0, 0, 0];
         packet.extend(u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
         packet.extend([first, 64]);
-        packet.extend(Address::from(self.source).0);
-        packet.extend(Address::from(self.destination).0);
+        packet.extend(Address::from(self.source).octets);
+        packet.extend(Address::from(self.destination).octets);
         packet.extend(extensions);
         packet.extend(&self.payload);
         packet

@@ -249,7 +249,7 @@ mod tests {
                 }
             }
         }
-        let slot = Slot::for_negotiation(&peer.0, &header.initiator);
+        let slot = Slot::for_negotiation(&peer.octets, &header.initiator);
         IkeRoute {
             slot,
             member: t.slot_owner[&slot.0],

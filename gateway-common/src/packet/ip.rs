@@ -202,7 +202,7 @@ impl Ip {
         let address = if self.is_v4 {
             frame.read(offset).map(Address::from_v4)
         } else {
-            frame.read(offset).map(Address)
+            frame.read(offset).map(|octets| Address { octets })
         };
         address.unwrap_or(Address::UNSPECIFIED)
     }
@@ -224,7 +224,7 @@ const fn is_extension(protocol: u8) -> bool {
 /// multicast and limited broadcast addresses.
 #[inline(always)]
 pub(crate) fn is_link_scope(address: &Address) -> bool {
-    let o = &address.0;
+    let o = &address.octets;
     let whole = u128::from_be_bytes(*o);
     let (high, low) = ((whole >> 64) as u64, whole as u64);
     if high == 0 && low >> 32 == 0xffff {

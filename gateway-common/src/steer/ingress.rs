@@ -179,8 +179,8 @@ fn icmp<F: Frame, T: Tables>(frame: &F, quoted: &Quoted, tables: &T) -> Result<u
 #[inline(always)]
 fn fragment_index<F: Frame>(frame: &F, ip: &Ip, id: u32, live_members: u32) -> Option<u32> {
     let datagram = u64::from(id) << 8 | u64::from(ip.protocol);
-    let source = Slot::for_negotiation(&ip.source(frame).0, &datagram.to_be_bytes());
+    let source = Slot::for_negotiation(&ip.source(frame).octets, &datagram.to_be_bytes());
     let mixed = datagram << 8 | u64::from(source.0);
-    let slot = Slot::for_negotiation(&ip.destination(frame).0, &mixed.to_be_bytes());
+    let slot = Slot::for_negotiation(&ip.destination(frame).octets, &mixed.to_be_bytes());
     u32::from(slot.0).checked_rem(live_members)
 }

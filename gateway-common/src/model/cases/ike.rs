@@ -136,7 +136,7 @@ fn negotiations() -> Vec<Case> {
     let peer_cookie_v6 = inbound6(UDP, udp(500, 500, &init(b"neg-peer").octets())).frame();
     let by_decision = inbound6(UDP, udp(500, 500, &init(&cookie_for(2, peer6())).octets())).frame();
     let decision =
-        crate::slot::Slot::for_negotiation(&crate::abi::Address::from(peer6()).0, b"neg-peer");
+        crate::slot::Slot::for_negotiation(&crate::abi::Address::from(peer6()).octets, b"neg-peer");
     let other = world().slot_owner[&decision.0];
     let other_reason = if other == 1 { Reason::NewIkeLocal } else { new };
     vec![

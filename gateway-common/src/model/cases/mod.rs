@@ -132,7 +132,7 @@ fn cookie_for(member: u32, peer: IpAddr) -> [u8; 8] {
     (1u64..)
         .map(u64::to_be_bytes)
         .find(|cookie| {
-            let slot = Slot::for_negotiation(&Address::from(peer).0, cookie);
+            let slot = Slot::for_negotiation(&Address::from(peer).octets, cookie);
             owners.get(&slot.0) == Some(&member)
         })
         .unwrap_or([1; 8])

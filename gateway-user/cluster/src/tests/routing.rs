@@ -42,7 +42,7 @@ fn init_for(net: &Net, owner: u8) -> Datagram {
 
 fn by_hash(net: &Net, datagram: &Datagram) -> Option<MemberId> {
     let source = Address::from(datagram.peer);
-    let slot = Slot::for_negotiation(&source.0, &datagram.header.initiator);
+    let slot = Slot::for_negotiation(&source.octets, &datagram.header.initiator);
     net.core(1).slots().owner(slot)
 }
 

@@ -135,6 +135,6 @@ fn tag(crypto: &dyn CryptoProvider, secret: &Secret, claim: Claim<'_>) -> Secret
     crypto.prf(
         Prf::HmacSha256,
         secret.secret.expose(),
-        &[&Address::from(claim.source).0, &claim.spi, claim.nonce],
+        &[&Address::from(claim.source).octets, &claim.spi, claim.nonce],
     )
 }

@@ -240,5 +240,5 @@ fn is_init_request(header: &HeaderRepr) -> bool {
 
 /// The slot of what has no IKE SA yet.
 pub(super) fn negotiation_slot(path: Path, initiator_spi: &[u8; 8]) -> Slot {
-    Slot::for_negotiation(&Address::from(path.remote.ip()).0, initiator_spi)
+    Slot::for_negotiation(&Address::from(path.remote.ip()).octets, initiator_spi)
 }

@@ -107,7 +107,10 @@ fn encode_child(child: &ChildRecord) -> SecretBytes {
     out.tlv(child_kind::NAME, &[name.as_bytes()]);
     out.tlv(child_kind::SPIS, &[spi_in, spi_out]);
     let addresses = (Address::from(*local), Address::from(*remote));
-    out.tlv(child_kind::ADDRESSES, &[&addresses.0.0, &addresses.1.0]);
+    out.tlv(
+        child_kind::ADDRESSES,
+        &[&addresses.0.octets, &addresses.1.octets],
+    );
     if let Some((ours, theirs)) = encap {
         out.tlv(
             child_kind::ENCAP,
@@ -149,7 +152,7 @@ fn encryption(encryption: Encryption) -> [[u8; 2]; 2] {
 
 fn socket(address: SocketAddr) -> [u8; 18] {
     let mut octets = [0; 18];
-    octets[..16].copy_from_slice(&Address::from(address.ip()).0);
+    octets[..16].copy_from_slice(&Address::from(address.ip()).octets);
     octets[16..].copy_from_slice(&address.port().to_be_bytes());
     octets
 }
@@ -160,8 +163,8 @@ fn selectors(list: &[TrafficSelector]) -> Vec<u8> {
         octets.push(selector.protocol);
         octets.extend_from_slice(&selector.start_port.to_be_bytes());
         octets.extend_from_slice(&selector.end_port.to_be_bytes());
-        octets.extend_from_slice(&Address::from(selector.start).0);
-        octets.extend_from_slice(&Address::from(selector.end).0);
+        octets.extend_from_slice(&Address::from(selector.start).octets);
+        octets.extend_from_slice(&Address::from(selector.end).octets);
     }
     octets
 }

@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn address(&mut self) -> Result<IpAddr, RecordError> {
-        self.array().map(|octets| Address(octets).into())
+        self.array().map(|octets| Address { octets }.into())
     }
 
     pub(super) fn rest(&mut self) -> &'a [u8] {
