@@ -18,7 +18,7 @@ use crate::api::model::{
     MemberStatus, Members, NegotiationEntry, Reply, Request, Sas, Stats, Status, SteeringStatus,
     Table, TableFill,
 };
-use crate::steering::{Counters, Dump, TableError};
+use crate::steering::{Counters, Dump};
 use crate::xfrm::ChildCounters;
 
 impl Agent {
@@ -178,7 +178,7 @@ fn value<T: Serialize>(answer: T) -> Result<serde_json::Value, String> {
     serde_json::to_value(answer).map_err(|error| error.to_string())
 }
 
-fn text(error: TableError) -> String {
+fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 

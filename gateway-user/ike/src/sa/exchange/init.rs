@@ -91,7 +91,10 @@ impl IkeSa {
             local_spi,
             remote_spi,
             role: Role::Responder,
-            slot: Slot::for_negotiation(&Address::from(request.path.remote.ip()).octets, &remote_spi),
+            slot: Slot::for_negotiation(
+                &Address::from(request.path.remote.ip()).octets,
+                &remote_spi,
+            ),
             path: request.path,
             nat,
             announced: false,
