@@ -204,6 +204,24 @@ fn errors_name_the_field() {
 }
 
 #[test]
+fn an_sa_costs_little_more_than_its_record() {
+    let v4 = |last| IpAddr::from([192, 0, 2, last]);
+    let sa = Sa {
+        local_spi: [1; 8],
+        children: vec![Child {
+            spi_in: [1; 4],
+            vip: v4(1),
+            spi_out: [2; 4],
+            peer: v4(2),
+            remote_nets: vec![Network::new(0, v4(0), 24).unwrap()],
+        }],
+        record: Secret::new(vec![0; 1000]),
+    };
+    let encoded = encode_delta(DeltaSeq(1), Slot(1), &Change::SaUpsert(sa));
+    assert!(encoded.len() - 1000 <= 120, "{}", encoded.len());
+}
+
+#[test]
 fn the_wire_format_is_fixed() {
     let encoded = Frame::Ack {
         seq: DeltaSeq(0x0102),

@@ -159,6 +159,27 @@ fn deltas_need_a_snapshot_first() {
 }
 
 #[test]
+fn a_new_run_has_to_begin_with_a_snapshot() {
+    let mut core = greeted();
+    say(&mut core, &delta(1));
+    core.handle_connected(NOW, id(2));
+    let new_run = Hello {
+        incarnation: Incarnation(6),
+        ..hello()
+    };
+    say(&mut core, &Frame::Hello(new_run));
+    assert_eq!(core.status().peers[0].received, None);
+    let early = say(&mut core, &delta(2));
+    assert_eq!(violation(&early), Some(Violation::NoSnapshot));
+    // The same run goes on where it was.
+    let mut core = greeted();
+    say(&mut core, &delta(1));
+    core.handle_connected(NOW, id(2));
+    say(&mut core, &Frame::Hello(hello()));
+    assert_eq!(violation(&say(&mut core, &delta(2))), None);
+}
+
+#[test]
 fn an_incomplete_snapshot_has_no_effect() {
     let mut core = greeted();
     say(&mut core, &delta(1));
