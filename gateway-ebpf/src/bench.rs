@@ -18,7 +18,7 @@ static BENCH_SUNK: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// An XDP program that does nothing: what calling one costs.
 #[xdp(frags)]
-pub fn bench_empty(_ctx: XdpContext) -> u32 {
+fn bench_empty(_ctx: XdpContext) -> u32 {
     XDP_PASS
 }
 
@@ -28,7 +28,7 @@ static BENCH_HASH: HashMap<[u8; 20], u32, 131_072> = HashMap::new();
 
 /// One look-up in a hash map and nothing else: what the machine asks for each of them.
 #[xdp(frags)]
-pub fn bench_lookup(_ctx: XdpContext) -> u32 {
+fn bench_lookup(_ctx: XdpContext) -> u32 {
     // SAFETY: the value is copied out at once.
     match unsafe { BENCH_HASH.get(&[0; 20]) } {
         Some(_) => XDP_PASS,
@@ -38,7 +38,7 @@ pub fn bench_lookup(_ctx: XdpContext) -> u32 {
 
 /// A redirect without a reason: what the driver's part of forwarding costs.
 #[xdp(frags)]
-pub fn bench_redirect(_ctx: XdpContext) -> u32 {
+fn bench_redirect(_ctx: XdpContext) -> u32 {
     match BENCH_DEV.redirect(0, u64::from(XDP_PASS)) {
         Ok(action) | Err(action) => action,
     }
@@ -46,7 +46,7 @@ pub fn bench_redirect(_ctx: XdpContext) -> u32 {
 
 /// The far end of the wire: counts and drops.
 #[xdp(frags)]
-pub fn bench_sink(_ctx: XdpContext) -> u32 {
+fn bench_sink(_ctx: XdpContext) -> u32 {
     if let Some(sunk) = BENCH_SUNK.get_ptr_mut(0) {
         // SAFETY: a per-CPU value, and XDP programs are not preempted on their CPU.
         unsafe { *sunk += 1 };
@@ -56,7 +56,7 @@ pub fn bench_sink(_ctx: XdpContext) -> u32 {
 
 /// A tc program that does nothing.
 #[classifier]
-pub fn bench_tc_empty(_ctx: TcContext) -> i32 {
+fn bench_tc_empty(_ctx: TcContext) -> i32 {
     -1
 }
 
