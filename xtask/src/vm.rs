@@ -235,17 +235,22 @@ pub(crate) fn run(machine: &Machine, line: &str, limit: Duration) -> Result<bool
 
 /// Prints lines without what the guest's firmware and console do to a terminal.
 fn print_plain(output: impl Read) {
+    let mut blank = true;
     for line in BufReader::new(output).split(b'\n') {
         let Ok(line) = line else { return };
         let text = plain(&String::from_utf8_lossy(&line));
-        if !text.is_empty() {
+        if !(blank && text.is_empty()) {
             println!("{text}");
         }
+        blank = text.is_empty();
     }
 }
 
 /// The text without carriage returns and escape sequences.
 fn plain(text: &str) -> String {
+    // What stands before a carriage return has been overwritten.
+    let text = text.trim_end_matches('\r');
+    let text = text.rsplit('\r').next().unwrap_or(text);
     let mut out = String::new();
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -274,5 +279,6 @@ mod tests {
             "SeaBIOS"
         );
         assert_eq!(plain("tunnel-v4  passed"), "tunnel-v4  passed");
+        assert_eq!(plain("      \r  member 1\r"), "  member 1");
     }
 }
