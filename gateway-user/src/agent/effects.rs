@@ -12,7 +12,7 @@ use gateway_ike::output::{Delta, DeltaId, Output, Path, Transmit};
 use gateway_ike::record::IkeSaRecord;
 
 use super::replica::Replica;
-use super::{Agent, TABLE_ALARM_PERCENT, clock, translate};
+use super::{Agent, clock, translate};
 
 /// Datagrams that may not leave before the delta behind them is on every in-sync replica.
 #[derive(Debug, Default)]
@@ -193,56 +193,6 @@ impl Agent {
                 tracing::warn!("inbound copy of a CHILD_SA: {error}");
             }
         }
-    }
-
-    /// Once a second: what no event tells.
-    pub(super) fn keep_house(&mut self) {
-        match self.steering.refresh_members() {
-            Ok(missing) => {
-                for member in missing {
-                    tracing::debug!(%member, "no answer to ARP/ND on the sync network yet");
-                }
-            }
-            Err(error) => tracing::warn!("{error}"),
-        }
-        match self.steering.verify() {
-            Ok(findings) => {
-                for finding in findings {
-                    let repair = match &finding.error {
-                        None if finding.repaired => "; put right".to_owned(),
-                        None => String::new(),
-                        Some(error) => format!("; {error}"),
-                    };
-                    tracing::error!(
-                        "{} ({}): {}{repair}",
-                        finding.interface,
-                        finding.role.as_str(),
-                        finding.what
-                    );
-                }
-            }
-            Err(error) => tracing::warn!("{error}"),
-        }
-        if let Err(error) = self.tunnels.promote_used() {
-            tracing::warn!("rekeyed CHILD_SAs: {error}");
-        }
-        self.watch_table();
-    }
-
-    fn watch_table(&mut self) {
-        let Ok(fill) = self.steering.tables().fill() else {
-            return;
-        };
-        let full = fill.reaches(TABLE_ALARM_PERCENT);
-        if full && !self.table_alarm {
-            tracing::warn!(
-                "SEP_my_IKE_packet is {TABLE_ALARM_PERCENT} % full ({} of {}): the oldest \
-                 negotiations will be forgotten (fix: a larger table.max_entries)",
-                fill.entries,
-                fill.max_entries
-            );
-        }
-        self.table_alarm = full;
     }
 }
 

@@ -8,6 +8,7 @@ mod answers;
 mod clock;
 mod effects;
 mod harden;
+mod house;
 mod log;
 mod replica;
 mod socket;
@@ -33,6 +34,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use self::effects::Held;
+use self::house::House;
 use self::log::EventLog;
 use self::replica::Replica;
 use self::socket::{Datagram, Sockets};
@@ -51,8 +53,6 @@ pub use harden::forbid_core_dumps;
 const QUEUE: usize = 4096;
 /// Neighbours, fence and table fill are looked at this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Per cent of `SEP_my_IKE_packet` at which the alarm is logged.
-const TABLE_ALARM_PERCENT: u32 = 80;
 
 /// One running member.
 pub struct Agent {
@@ -68,7 +68,7 @@ pub struct Agent {
     replicas: BTreeMap<(MemberId, [u8; 8]), Replica>,
     counters: AgentCounters,
     log: EventLog,
-    table_alarm: bool,
+    house: House,
     inherited: Vec<Inherited>,
     inputs: Inputs,
 }
@@ -141,7 +141,7 @@ impl Agent {
             replicas: BTreeMap::new(),
             counters: AgentCounters::default(),
             log: EventLog::default(),
-            table_alarm: false,
+            house: House::default(),
             inherited: Vec::new(),
             inputs: Inputs {
                 datagrams,

@@ -1,0 +1,130 @@
+//! What no event tells, looked at once a second.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use super::Agent;
+use crate::steering::{Fill, Finding};
+
+/// Per cent of `SEP_my_IKE_packet` at which the alarm is logged.
+const TABLE_ALARM_PERCENT: u32 = 80;
+/// Counting the table walks all of it: tens of milliseconds when it is full.
+const SECONDS_PER_COUNT: u32 = 10;
+
+/// What was said already, so that a lasting trouble is one line in the log.
+#[derive(Debug, Default)]
+pub(super) struct House {
+    seconds: u32,
+    troubles: BTreeSet<String>,
+    table_alarm: bool,
+}
+
+impl House {
+    /// Those of `troubles` that were not there a second ago.
+    fn news(&mut self, troubles: BTreeSet<String>) -> Vec<String> {
+        let news = troubles.difference(&self.troubles).cloned().collect();
+        self.troubles = troubles;
+        news
+    }
+
+    fn is_time_to_count(&mut self) -> bool {
+        let due = self.seconds.is_multiple_of(SECONDS_PER_COUNT);
+        self.seconds = self.seconds.wrapping_add(1);
+        due
+    }
+
+    /// Whether the table has just become nearly full.
+    fn rings(&mut self, fill: Fill) -> bool {
+        let full = fill.reaches(TABLE_ALARM_PERCENT);
+        let rings = full && !self.table_alarm;
+        self.table_alarm = full;
+        rings
+    }
+}
+
+impl Agent {
+    /// Once a second.
+    pub(super) fn keep_house(&mut self) {
+        let mut troubles = BTreeSet::new();
+        match self.steering.refresh_members() {
+            Ok(missing) => {
+                for member in missing {
+                    tracing::debug!(%member, "no answer to ARP/ND on the sync network yet");
+                }
+            }
+            Err(error) => drop(troubles.insert(error.to_string())),
+        }
+        match self.steering.verify() {
+            Ok(findings) => troubles.extend(findings.iter().map(line)),
+            Err(error) => drop(troubles.insert(error.to_string())),
+        }
+        if let Err(error) = self.tunnels.promote_used() {
+            troubles.insert(format!("rekeyed CHILD_SAs: {error}"));
+        }
+        for trouble in self.house.news(troubles) {
+            tracing::error!("{trouble}");
+        }
+        if self.house.is_time_to_count() {
+            self.watch_table();
+        }
+    }
+
+    fn watch_table(&mut self) {
+        let Ok(fill) = self.steering.tables().fill() else {
+            return;
+        };
+        if self.house.rings(fill) {
+            tracing::warn!(
+                "SEP_my_IKE_packet is {TABLE_ALARM_PERCENT} % full ({} of {}): the least recently \
+                 used negotiations will be forgotten (fix: a larger table.max_entries)",
+                fill.entries,
+                fill.max_entries
+            );
+        }
+    }
+}
+
+fn line(finding: &Finding) -> String {
+    let mut line = format!(
+        "{} ({}): {}",
+        finding.interface,
+        finding.role.as_str(),
+        finding.what
+    );
+    // Writing to a String cannot fail.
+    let _ = match &finding.error {
+        Some(error) => write!(line, "; {error}"),
+        None if finding.repaired => write!(line, "; put right"),
+        None => Ok(()),
+    };
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lasting_trouble_is_told_once_and_again_when_it_comes_back() {
+        let mut house = House::default();
+        let some = |text: &str| BTreeSet::from([text.to_owned()]);
+        assert_eq!(house.news(some("a")), ["a"]);
+        assert!(house.news(some("a")).is_empty());
+        assert!(house.news(BTreeSet::new()).is_empty());
+        assert_eq!(house.news(some("a")), ["a"]);
+    }
+
+    #[test]
+    fn the_alarm_rings_once_at_eighty_per_cent() {
+        let mut house = House::default();
+        let fill = |entries| Fill {
+            entries,
+            max_entries: 1000,
+        };
+        assert!(!house.rings(fill(799)));
+        assert!(house.rings(fill(800)));
+        assert!(!house.rings(fill(900)));
+        assert!(!house.rings(fill(10)));
+        assert!(house.rings(fill(1000)));
+    }
+}
