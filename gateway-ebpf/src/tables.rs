@@ -62,11 +62,16 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn is_vip(&self, address: &Address) -> bool {
-        if let Some(answer) = maps::VIP_FEW.get(0).and_then(|few| few.contains(address)) {
+        if let Some(answer) = self.is_vip_at_once(address) {
             return answer;
         }
         // SAFETY: only whether there is an entry matters.
         unsafe { maps::VIP.get(address) }.is_some()
+    }
+
+    #[inline(always)]
+    fn is_vip_at_once(&self, address: &Address) -> Option<bool> {
+        maps::VIP_FEW.get(0)?.contains(address)
     }
 
     #[inline(always)]

@@ -121,6 +121,10 @@ fn owner<F: Frame, T: Tables>(
 
 #[inline(always)]
 fn esp<T: Tables>(spi: [u8; 4], vip: Address, tables: &T) -> Result<(u32, Kind), Reason> {
+    // Somebody else's ESP must not cost a look-up if that can be told without one.
+    if tables.is_vip_at_once(&vip) == Some(false) {
+        return Err(Reason::NotToVip);
+    }
     match tables.esp_sa(&EspSaKey { spi, vip }) {
         Some(value) => Ok((tables.slot_owner(Slot(value.slot)), ESP)),
         None if tables.is_vip(&vip) => Err(Reason::EspUnknown),

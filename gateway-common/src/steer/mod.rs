@@ -29,6 +29,12 @@ pub trait Tables: IkeTables {
     /// `VIP`: whether `address` is one of the cluster's.
     fn is_vip(&self, address: &Address) -> bool;
 
+    /// The same if it is known without a look-up; else `None`.
+    #[inline(always)]
+    fn is_vip_at_once(&self, _address: &Address) -> Option<bool> {
+        None
+    }
+
     /// `ESP_SA`: the slot of an inbound SA.
     fn esp_sa(&self, key: &EspSaKey) -> Option<SlotValue>;
 
