@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gateway_ike::output::TrafficSelector;
+use gateway_ike::selector::blocks;
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -280,38 +281,13 @@ fn icmp(local: &TrafficSelector, remote: &TrafficSelector) -> Result<Vec<Upper>,
     Ok(codes.into_iter().map(|code| upper(kind, code)).collect())
 }
 
-/// The fewest aligned blocks `(start, log2 of the size)` that cover `first..=last`, all below
-/// `1 << width`; at most `2 * width` of them.
-fn blocks(first: u128, last: u128, width: u32) -> Vec<(u128, u32)> {
-    let mut blocks = Vec::new();
-    let mut start = first;
-    while start <= last {
-        let aligned = start.trailing_zeros().min(width);
-        // `last - start + 1` may be 1 << 128; its logarithm may not.
-        let fits = match (last - start).checked_add(1) {
-            Some(size) => size.ilog2(),
-            None => 128,
-        };
-        let bits = aligned.min(fits);
-        blocks.push((start, bits));
-        match 1u128
-            .checked_shl(bits)
-            .and_then(|size| start.checked_add(size))
-        {
-            Some(next) => start = next,
-            None => break,
-        }
-    }
-    blocks
-}
-
 /// The masks that cover a range of ports.
 pub(super) fn port_masks(first: u16, last: u16) -> Vec<PortMatch> {
-    blocks(u128::from(first), u128::from(last), 16)
+    blocks(u128::from(first), u128::from(last))
         .into_iter()
         .map(|(value, bits)| PortMatch {
             value: value as u16,
-            mask: u16::MAX.checked_shl(bits).unwrap_or(0),
+            mask: u16::MAX.checked_shl(u32::from(bits)).unwrap_or(0),
         })
         .collect()
 }
@@ -319,7 +295,7 @@ pub(super) fn port_masks(first: u16, last: u16) -> Vec<PortMatch> {
 /// The prefixes that cover an address range.
 pub(super) fn prefixes(first: IpAddr, last: IpAddr) -> Result<Vec<IpNet>, XfrmError> {
     let malformed = || XfrmError::Unsupported(format!("{first} to {last} is no address range"));
-    let (low, high, width) = match (first, last) {
+    let (low, high, width): (u128, u128, u8) = match (first, last) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
         (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
         _ => return Err(malformed()),
@@ -327,7 +303,7 @@ pub(super) fn prefixes(first: IpAddr, last: IpAddr) -> Result<Vec<IpNet>, XfrmEr
     if low > high {
         return Err(malformed());
     }
-    blocks(low, high, width)
+    blocks(low, high)
         .into_iter()
         .map(|(start, bits)| {
             let address = if width == 32 {
@@ -335,7 +311,7 @@ pub(super) fn prefixes(first: IpAddr, last: IpAddr) -> Result<Vec<IpNet>, XfrmEr
             } else {
                 IpAddr::V6(Ipv6Addr::from_bits(start))
             };
-            IpNet::new(address, (width - bits) as u8).map_err(|_| malformed())
+            IpNet::new(address, width - bits).map_err(|_| malformed())
         })
         .collect()
 }

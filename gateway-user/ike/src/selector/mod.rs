@@ -12,7 +12,7 @@ pub use narrow::{
     MAX_PAIRS, MAX_SELECTORS, Narrowed, SelectorsError, TsUnacceptable, narrow, narrow_both,
     validate,
 };
-pub use prefixes::{PortMask, Prefix};
+pub use prefixes::{PortMask, Prefix, blocks};
 pub use text::SelectorError;
 
 /// Protocol numbers whose packets have ports, or a type and code in their place (RFC 4301 §4.4.1.1).

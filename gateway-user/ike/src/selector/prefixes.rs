@@ -51,7 +51,7 @@ impl fmt::Display for Prefix {
 
 /// Cuts start..=end into the fewest aligned blocks: (first number, bits of the block's size),
 /// ascending. There are at most 2·w − 2 of them in a space of w bits.
-fn blocks(start: u128, end: u128) -> Vec<(u128, u8)> {
+pub fn blocks(start: u128, end: u128) -> Vec<(u128, u8)> {
     let mut blocks = Vec::new();
     let mut next = Some(start);
     while let Some(first) = next.filter(|&first| first <= end) {

@@ -33,7 +33,7 @@ fn both_sides_have_the_same_child() {
     assert!(u32::from_be_bytes(sa.spi_in) >= 256);
     assert_eq!(peer.spi_r[7] & 0x3f, 5);
 
-    let slot = Slot::for_negotiation(&Address::from(peer.path.remote.ip()).0, &peer.spi_i);
+    let slot = Slot::for_negotiation(&Address::from(peer.path.remote.ip()).octets, &peer.spi_i);
     let status: Vec<_> = gateway.endpoint.sas().collect();
     assert_eq!(status.len(), 1);
     assert_eq!(status[0].slot, slot);
