@@ -5,12 +5,20 @@ use std::time::Duration;
 use gateway_common::time::Instant;
 use gateway_ike::output::{Event, EventKind};
 
-/// Lines per second about datagrams that anybody could have sent.
-const DROPPED_PER_SECOND: u32 = 5;
+/// Lines per second of one kind that anybody could have caused.
+const LINES_PER_SECOND: u32 = 5;
 
-/// Writes the engine's events to the log.
+/// Writes the engine's events to the log. Failed exchanges and dropped datagrams have a budget
+/// each: a flood of garbage must not hide why a tunnel does not come up.
 #[derive(Debug, Default)]
 pub(super) struct EventLog {
+    failures: Budget,
+    drops: Budget,
+}
+
+/// So many lines per second.
+#[derive(Debug, Default)]
+struct Budget {
     second: Instant,
     written: u32,
     suppressed: u64,
@@ -52,18 +60,20 @@ impl EventLog {
                 );
             }
             EventKind::ExchangeFailed { reason } => {
-                if self.admits(now) {
+                if self.failures.admits(now) {
                     tracing::warn!(connection, peer, spi, "{reason}");
                 }
             }
             EventKind::DatagramDropped { reason } => {
-                if self.admits(now) {
+                if self.drops.admits(now) {
                     tracing::info!(connection, peer, spi, "dropped: {reason}");
                 }
             }
         }
     }
+}
 
+impl Budget {
     fn admits(&mut self, now: Instant) -> bool {
         if now - self.second >= Duration::from_secs(1) {
             if self.suppressed > 0 {
@@ -75,7 +85,7 @@ impl EventLog {
             };
         }
         self.written += 1;
-        let admitted = self.written <= DROPPED_PER_SECOND;
+        let admitted = self.written <= LINES_PER_SECOND;
         self.suppressed += u64::from(!admitted);
         admitted
     }
@@ -87,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_datagrams_is_not_a_flood_of_lines() {
-        let mut log = EventLog::default();
+        let mut log = Budget::default();
         let second = |n: u64| Instant::from_nanos(n * 1_000_000_000);
         let admitted = (0..1000).filter(|_| log.admits(second(10))).count();
         assert_eq!(admitted, 5);
