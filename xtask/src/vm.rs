@@ -208,10 +208,18 @@ fn try_kvm(kernel: &Path) -> Result<bool> {
 pub(crate) fn run(machine: &Machine, line: &str, limit: Duration) -> Result<bool> {
     let mut command = machine.command(false, Some(line));
     println!("$ {}", process::shown(&command));
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // Both are pipes: what is a file, QEMU opens anew for the guest and so truncates it.
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().context("cannot start virtme-ng")?;
     let output = child.stdout.take().context("a child without output")?;
-    let printer = std::thread::spawn(move || print_plain(output));
+    let errors = child.stderr.take().context("a child without errors")?;
+    let printers = [
+        std::thread::spawn(move || print_plain(output)),
+        std::thread::spawn(move || print_plain(errors)),
+    ];
     let deadline = Instant::now() + limit;
     let status = loop {
         if let Some(status) = child.try_wait()? {
@@ -226,7 +234,9 @@ pub(crate) fn run(machine: &Machine, line: &str, limit: Duration) -> Result<bool
     };
     // A helper that outlives virtme-ng may hold the pipe open; what matters has been printed.
     if status.is_some() {
-        let _ = printer.join();
+        for printer in printers {
+            let _ = printer.join();
+        }
     }
     status
         .map(|status| status.success())
