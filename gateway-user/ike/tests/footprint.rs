@@ -48,7 +48,7 @@ static ALLOCATOR: Counting = Counting;
 
 const PEERS: u32 = 2000;
 
-/// DESIGN, budgets: at most 4 KB per IKE SA with its CHILD_SA.
+/// The budget: at most 4 KB per IKE SA with its CHILD_SA.
 #[test]
 fn an_ike_sa_with_its_child_takes_less_than_four_kilobytes() {
     let mut config = config::config();

@@ -1,4 +1,4 @@
-//! What was measured, beside what DESIGN allows.
+//! What was measured, beside what it may cost.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,7 +44,7 @@ fn median(sorted: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A budget of DESIGN section 9.
+/// What something may cost, as the README states it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Budget {
     /// What it is for.
@@ -153,7 +153,7 @@ impl Report {
     }
 }
 
-/// What one look-up cost on the machine that the budgets of DESIGN were measured on.
+/// What one look-up cost on the machine that the budgets were set on.
 const BUDGET_LOOKUP_NS: u32 = 9;
 
 /// Rows of the table: label, key stem.

@@ -300,7 +300,7 @@ fn other_versions_and_missing_values_are_named() {
     assert_eq!(IkeSaRecord::decode(&twice), Err(RecordError::Duplicate(1)));
 }
 
-/// DESIGN: sync bytes per SA pair ≤ 1.5 KB.
+/// The budget of sync octets per SA pair: ≤ 1.5 KB.
 #[test]
 fn a_usual_record_is_small_and_does_not_print_keys() {
     let mut gateway = Gateway::new(config());

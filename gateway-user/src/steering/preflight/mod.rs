@@ -1,5 +1,5 @@
-//! The pre-flight: what must be right on the host before packets can take the way that DESIGN
-//! section 3 gives them. Reads only; works without the right to load BPF.
+//! The pre-flight: what must be right on the host before packets can be steered and decrypted.
+//! Reads only; works without the right to load BPF.
 
 mod host;
 mod interfaces;
