@@ -146,9 +146,10 @@ impl Agent {
             .map(|sa| ike_sa(sa, owner, now, &counters))
             .collect();
         if all {
-            let mirrored = self.replicas.iter().map(|((member, _), replica)| {
-                ike_sa(&replica.status(), member.get(), now, &counters)
-            });
+            let mirrored = self
+                .replicas
+                .iter()
+                .map(|(member, replica)| ike_sa(&replica.status(), member.get(), now, &counters));
             ike_sas.extend(mirrored);
         }
         Sas { ike_sas }

@@ -111,7 +111,7 @@ impl Agent {
             }
             ClusterOutput::Table(change) => self.write_table(&change),
             ClusterOutput::RecordUpserted { announcer, sa, .. } => {
-                self.mirror(now, announcer, sa.local_spi, sa.record.expose());
+                self.mirror(now, announcer, sa.record.expose());
             }
             ClusterOutput::RecordRemoved {
                 announcer,
@@ -152,7 +152,7 @@ impl Agent {
     }
 
     /// Another member's IKE SA: this member decrypts what reaches it of its children.
-    fn mirror(&mut self, now: Instant, owner: MemberId, local_spi: [u8; 8], record: &[u8]) {
+    fn mirror(&mut self, now: Instant, owner: MemberId, record: &[u8]) {
         let record = match IkeSaRecord::decode(record) {
             Ok(record) => record,
             Err(error) => {
@@ -166,24 +166,12 @@ impl Agent {
                 tracing::warn!(%owner, "inbound copy of a CHILD_SA: {error}");
             }
         }
-        let before = self.replicas.insert((owner, local_spi), replica);
-        let gone: Vec<_> = before
-            .iter()
-            .flat_map(Replica::children)
-            .map(gateway_ike::output::ChildSa::id)
-            .filter(|id| !self.replicas[&(owner, local_spi)].has_child(*id))
-            .collect();
+        let gone = self.replicas.upsert(owner, replica);
         self.remove_copies(&gone);
     }
 
     fn forget(&mut self, owner: MemberId, local_spi: [u8; 8]) {
-        let Some(replica) = self.replicas.remove(&(owner, local_spi)) else {
-            return;
-        };
-        let gone: Vec<_> = replica
-            .children()
-            .map(gateway_ike::output::ChildSa::id)
-            .collect();
+        let gone = self.replicas.remove(owner, local_spi);
         self.remove_copies(&gone);
     }
 

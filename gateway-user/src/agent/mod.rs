@@ -1,6 +1,6 @@
 //! The agent: one loop around the sans-IO cores.
 //!
-//! Datagrams, frames of other members, kernel events, timers and clients' requests come in one at
+//! Datagrams, frames of other members, timers and clients' requests come in one at
 //! a time; each is given to the core that it concerns, then the cores' outputs are carried out in
 //! their order until there are none left ([`effects`]). Nothing else holds state.
 
@@ -15,7 +15,6 @@ mod socket;
 mod table;
 mod translate;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,6 @@ use anyhow::{Context, Result};
 use gateway_cluster::Cluster;
 use gateway_cluster::frame::{self, Incarnation};
 use gateway_cluster::route::{Origin, Route};
-use gateway_common::member::MemberId;
 use gateway_common::packet::IkeHeader;
 use gateway_common::time::Instant;
 use gateway_ike::crypto::CryptoProvider;
@@ -36,7 +34,7 @@ use tokio::time::MissedTickBehavior;
 use self::effects::Held;
 use self::house::House;
 use self::log::EventLog;
-use self::replica::Replica;
+use self::replica::Replicas;
 use self::socket::{Datagram, Sockets};
 use self::table::Inherited;
 use crate::api::model::Check;
@@ -49,7 +47,7 @@ use crate::xfrm::{Recording, SaKernel, Tunnels, Xfrm};
 
 pub use harden::forbid_core_dumps;
 
-/// Datagrams and frames that may wait for the loop; what comes beyond is dropped, as on a wire.
+/// Datagrams that may wait for the loop; what comes beyond is dropped, as on a wire.
 const QUEUE: usize = 4096;
 /// Neighbours, fence and table fill are looked at this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -65,7 +63,7 @@ pub struct Agent {
     sockets: Sockets,
     transport: Transport,
     held: Held,
-    replicas: BTreeMap<(MemberId, [u8; 8]), Replica>,
+    replicas: Replicas,
     counters: AgentCounters,
     log: EventLog,
     house: House,
@@ -138,7 +136,7 @@ impl Agent {
             sockets,
             transport,
             held: Held::default(),
-            replicas: BTreeMap::new(),
+            replicas: Replicas::default(),
             counters: AgentCounters::default(),
             log: EventLog::default(),
             house: House::default(),
