@@ -28,6 +28,7 @@ pub mod slot_map;
 pub mod status;
 pub mod table;
 mod timers;
+pub mod view;
 
 pub use cluster::{Cluster, MAX_DATAGRAM};
 pub use publish::PublishError;
