@@ -114,4 +114,17 @@ pub enum Event {
     Engine(gateway_ike::output::Event),
     /// Of the cluster core.
     Cluster(gateway_cluster::output::Event),
+    /// The sync channel to a member is up.
+    PeerUp(MemberId),
+    /// The sync channel to a member is down.
+    PeerDown(MemberId),
+    /// An IKE SA stays on this member alone: its record cannot be mirrored.
+    NotMirrored(gateway_cluster::PublishError),
+    /// Another member's record cannot be read: versions differ.
+    UnreadableRecord {
+        /// Which IKE SA.
+        local_spi: [u8; 8],
+        /// Why.
+        error: gateway_ike::record::RecordError,
+    },
 }

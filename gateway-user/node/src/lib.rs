@@ -4,4 +4,18 @@
 //! What the agent carries out with sockets, netlink and BPF maps, the simulator carries out with
 //! models: both drive the same code.
 
+mod carry;
+mod children;
+mod config;
 pub mod effect;
+mod held;
+mod node;
+mod records;
+mod status;
+mod translate;
+mod walk;
+
+pub use config::Config;
+pub use node::Node;
+pub use status::{Counters, Status};
+pub use walk::WalkLimits;

@@ -1,0 +1,244 @@
+//! The member's state, its inputs and its queue of effects.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use gateway_cluster::Cluster;
+use gateway_cluster::frame;
+use gateway_cluster::route::{Origin, Route};
+use gateway_cluster::view::{Epoch, View};
+use gateway_common::packet::{Direction, IkeHeader};
+use gateway_common::{member::MemberId, slot::Slot, time::Instant};
+use gateway_ike::crypto::CryptoProvider;
+use gateway_ike::endpoint::{Command, Endpoint};
+use gateway_ike::output::{KernelResult, Path};
+
+use crate::children::Children;
+use crate::config::Config;
+use crate::effect::{Effect, KernelEvent};
+use crate::held::Held;
+use crate::records::{Records, Spi};
+use crate::status::Counters;
+use crate::walk::Walk;
+
+/// One member without its IO.
+///
+/// After every call that takes `&mut self` and a time, call [`Node::poll_effect`] until it is
+/// empty, carry the effects out in their order, and call [`Node::handle_timeout`] when
+/// [`Node::poll_timeout`] says so. Before every input the driver says how long the lease runs
+/// ([`Node::set_lease`]): without one nothing is processed and nothing leaves.
+pub struct Node {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) cluster: Cluster,
+    pub(crate) view: View,
+    /// The last epoch whose gained slots are active here.
+    pub(crate) active: Epoch,
+    pub(crate) lease: Instant,
+    pub(crate) held: Held,
+    pub(crate) records: Records,
+    pub(crate) children: Children,
+    /// IKE SAs that the engine holds, by slot; the others are sealed.
+    pub(crate) awake: BTreeMap<Slot, BTreeSet<Spi>>,
+    pub(crate) walk: Walk,
+    pub(crate) counters: Counters,
+    pub(crate) effects: VecDeque<Effect>,
+}
+
+impl Node {
+    /// A member that has just started: it owns nothing before a view admits it and is active.
+    pub fn new(config: Config, crypto: Arc<dyn CryptoProvider>, now: Instant) -> Self {
+        let mut node = Self {
+            endpoint: Endpoint::new(config.ike, crypto, now),
+            cluster: Cluster::new(config.cluster, now),
+            view: View::default(),
+            active: Epoch::default(),
+            lease: Instant::default(),
+            held: Held::default(),
+            records: Records::default(),
+            children: Children::default(),
+            awake: BTreeMap::new(),
+            walk: Walk::new(config.walk),
+            counters: Counters::default(),
+            effects: VecDeque::new(),
+        };
+        node.collect(now);
+        node
+    }
+
+    /// This member.
+    pub const fn local(&self) -> MemberId {
+        self.cluster.local()
+    }
+
+    /// The installed view.
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// This member may process and transmit until then. Only the membership's word counts; the
+    /// driver repeats it before each input.
+    pub fn set_lease(&mut self, until: Instant) {
+        self.lease = until;
+    }
+
+    /// An IKE datagram came from the network, without non-ESP marker: it is processed if it is
+    /// this member's, else relayed to its owner, once.
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, bytes: &[u8]) {
+        self.receive(now, Origin::Network, path, bytes);
+        self.collect(now);
+    }
+
+    /// The sync channel has an authenticated connection to `member`.
+    pub fn handle_connected(&mut self, now: Instant, member: MemberId) {
+        self.cluster.handle_connected(now, member);
+        self.collect(now);
+    }
+
+    /// The sync channel lost its connection to `member`.
+    pub fn handle_disconnected(&mut self, now: Instant, member: MemberId) {
+        self.cluster.handle_disconnected(now, member);
+        self.collect(now);
+    }
+
+    /// A frame came from `member`.
+    pub fn handle_frame(&mut self, now: Instant, member: MemberId, octets: &[u8]) {
+        self.cluster.handle_frame(now, member, octets);
+        self.collect(now);
+    }
+
+    /// The membership installed a view. Slots that went are given up at once; those that came wait
+    /// for [`Node::handle_active`].
+    pub fn handle_view(&mut self, now: Instant, view: View) {
+        if view.epoch <= self.view.epoch {
+            return;
+        }
+        let before = std::mem::replace(&mut self.view, view);
+        let local = self.local();
+        let lost = |slot: Slot| self.view.slots.owner(slot) != Some(local);
+        for (slot, owner) in before.slots.iter() {
+            if owner == Some(local) && lost(slot) {
+                for local_spi in self.awake.remove(&slot).unwrap_or_default() {
+                    self.endpoint
+                        .handle_command(now, Command::Forget { local_spi });
+                }
+                self.walk.remove(slot);
+            }
+        }
+        self.held.forget(lost);
+        self.collect(now);
+    }
+
+    /// The slots that `epoch` gave this member are its alone from now on: no other may transmit.
+    pub fn handle_active(&mut self, now: Instant, epoch: Epoch) {
+        if epoch != self.view.epoch || epoch <= self.active {
+            return;
+        }
+        self.active = epoch;
+        let local = self.local();
+        let mine = self.view.slots.iter();
+        let mine =
+            mine.filter(|(slot, owner)| *owner == Some(local) && !self.awake.contains_key(slot));
+        self.walk.add(now, mine.map(|(slot, _)| slot));
+        self.collect(now);
+    }
+
+    /// The kernel's answer to an [`crate::effect::KernelOp::Own`] with an installation.
+    pub fn handle_kernel(&mut self, now: Instant, result: KernelResult) {
+        self.endpoint.handle_kernel(now, result);
+        self.collect(now);
+    }
+
+    /// The kernel told something by itself.
+    pub fn handle_kernel_event(&mut self, now: Instant, event: KernelEvent) {
+        let _ = event;
+        self.collect(now);
+    }
+
+    /// An order of the operator or the driver about an IKE SA: wakes it.
+    pub fn handle_command(&mut self, now: Instant, command: Command) {
+        self.endpoint.handle_command(now, command);
+        self.collect(now);
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.endpoint.handle_timeout(now);
+        self.cluster.handle_timeout(now);
+        while let Some(spi) = self.walk.step(now, &self.records) {
+            self.wake(now, spi);
+        }
+        self.collect(now);
+    }
+
+    /// When [`Node::handle_timeout`] has something to do; changes with every input.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timers = [
+            self.endpoint.poll_timeout(),
+            self.cluster.poll_timeout(),
+            self.walk.next(),
+        ];
+        timers.into_iter().flatten().min()
+    }
+
+    /// The next effect, in the order in which they have to be carried out.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Whether this member may process what belongs to `slot`, and transmit for it.
+    pub(crate) fn serves(&self, now: Instant, slot: Slot) -> bool {
+        self.view.slots.owner(slot) == Some(self.local())
+            && self.active == self.view.epoch
+            && now < self.lease
+    }
+
+    pub(crate) fn receive(&mut self, now: Instant, origin: Origin, path: Path, bytes: &[u8]) {
+        // What has no IKEv2 header the engine counts and drops, wherever it arrived.
+        let header = IkeHeader::parse(bytes).ok();
+        let route = header.as_ref().map_or(Route::Local, |header| {
+            self.cluster.route(header, path.remote.ip(), origin, now)
+        });
+        match route {
+            Route::Local => {
+                self.counters.relayed_in += u64::from(origin != Origin::Network);
+                if let Some(cookie) = header.and_then(|h| h.our_cookie(Direction::Received)) {
+                    self.wake(now, cookie);
+                }
+                self.endpoint.handle_datagram(now, path, bytes);
+            }
+            Route::Relay(owner) => {
+                let path = frame::Path {
+                    local: path.local,
+                    remote: path.remote,
+                };
+                if self.cluster.relay(owner, &path, bytes) {
+                    self.counters.relayed_out += 1;
+                } else {
+                    self.counters.not_ours_dropped += 1;
+                }
+            }
+            Route::Drop => self.counters.not_ours_dropped += 1,
+        }
+    }
+
+    /// Gives the engine an IKE SA of this member that is still sealed.
+    pub(crate) fn wake(&mut self, now: Instant, spi: Spi) {
+        let Some(sealed) = self.records.get(spi) else {
+            return;
+        };
+        let slot = sealed.slot;
+        let awake = self.awake.get(&slot).is_some_and(|a| a.contains(&spi));
+        if awake || !self.serves(now, slot) {
+            return;
+        }
+        match sealed.open(now) {
+            Ok(record) => {
+                self.awake.entry(slot).or_default().insert(spi);
+                self.counters.woken += 1;
+                self.endpoint
+                    .handle_command(now, Command::Import(Box::new(record)));
+            }
+            Err(_) => self.counters.unreadable_records += 1,
+        }
+    }
+}

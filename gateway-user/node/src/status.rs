@@ -1,0 +1,131 @@
+//! What the faces show of a member.
+
+use gateway_common::{member::MemberId, time::Instant};
+use gateway_ike::endpoint::{ChildStatus, SaStatus};
+use gateway_ike::proposal::EspProposal;
+use gateway_ike::record::{ChildRecord, IkeSaRecord};
+
+use crate::node::Node;
+
+/// Counts since the start, of what the cores do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams of other members' slots that were relayed to them.
+    pub relayed_out: u64,
+    /// Datagrams that another member relayed and that were processed here.
+    pub relayed_in: u64,
+    /// Datagrams for nobody who could be reached.
+    pub not_ours_dropped: u64,
+    /// IKE messages that were ready when this member's right to transmit was over.
+    pub without_lease_dropped: u64,
+    /// IKE SAs that were taken from their records.
+    pub woken: u64,
+    /// Records that this release cannot read.
+    pub unreadable_records: u64,
+}
+
+/// A member's numbers.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Of the cluster core.
+    pub cluster: gateway_cluster::status::Status,
+    /// What neither core counts.
+    pub counters: Counters,
+    /// Half-open IKE SAs of this member.
+    pub half_open: usize,
+    /// IKE SAs of the cluster whose records are here, this member's included.
+    pub ike_sas: usize,
+    /// Those of this member that the engine holds.
+    pub awake: usize,
+    /// Octets of all records.
+    pub record_octets: usize,
+    /// IKE messages that wait for acknowledgements.
+    pub held: usize,
+}
+
+impl Node {
+    /// The member's numbers.
+    pub fn status(&self) -> Status {
+        Status {
+            cluster: self.cluster.status(),
+            counters: self.counters,
+            half_open: self.endpoint.half_open(),
+            ike_sas: self.records.len(),
+            awake: self
+                .awake
+                .values()
+                .map(std::collections::BTreeSet::len)
+                .sum(),
+            record_octets: self.records.octets(),
+            held: self.held.len(),
+        }
+    }
+
+    /// What the engine counted.
+    pub fn engine_counters(&self) -> &gateway_ike::endpoint::Counters {
+        self.endpoint.counters()
+    }
+
+    /// The cluster core, for what only it can show.
+    pub const fn cluster(&self) -> &gateway_cluster::Cluster {
+        &self.cluster
+    }
+
+    /// All IKE SAs of the cluster with their owners, as of `now`, by our SPI. Records that cannot
+    /// be read are left out.
+    pub fn sas(&self, now: Instant) -> impl Iterator<Item = (Option<MemberId>, SaStatus)> {
+        let awake: std::collections::BTreeMap<_, _> = self
+            .endpoint
+            .sas()
+            .map(|status| (status.local_spi, status))
+            .collect();
+        self.records.iter().filter_map(move |(spi, sealed)| {
+            let owner = self.view.slots.owner(sealed.slot);
+            let status = match awake.get(&spi) {
+                Some(status) => status.clone(),
+                None => sa_status(&sealed.open(now).ok()?, now),
+            };
+            Some((owner, status))
+        })
+    }
+}
+
+fn sa_status(record: &IkeSaRecord, now: Instant) -> SaStatus {
+    SaStatus {
+        connection: record.connection.clone(),
+        local_spi: record.local_spi,
+        remote_spi: record.remote_spi,
+        slot: record.slot,
+        local: record.path.local,
+        remote: record.path.remote,
+        local_id: record.local_id.to_string(),
+        remote_id: record.remote_id.to_string(),
+        proposal: record.proposal.iana(),
+        established_at: now.before(record.age),
+        nat: record.nat.any(),
+        children: record
+            .children
+            .iter()
+            .map(|child| child_status(child, now))
+            .collect(),
+    }
+}
+
+fn child_status(child: &ChildRecord, now: Instant) -> ChildStatus {
+    let sa = &child.sa;
+    ChildStatus {
+        name: sa.name.clone(),
+        spi_in: sa.spi_in,
+        spi_out: sa.spi_out,
+        proposal: EspProposal {
+            encryption: sa.encryption,
+            ke: None,
+            esn: sa.esn,
+        }
+        .iana(),
+        local_ts: sa.local_ts.clone(),
+        remote_ts: sa.remote_ts.clone(),
+        encap: sa.encap.is_some(),
+        installed_at: now.before(child.age),
+    }
+}

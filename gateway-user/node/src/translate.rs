@@ -1,0 +1,73 @@
+//! Between the words of the engine and those of the cluster core.
+
+use gateway_cluster::change::{Change, Child, Mirror, Negotiation, Sa};
+use gateway_cluster::network::Network;
+use gateway_cluster::secret::Secret;
+use gateway_common::time::Instant;
+use gateway_ike::output;
+use gateway_ike::record::IkeSaRecord;
+
+/// Routing zone of everything in this release.
+const MAIN_ZONE: u32 = 0;
+
+/// The engine's change as the members tell it to each other.
+pub(crate) fn change(now: Instant, change: output::Change) -> Change {
+    match change {
+        output::Change::NegotiationOpened {
+            initiator_cookie,
+            responder_cookie,
+            peer,
+            expires,
+        } => Change::NegotiationOpened {
+            negotiation: Negotiation {
+                local_cookie: responder_cookie,
+                peer_cookie: initiator_cookie,
+                peer,
+            },
+            lifetime: expires - now,
+        },
+        output::Change::NegotiationClosed {
+            responder_cookie, ..
+        } => Change::NegotiationClosed {
+            local_cookie: responder_cookie,
+        },
+        output::Change::Upsert(record) => Change::SaUpsert(sa(&record)),
+        output::Change::Removed { local_spi } => Change::SaRemoved { local_spi },
+    }
+}
+
+/// An IKE message waits for everything but half-open negotiations.
+pub(crate) fn mirror(change: &Change) -> Mirror {
+    match change {
+        Change::NegotiationOpened { .. } | Change::NegotiationClosed { .. } => Mirror::Background,
+        _ => Mirror::Urgent,
+    }
+}
+
+fn sa(record: &IkeSaRecord) -> Sa {
+    Sa {
+        local_spi: record.local_spi,
+        children: record
+            .children
+            .iter()
+            .map(|child| self::child(&child.sa))
+            .collect(),
+        record: Secret::new(record.encode().expose().to_vec()),
+    }
+}
+
+fn child(sa: &output::ChildSa) -> Child {
+    let remote_nets = sa
+        .remote_ts
+        .iter()
+        .flat_map(output::TrafficSelector::prefixes)
+        .filter_map(|prefix| Network::new(MAIN_ZONE, prefix.address, prefix.len))
+        .collect();
+    Child {
+        spi_in: sa.spi_in,
+        vip: sa.local,
+        spi_out: sa.spi_out,
+        peer: sa.remote,
+        remote_nets,
+    }
+}
