@@ -14,9 +14,10 @@ use crate::output::{Class, Event, Output};
 use crate::ownership::{Effect, Ownership};
 use crate::peer::{Link, Peer, Standing};
 use crate::secret::Secret;
-use crate::slot_map::SlotMap;
+use crate::slot_map::{SlotMap, Weighted};
+use crate::slot_set::SlotSet;
 use crate::status::{PeerStatus, Status};
-use crate::table::TableChange;
+use crate::view::{Epoch, View};
 
 /// The largest datagram that can be relayed, in octets: the largest UDP payload.
 pub const MAX_DATAGRAM: usize = 65_527;
@@ -29,7 +30,9 @@ pub const MAX_DATAGRAM: usize = 65_527;
 #[derive(Debug)]
 pub struct Cluster {
     pub(crate) config: Config,
-    pub(crate) slots: SlotMap,
+    pub(crate) view: View,
+    /// Slots of this member whose earlier owner's transmit right has ended.
+    pub(crate) active: SlotSet,
     pub(crate) ownership: Ownership,
     pub(crate) outbox: Outbox,
     pub(crate) released: DeltaSeq,
@@ -44,13 +47,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A member that has just started. Its first outputs are the owners of all slots.
+    /// A member that has just started: it knows no view and owns nothing.
     pub fn new(config: Config, now: Instant) -> Self {
-        let slots = SlotMap::UNSET.next(&config.members, config.mode);
-        let outputs = slots
-            .iter()
-            .map(|(slot, owner)| Output::Table(TableChange::PutSlotOwner { slot, owner }))
-            .collect();
         let peers = config
             .members
             .iter()
@@ -60,7 +58,8 @@ impl Cluster {
         Self {
             gate: Gate::new(&config.limits, now),
             config,
-            slots,
+            view: View::default(),
+            active: SlotSet::EMPTY,
             ownership: Ownership::new(),
             outbox: Outbox::default(),
             released: DeltaSeq(0),
@@ -68,7 +67,7 @@ impl Cluster {
             own: BTreeMap::new(),
             half_open_refused: 0,
             peers,
-            outputs,
+            outputs: VecDeque::new(),
         }
     }
 
@@ -77,14 +76,63 @@ impl Cluster {
         self.config.local
     }
 
-    /// Who owns which slot.
-    pub const fn slots(&self) -> &SlotMap {
-        &self.slots
+    /// All members of the configuration, this one included.
+    pub fn members(&self) -> &[Weighted] {
+        &self.config.members
     }
 
-    /// Whether this member owns `slot`.
+    /// The view that is installed; epoch 0 before the first.
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Who owns which slot in the installed view.
+    pub const fn slots(&self) -> &SlotMap {
+        &self.view.slots
+    }
+
+    /// Whether this member owns `slot`: the view says so, and this run of it is in the view.
     pub fn owns(&self, slot: Slot) -> bool {
-        self.slots.owner(slot) == Some(self.local())
+        self.slots().owner(slot) == Some(self.local()) && self.admitted()
+    }
+
+    /// Whether this member may serve `slot`: it owns it, the earlier owner's transmit right has
+    /// ended, and the streams of the members that died are levelled. (The lease is another matter.)
+    pub fn serves(&self, slot: Slot) -> bool {
+        self.owns(slot) && self.active.contains(slot)
+    }
+
+    /// Whether this run of this member is in the installed view.
+    pub fn admitted(&self) -> bool {
+        self.view.admits(self.config.local, self.config.incarnation)
+    }
+
+    /// The membership installed a view. Lost slots are not this member's from now on; gained ones
+    /// wait for [`Cluster::handle_active`]. Views that are not newer are ignored.
+    pub fn handle_view(&mut self, now: Instant, view: View) {
+        if view.epoch <= self.view.epoch {
+            return;
+        }
+        self.view = view;
+        let owned = self.owned();
+        self.active = self.active.intersection(&owned);
+        self.flush(now);
+        self.release();
+    }
+
+    /// The transmit rights of those who owned this member's slots before `epoch` have ended.
+    pub fn handle_active(&mut self, _now: Instant, epoch: Epoch) {
+        if epoch == self.view.epoch {
+            self.active = self.owned();
+        }
+    }
+
+    pub(crate) fn owned(&self) -> SlotSet {
+        if self.admitted() {
+            SlotSet::of(&self.view.slots, self.config.local)
+        } else {
+            SlotSet::EMPTY
+        }
     }
 
     /// The tables and what stands behind them. The records of our own SAs are not kept here.
@@ -184,12 +232,12 @@ impl Cluster {
             acknowledged: peer.acked.unwrap_or_default(),
             received: peer.received,
             round_trip: peer.round_trip,
-            slots: self.slots.owned_by(*member),
+            slots: self.view.slots.owned_by(*member),
             counters: peer.counters,
         });
         Status {
             member: self.local(),
-            slots: self.slots.owned_by(self.local()),
+            slots: self.view.slots.owned_by(self.local()),
             published: self.outbox.last(),
             released: self.released,
             retained: self.outbox.retained(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gateway_common::member::MemberId;
 
 use crate::frame::Incarnation;
-use crate::slot_map::{Mode, Weighted};
+use crate::slot_map::Weighted;
 
 /// The cluster as this member was configured.
 #[derive(Clone, Debug)]
@@ -15,8 +15,6 @@ pub struct Config {
     /// All members, this one included; static in this release. A member that is missing here is
     /// never spoken to.
     pub members: Vec<Weighted>,
-    /// How slots are spread.
-    pub mode: Mode,
     /// Cluster id, 1..=255: equal on all members, checked at every connection.
     pub cluster_id: u8,
     /// Cluster name: equal on all members, checked at every connection.

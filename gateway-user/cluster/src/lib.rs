@@ -25,6 +25,7 @@ pub mod route;
 pub mod secret;
 mod send;
 pub mod slot_map;
+pub mod slot_set;
 pub mod status;
 pub mod table;
 mod timers;

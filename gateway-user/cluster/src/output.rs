@@ -10,6 +10,7 @@ use crate::change::{Cookie, Sa};
 use crate::frame::{DeltaSeq, FrameError, Path};
 use crate::secret::Secret;
 use crate::table::TableChange;
+use crate::view::SyncReport;
 
 /// One effect. They have to be carried out in the order in which they come: an acknowledgement
 /// comes after the table writes and records that it stands for.
@@ -61,6 +62,8 @@ pub enum Output {
     PeerUp(MemberId),
     /// A member cannot be spoken to any more.
     PeerDown(MemberId),
+    /// What the membership has to know; comes on every change.
+    Report(SyncReport),
     /// Something for the log.
     Event(Event),
 }

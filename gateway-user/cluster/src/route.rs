@@ -31,13 +31,26 @@ pub enum Route {
 
 impl Cluster {
     /// What to do with an IKE datagram that `peer` sent: this member processes it only if it is the
-    /// one that [`Cluster::responsible`] names, otherwise it is relayed once or dropped.
-    pub fn route(&self, header: &IkeHeader, peer: IpAddr, origin: Origin, now: Instant) -> Route {
-        let member = u8::try_from(self.responsible(header, peer, now).member)
-            .ok()
-            .and_then(MemberId::new);
+    /// one that [`Cluster::responsible`] names, serves its slot and has a transmit right until
+    /// `lease_until`; otherwise it is relayed once or dropped.
+    pub fn route(
+        &self,
+        header: &IkeHeader,
+        peer: IpAddr,
+        origin: Origin,
+        now: Instant,
+        lease_until: Instant,
+    ) -> Route {
+        let found = self.responsible(header, peer, now);
+        let member = u8::try_from(found.member).ok().and_then(MemberId::new);
         match (member, origin) {
-            (Some(member), _) if member == self.local() => Route::Local,
+            (Some(member), _) if member == self.local() => {
+                if self.serves(found.slot) && now < lease_until {
+                    Route::Local
+                } else {
+                    Route::Drop
+                }
+            }
             (Some(member), Origin::Network) if self.is_up(member) => Route::Relay(member),
             _ => Route::Drop,
         }

@@ -3,7 +3,7 @@
 use gateway_common::abi::{
     EspOutKey, EspSaKey, IkeSaKey, NegotiationKey, NegotiationValue, RemoteNet, SlotValue,
 };
-use gateway_common::{member::MemberId, slot::Slot};
+use gateway_common::slot::Slot;
 
 /// One write to a steering map. Within the stream that the core emits, a key that only changes its
 /// value is overwritten and never removed in between, and what replaces an entry comes before the
@@ -61,13 +61,6 @@ pub enum TableChange {
         prefix_len: u32,
         /// Key data.
         net: RemoteNet,
-    },
-    /// `SLOT_OWNER`; `None` unsets the slot.
-    PutSlotOwner {
-        /// Index.
-        slot: Slot,
-        /// Value.
-        owner: Option<MemberId>,
     },
 }
 

@@ -127,6 +127,7 @@ impl Agent {
                 let path = Path::new(path.local, path.remote);
                 self.receive(now, Origin::Relayed(from), path, &datagram);
             }
+            ClusterOutput::Report(_) => {}
             ClusterOutput::PeerUp(member) => tracing::info!(%member, "sync channel up"),
             ClusterOutput::PeerDown(member) => tracing::warn!(%member, "sync channel down"),
             ClusterOutput::Event(event) => {

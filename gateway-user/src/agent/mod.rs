@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use gateway_cluster::Cluster;
 use gateway_cluster::frame::{self, Incarnation};
 use gateway_cluster::route::{Origin, Route};
+use gateway_cluster::view::View;
 use gateway_common::packet::IkeHeader;
 use gateway_common::time::Instant;
 use gateway_ike::crypto::CryptoProvider;
@@ -126,7 +127,12 @@ impl Agent {
             Arc::new(crypto),
             started,
         );
-        let cluster = Cluster::new(translate::cluster_config(&config, incarnation), started);
+        let mut cluster = Cluster::new(translate::cluster_config(&config, incarnation), started);
+        let mode = translate::slot_mode(&config);
+        let view = View::of_all(cluster.members(), mode);
+        let epoch = view.epoch;
+        cluster.handle_view(started, view);
+        cluster.handle_active(started, epoch);
         let mut agent = Self {
             started,
             endpoint,
@@ -240,7 +246,9 @@ impl Agent {
     fn receive(&mut self, now: Instant, origin: Origin, path: Path, bytes: &[u8]) {
         // What has no IKEv2 header the engine counts and drops, wherever it arrived.
         let route = IkeHeader::parse(bytes).map_or(Route::Local, |header| {
-            self.cluster.route(&header, path.remote.ip(), origin, now)
+            let lease = now + Duration::from_secs(1);
+            self.cluster
+                .route(&header, path.remote.ip(), origin, now, lease)
         });
         match route {
             Route::Local => {

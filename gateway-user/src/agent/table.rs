@@ -184,8 +184,6 @@ fn write(tables: &dyn Tables, change: &TableChange) -> Result<(), TableError> {
             Some((zone, net)) => tables.remove_remote_net(zone, net).map(drop),
             None => Ok(()),
         },
-        // All 256 at once, by `write_slot_owners`.
-        TableChange::PutSlotOwner { .. } => Ok(()),
     }
 }
 

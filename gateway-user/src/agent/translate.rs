@@ -74,15 +74,18 @@ pub(super) fn cluster_config(config: &Config, incarnation: Incarnation) -> Clust
             .keys()
             .map(|&member| Weighted { member, weight: 1 })
             .collect(),
-        mode: match cluster.mode {
-            Mode::Ha => slot_map::Mode::HighAvailability,
-            Mode::LoadSharing => slot_map::Mode::LoadSharing,
-        },
         cluster_id: cluster.id,
         cluster_name: cluster.name.clone(),
         config_hash: config.digest,
         incarnation,
         limits: gateway_cluster::config::Limits::default(),
+    }
+}
+
+pub(super) fn slot_mode(config: &Config) -> slot_map::Mode {
+    match config.cluster.mode {
+        Mode::Ha => slot_map::Mode::HighAvailability,
+        Mode::LoadSharing => slot_map::Mode::LoadSharing,
     }
 }
 

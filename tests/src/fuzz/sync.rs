@@ -10,6 +10,7 @@ use gateway_cluster::frame::{DeltaSeq, Frame, Hello, Incarnation, MAX_FRAME, PRO
 use gateway_cluster::output::Output;
 use gateway_cluster::secret::Secret;
 use gateway_cluster::slot_map::{Mode, Weighted};
+use gateway_cluster::view::View;
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
@@ -81,7 +82,6 @@ impl Driver {
                     weight: 1,
                 })
                 .collect(),
-            mode: Mode::LoadSharing,
             cluster_id: 1,
             cluster_name: "hq".into(),
             config_hash: [0; 32],
@@ -100,6 +100,9 @@ impl Driver {
             published: DeltaSeq(0),
             up: BTreeSet::new(),
         };
+        let members = driver.core.members().to_vec();
+        let view = View::of_all(&members, Mode::LoadSharing);
+        driver.core.handle_view(now, view);
         driver.core.handle_connected(now, peer_id());
         driver.drain();
         driver
@@ -165,7 +168,10 @@ impl Driver {
                 Output::Disconnect(peer) => assert!(!self.core.is_up(peer)),
                 Output::RecordUpserted { announcer, .. }
                 | Output::RecordRemoved { announcer, .. } => assert_eq!(announcer, peer_id()),
-                Output::Table(_) | Output::Relayed { .. } | Output::Event(_) => {}
+                Output::Table(_)
+                | Output::Relayed { .. }
+                | Output::Report(_)
+                | Output::Event(_) => {}
             }
         }
     }

@@ -30,6 +30,11 @@ pub const MAX_NAME: usize = 255;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
 
+impl Incarnation {
+    /// Stands for every run in a view without membership; no run has this number.
+    pub const ANY: Self = Self(u64::MAX);
+}
+
 /// Numbers the deltas of one incarnation of a sender, from 1, without gaps. 0 = before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeltaSeq(pub u64);

@@ -99,7 +99,6 @@ fn key_of(change: &TableChange) -> (String, bool) {
         TableChange::RemoveRemoteNet { prefix_len, net } => {
             (format!("{prefix_len} {net:?}"), false)
         }
-        TableChange::PutSlotOwner { slot, .. } => (format!("{slot:?}"), true),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::secret::Secret;
 use crate::slot_map::{Mode, Weighted};
 use crate::status::PeerStatus;
 use crate::table::TableChange;
+use crate::view::{Epoch, View};
 use crate::{Cluster, PublishError};
 
 pub(super) fn id(id: u8) -> MemberId {
@@ -30,7 +31,6 @@ pub(super) fn config(local: u8, members: u8, incarnation: u64, limits: &Limits) 
                 weight: 1,
             })
             .collect(),
-        mode: Mode::LoadSharing,
         cluster_id: 1,
         cluster_name: "hq".into(),
         config_hash: [7; 32],
@@ -130,6 +130,7 @@ impl Net {
 
     fn boot(&mut self, member: u8, run: u64) {
         let config = config(member, self.members, run, &self.limits);
+        let members = config.members.clone();
         let node = Node {
             core: Cluster::new(config, self.now),
             run,
@@ -141,6 +142,10 @@ impl Net {
             events: Vec::new(),
         };
         self.nodes.insert(member, node);
+        let (now, view) = (self.now, View::of_all(&members, Mode::LoadSharing));
+        let core = &mut self.node(member).core;
+        core.handle_view(now, view);
+        core.handle_active(now, Epoch(1));
         self.drain(member);
     }
 
@@ -365,16 +370,12 @@ impl Net {
         let reference = tables(self.core(1));
         for (member, node) in &self.nodes {
             assert_eq!(tables(&node.core), reference, "member {member}");
-            let mut expected: BTreeMap<String, TableChange> = node
+            let expected: BTreeMap<String, TableChange> = node
                 .core
                 .ownership()
                 .tables()
                 .map(|put| (key_of(&put).0, put))
                 .collect();
-            for (slot, owner) in node.core.slots().iter() {
-                let put = TableChange::PutSlotOwner { slot, owner };
-                expected.insert(key_of(&put).0, put);
-            }
             assert_eq!(node.maps, expected, "maps of {member}");
             let copies = node.core.ownership().sas();
             let copies: BTreeMap<_, _> = copies
@@ -422,7 +423,10 @@ impl Node {
                 assert!(!event.to_string().is_empty());
                 self.events.push(event);
             }
-            Output::Send { .. } | Output::Disconnect(_) | Output::Released(_) => {}
+            Output::Report(_)
+            | Output::Send { .. }
+            | Output::Disconnect(_)
+            | Output::Released(_) => {}
         }
     }
 
@@ -460,6 +464,5 @@ fn key_of(change: &TableChange) -> (String, bool) {
         TableChange::RemoveRemoteNet { prefix_len, net } => {
             (format!("{prefix_len} {net:?}"), false)
         }
-        TableChange::PutSlotOwner { slot, .. } => (format!("{slot:?}"), true),
     }
 }

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use gateway_common::abi::Address;
 use gateway_common::packet::IkeHeader;
-use gateway_common::{member::MemberId, slot::Slot};
+use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
 use super::net::{Net, established, id, opened};
 use crate::change::{Change, Mirror};
 use crate::config::Limits;
 use crate::frame::Path;
 use crate::route::{Origin, Route};
+use crate::view::Epoch;
+
+/// A lease that runs.
+const FOREVER: Instant = Instant::from_nanos(u64::MAX);
 
 /// A datagram: its header and its source.
 #[derive(Clone, Copy)]
@@ -48,7 +52,8 @@ fn by_hash(net: &Net, datagram: &Datagram) -> Option<MemberId> {
 
 fn routed(net: &Net, member: u8, datagram: &Datagram, origin: Origin) -> Route {
     let Datagram { header, peer } = datagram;
-    net.core(member).route(header, *peer, origin, net.now)
+    net.core(member)
+        .route(header, *peer, origin, net.now, FOREVER)
 }
 
 fn route(net: &Net, member: u8, datagram: &Datagram) -> Route {
@@ -127,7 +132,9 @@ fn a_negotiation_goes_to_its_member_and_an_established_sa_to_its_slot() {
     let mut net = Net::connected(3, &Limits::default());
     // Member 1 answered a negotiation that the decision function would give to member 2.
     let init = init_for(&net, 2);
-    let local_cookie = [0xee; 8];
+    let slot = foreign_slot(&net, 2);
+    assert_eq!(net.core(1).slots().owner(slot), Some(id(1)));
+    let local_cookie = [0xee, slot.0, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
     let Change::NegotiationOpened {
         mut negotiation,
         lifetime,
@@ -205,7 +212,9 @@ fn our_cookie_depends_on_who_initiated() {
 fn an_expired_negotiation_is_a_miss_even_before_its_timer() {
     let mut net = Net::connected(2, &Limits::default());
     let mut auth = init_for(&net, 2);
-    let Change::NegotiationOpened { negotiation, .. } = opened([0xee; 8]) else {
+    let slot = foreign_slot(&net, 2);
+    let local_cookie = [0xee, slot.0, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
+    let Change::NegotiationOpened { negotiation, .. } = opened(local_cookie) else {
         panic!("not opened");
     };
     let lifetime = Duration::from_secs(10);
@@ -214,10 +223,39 @@ fn an_expired_negotiation_is_a_miss_even_before_its_timer() {
         lifetime,
     };
     net.publish(1, change, Mirror::Urgent).unwrap();
-    auth.header.responder = [0xee; 8];
+    auth.header.responder = local_cookie;
     assert_eq!(route(&net, 1, &auth), Route::Local);
     let Datagram { header, peer } = auth;
     let later = net.now + lifetime;
-    let late = net.core(1).route(&header, peer, Origin::Network, later);
+    let late = net
+        .core(1)
+        .route(&header, peer, Origin::Network, later, FOREVER);
     assert_eq!(late, Route::Relay(id(2)));
+}
+
+#[test]
+fn without_lease_or_before_it_is_active_a_slot_is_not_served() {
+    let mut net = Net::connected(2, &Limits::default());
+    let init = init_for(&net, 1);
+    let Datagram { header, peer } = init;
+    let route = |net: &Net, lease| {
+        net.core(1)
+            .route(&header, peer, Origin::Network, net.now, lease)
+    };
+    assert_eq!(route(&net, net.now + Duration::from_nanos(1)), Route::Local);
+    assert_eq!(route(&net, net.now), Route::Drop, "the lease is over");
+    // Slots that come back have to be activated again; a stale activation does nothing.
+    let mut view = net.core(1).view().clone();
+    let slots = view.slots.clone();
+    let now = net.now;
+    let core = &mut net.node(1).core;
+    for (epoch, owners) in [(2, Default::default()), (3, slots)] {
+        view.epoch = Epoch(epoch);
+        view.slots = owners;
+        core.handle_view(now, view.clone());
+    }
+    core.handle_active(now, Epoch(2));
+    assert_eq!(route(&net, FOREVER), Route::Drop);
+    net.node(1).core.handle_active(now, Epoch(3));
+    assert_eq!(route(&net, FOREVER), Route::Local);
 }

@@ -6,6 +6,7 @@ use gateway_cluster::config::{Config, Limits};
 use gateway_cluster::frame::{DeltaSeq, Incarnation};
 use gateway_cluster::output::Output;
 use gateway_cluster::slot_map::{Mode, Weighted};
+use gateway_cluster::view::View;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
@@ -29,16 +30,18 @@ impl Driven {
         let core = Config {
             local: id(member),
             members: members.collect(),
-            mode: Mode::LoadSharing,
             cluster_id: 1,
             cluster_name: "hq".into(),
             config_hash: [0; 32],
             incarnation: Incarnation(run),
             limits: Limits::default(),
         };
+        let view = View::of_all(&core.members, Mode::LoadSharing);
+        let mut core = Cluster::new(core, Instant::from_nanos(0));
+        core.handle_view(Instant::from_nanos(0), view);
         Self {
             node: Node::start(config(member, 3, port, PKI.credentials(member))),
-            core: Cluster::new(core, Instant::from_nanos(0)),
+            core,
             origin,
             released: DeltaSeq(0),
             upserted: 0,
