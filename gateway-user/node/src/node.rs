@@ -125,6 +125,7 @@ impl Node {
             }
         }
         self.held.forget(lost);
+        self.cluster.handle_view(now, self.view.clone());
         self.collect(now);
     }
 
@@ -134,6 +135,7 @@ impl Node {
             return;
         }
         self.active = epoch;
+        self.cluster.handle_active(now, epoch);
         let local = self.local();
         let mine = self.view.slots.iter();
         let mine =
@@ -196,7 +198,8 @@ impl Node {
         // What has no IKEv2 header the engine counts and drops, wherever it arrived.
         let header = IkeHeader::parse(bytes).ok();
         let route = header.as_ref().map_or(Route::Local, |header| {
-            self.cluster.route(header, path.remote.ip(), origin, now)
+            self.cluster
+                .route(header, path.remote.ip(), origin, now, self.lease)
         });
         match route {
             Route::Local => {
