@@ -14,6 +14,7 @@ mod cluster;
 pub mod config;
 pub mod frame;
 mod half_open;
+pub mod membership;
 pub mod network;
 mod outbox;
 pub mod output;

@@ -14,6 +14,16 @@ pub enum Mode {
     HighAvailability,
 }
 
+/// HA mode: who is active when a member of higher priority than the active one is back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// The active member stays (`failback = "maintain-active"`).
+    #[default]
+    MaintainActive,
+    /// The member with the lowest id becomes active (`failback = "higher-priority"`).
+    HigherPriority,
+}
+
 /// A member as the slot map sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weighted {
