@@ -7,7 +7,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Version of this layout; part of the pin path `/sys/fs/bpf/gateway/v<ABI>/{maps,links}`.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Message id in a [`NegotiationKey`] that stands for every message of the negotiation.
 pub const ANY_MESSAGE_ID: [u8; 4] = [0xff; 4];
@@ -138,7 +138,8 @@ pub struct EspSaKey {
     pub vip: Address,
 }
 
-/// Key of `ESP_OUT` (hash): an outbound SA, found by the packets that ICMP errors quote.
+/// Key of `ESP_OUT` (hash): an outbound SA, as it stands in its packets and in those that ICMP
+/// errors quote.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EspOutKey {
@@ -148,7 +149,41 @@ pub struct EspOutKey {
     pub peer: Address,
 }
 
-/// Value of `IKE_SA`, `ESP_SA`, `ESP_OUT` and `REMOTE_NET`: slots, never members, so that a
+/// Value of `ESP_OUT`: whose the SA is, and how far this member may count it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EspOutValue {
+    /// The slot.
+    pub slot: u8,
+    /// Zero.
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
+    /// The highest sequence number that may leave, its low 32 bits. Compared by
+    /// [`is_within_ceiling`], so the SA's counter must stay within 2³¹ of it.
+    pub ceiling: u32,
+}
+
+impl EspOutValue {
+    /// An SA of `slot` that may count up to `ceiling`.
+    pub const fn new(slot: u8, ceiling: u32) -> Self {
+        Self {
+            slot,
+            flags: 0,
+            reserved: [0; 2],
+            ceiling,
+        }
+    }
+}
+
+/// Whether sequence number `last` may leave under `ceiling`: low halves of numbers that are less
+/// than 2³¹ apart (serial number arithmetic, RFC 1982 §3.2).
+#[inline(always)]
+pub const fn is_within_ceiling(last: u32, ceiling: u32) -> bool {
+    ceiling.wrapping_sub(last).cast_signed() >= 0
+}
+
+/// Value of `IKE_SA`, `ESP_SA` and `REMOTE_NET`: slots, never members, so that a
 /// takeover rewrites `SLOT_OWNER` and touches no entry.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,12 +333,15 @@ pub mod map {
     pub const IKE_SA: &str = "IKE_SA";
     /// Hash [`super::EspSaKey`] → [`super::SlotValue`].
     pub const ESP_SA: &str = "ESP_SA";
-    /// Hash [`super::EspOutKey`] → [`super::SlotValue`].
+    /// Hash [`super::EspOutKey`] → [`super::EspOutValue`].
     pub const ESP_OUT: &str = "ESP_OUT";
     /// LPM trie [`super::RemoteNet`] → [`super::SlotValue`].
     pub const REMOTE_NET: &str = "REMOTE_NET";
     /// Array of 256 `u32`: slot → member id, 0 = unset.
     pub const SLOT_OWNER: &str = "SLOT_OWNER";
+    /// Array of 1 `u64`: until when this member may transmit, in `CLOCK_MONOTONIC` nanoseconds;
+    /// 0 = not at all.
+    pub const LEASE: &str = "LEASE";
     /// Array of 64 [`super::MemberValue`].
     pub const MEMBER: &str = "MEMBER";
     /// Array of 64 `u32`: the live members' ids, densely packed from index 0.
@@ -370,6 +408,7 @@ mod pod {
         IkeSaKey,
         EspSaKey,
         EspOutKey,
+        EspOutValue,
         SlotValue,
         RemoteNet,
         MemberValue,
@@ -390,12 +429,30 @@ mod tests {
         assert_eq!(size_of::<IkeSaKey>(), 8);
         assert_eq!(size_of::<EspSaKey>(), 20);
         assert_eq!(size_of::<EspOutKey>(), 20);
+        assert_eq!(size_of::<EspOutValue>(), 8);
         assert_eq!(size_of::<RemoteNet>(), 20);
         assert_eq!(size_of::<MemberValue>(), 20);
         assert_eq!(size_of::<SlotValue>(), 4);
         assert_eq!(size_of::<Settings>(), 80);
         assert_eq!(size_of::<Counter>(), 16);
         assert_eq!(size_of::<FewVips>(), 72);
+    }
+
+    #[test]
+    fn ceilings_hold_across_the_wrap() {
+        for (last, ceiling, within) in [
+            (7, 7, true),
+            (8, 7, false),
+            (0, 0, true),
+            (1, 0, false),
+            (u32::MAX, 5, true),
+            (6, 5, false),
+            (3, u32::MAX - 9, false),
+            (u32::MAX - 10, u32::MAX - 9, true),
+            (0, i32::MAX as u32, true),
+        ] {
+            assert_eq!(is_within_ceiling(last, ceiling), within, "{last} {ceiling}");
+        }
     }
 
     #[test]

@@ -193,12 +193,21 @@ reasons! {
     FenceNotConfigured = 104 "fence_not_configured" Pass,
     /// Neither ESP nor IKE from a VIP.
     FenceOther = 105 "fence_other" Pass,
-    /// ESP or IKE from a VIP, of a slot that this member owns.
+    /// ESP or IKE from a VIP, of a slot that this member owns under a running lease; ESP within
+    /// its SA's ceiling.
     FenceOwned = 106 "fence_owned" Pass,
     /// ESP or IKE from a VIP, of a slot that this member does not own.
     FenceNotOwner = 107 "fence_not_owner" Drop,
     /// ESP or IKE from a VIP without a mark that names its slot.
     FenceUnmarked = 108 "fence_unmarked" Drop,
+    /// ESP or IKE from a VIP, of a slot that this member owns, but its lease is over.
+    FenceLeaseOver = 109 "fence_lease_over" Drop,
+    /// ESP from a VIP of an SA that `ESP_OUT` does not know.
+    FenceUnknownSa = 110 "fence_unknown_sa" Drop,
+    /// ESP from a VIP with a sequence number that the SA's ceiling does not cover.
+    FenceAboveCeiling = 111 "fence_above_ceiling" Drop,
+    /// ESP from a VIP, cut off before SPI and sequence number.
+    FenceMalformed = 112 "fence_malformed" Drop,
     }
 }
 

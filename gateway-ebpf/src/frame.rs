@@ -73,9 +73,9 @@ impl Frame for XdpFrame {
     }
 }
 
-/// Octets of a frame that hold all headers that the fence looks at: Ethernet with two tags, IPv6,
-/// a fragment header, the ports.
-const FENCE_HEADERS: u32 = 14 + 8 + 40 + 8 + 8;
+/// Octets of a frame that hold all headers that the fence looks at: Ethernet with two tags, IPv4
+/// with options (or IPv6 and a fragment header, which are shorter), UDP, SPI and sequence number.
+const FENCE_HEADERS: u32 = 14 + 8 + 60 + 8 + 8;
 
 /// A frame in a tc program: its linear part.
 pub(crate) struct SkbFrame {

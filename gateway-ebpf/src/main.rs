@@ -15,7 +15,7 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use gateway_common::packet::Frame;
 use gateway_common::reason::{Action, Program, Reason};
-use gateway_common::steer::{self, Forward, Link, Verdict};
+use gateway_common::steer::{self, Forward, Leaving, Link, Verdict};
 
 use frame::{SkbFrame, XdpFrame};
 use tables::{Maps, count, count_forwarded, count_received};
@@ -60,8 +60,14 @@ fn gateway_egress(ctx: TcContext) -> i32 {
     let frame = SkbFrame::new(skb);
     // SAFETY: the kernel hands a valid context to the program.
     let (mark, protocol, octets) = unsafe { ((*skb).mark, (*skb).protocol, (*skb).len) };
-    let link = link(&frame, u16::from_be(protocol as u16));
-    let reason = steer::fence(&frame, link, mark, &Maps);
+    // SAFETY: as above.
+    let (counted, size) = unsafe { ((*skb).gso_segs, (*skb).gso_size) };
+    let leaving = Leaving {
+        link: link(&frame, u16::from_be(protocol as u16)),
+        mark,
+        segments: steer::segments(counted, size, octets),
+    };
+    let reason = steer::fence(&frame, &leaving, &Maps);
     count(reason, u64::from(octets));
     match reason.action() {
         Action::Drop => TC_ACT_SHOT,

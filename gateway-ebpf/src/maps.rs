@@ -5,8 +5,8 @@ use aya_ebpf::btf_maps::lpm_trie::LpmTrie;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use gateway_common::abi::{
-    Address, Counter, EspOutKey, EspSaKey, FewVips, IkeSaKey, MemberValue, NegotiationKey,
-    NegotiationValue, RemoteNet, Settings, SlotValue, size,
+    Address, Counter, EspOutKey, EspOutValue, EspSaKey, FewVips, IkeSaKey, MemberValue,
+    NegotiationKey, NegotiationValue, RemoteNet, Settings, SlotValue, size,
 };
 use gateway_common::slot::Slot;
 
@@ -27,9 +27,9 @@ pub(crate) static IKE_SA: HashMap<IkeSaKey, SlotValue, { size::SAS as usize }> =
 #[btf_map]
 pub(crate) static ESP_SA: HashMap<EspSaKey, SlotValue, { size::SAS as usize }> = HashMap::new();
 
-/// Outbound ESP SAs, for the ICMP errors that quote them.
+/// Outbound ESP SAs, for the fence and for the ICMP errors that quote them.
 #[btf_map]
-pub(crate) static ESP_OUT: HashMap<EspOutKey, SlotValue, { size::SAS as usize }> = HashMap::new();
+pub(crate) static ESP_OUT: HashMap<EspOutKey, EspOutValue, { size::SAS as usize }> = HashMap::new();
 
 /// The peers' protected networks.
 #[btf_map]
@@ -39,6 +39,10 @@ pub(crate) static REMOTE_NET: LpmTrie<RemoteNet, SlotValue, { size::SAS as usize
 /// Slot → member.
 #[btf_map]
 pub(crate) static SLOT_OWNER: Array<u32, { Slot::COUNT }> = Array::new();
+
+/// Until when this member may transmit.
+#[btf_map]
+pub(crate) static LEASE: Array<u64, 1> = Array::new();
 
 /// Member → where it is.
 #[btf_map]

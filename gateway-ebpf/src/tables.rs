@@ -1,10 +1,10 @@
 //! The maps as the packet logic sees them.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use gateway_common::abi::{
-    Address, Counter, EspOutKey, EspSaKey, IkeSaKey, MemberValue, NegotiationKey, NegotiationValue,
-    RemoteNet, Settings, SlotValue,
+    Address, Counter, EspOutKey, EspOutValue, EspSaKey, IkeSaKey, MemberValue, NegotiationKey,
+    NegotiationValue, RemoteNet, Settings, SlotValue,
 };
 use gateway_common::reason::Reason;
 use gateway_common::route::IkeTables;
@@ -81,9 +81,20 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn esp_out(&self, key: &EspOutKey) -> Option<SlotValue> {
+    fn esp_out(&self, key: &EspOutKey) -> Option<EspOutValue> {
         // SAFETY: copied at once.
         unsafe { maps::ESP_OUT.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn lease(&self) -> u64 {
+        maps::LEASE.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn exact_now_ns(&self) -> u64 {
+        // SAFETY: no arguments, no effects.
+        unsafe { bpf_ktime_get_ns() }
     }
 
     #[inline(always)]

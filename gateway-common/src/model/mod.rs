@@ -11,8 +11,8 @@ pub mod properties;
 use std::collections::{HashMap, HashSet};
 
 use crate::abi::{
-    Address, EspOutKey, EspSaKey, IkeSaKey, MemberValue, NegotiationKey, NegotiationValue,
-    RemoteNet, Settings, SlotValue,
+    Address, EspOutKey, EspOutValue, EspSaKey, IkeSaKey, MemberValue, NegotiationKey,
+    NegotiationValue, RemoteNet, Settings, SlotValue,
 };
 use crate::route::IkeTables;
 use crate::slot::Slot;
@@ -30,7 +30,7 @@ pub struct ModelTables {
     /// `ESP_SA`.
     pub esp_sa: HashMap<EspSaKey, SlotValue>,
     /// `ESP_OUT`.
-    pub esp_out: HashMap<EspOutKey, SlotValue>,
+    pub esp_out: HashMap<EspOutKey, EspOutValue>,
     /// `REMOTE_NET`: prefix length over zone and address (32 more than that of the address), key
     /// and value. The longest match wins.
     pub remote_net: Vec<(u32, RemoteNet, SlotValue)>,
@@ -42,8 +42,12 @@ pub struct ModelTables {
     pub live: Vec<u32>,
     /// `VIP`.
     pub vip: HashSet<Address>,
+    /// `LEASE`.
+    pub lease: u64,
     /// Monotonic nanoseconds.
     pub now_ns: u64,
+    /// How far `now_ns`, the coarse clock, is behind the exact one.
+    pub lag_ns: u64,
 }
 
 impl ModelTables {
@@ -113,8 +117,16 @@ impl Tables for ModelTables {
         self.esp_sa.get(key).copied()
     }
 
-    fn esp_out(&self, key: &EspOutKey) -> Option<SlotValue> {
+    fn esp_out(&self, key: &EspOutKey) -> Option<EspOutValue> {
         self.esp_out.get(key).copied()
+    }
+
+    fn lease(&self) -> u64 {
+        self.lease
+    }
+
+    fn exact_now_ns(&self) -> u64 {
+        self.now_ns.saturating_add(self.lag_ns)
     }
 
     fn remote_net(&self, key: &RemoteNet) -> Option<SlotValue> {

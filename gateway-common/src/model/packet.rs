@@ -157,8 +157,13 @@ pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
 
 /// ESP: SPI, a sequence number, something opaque.
 pub fn esp(spi: u32) -> Vec<u8> {
+    numbered_esp(spi, 7)
+}
+
+/// The same with this sequence number.
+pub fn numbered_esp(spi: u32, sequence: u32) -> Vec<u8> {
     let mut packet = spi.to_be_bytes().to_vec();
-    packet.extend(7u32.to_be_bytes());
+    packet.extend(sequence.to_be_bytes());
     packet.extend([0xe5; 32]);
     packet
 }

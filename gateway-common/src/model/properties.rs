@@ -5,7 +5,7 @@ use super::{ModelTables, packet};
 use crate::packet::{Direction, Ethernet, Flow, IkeHeader, Octets, Transport, classify};
 use crate::reason::{Action, Program, Reason};
 use crate::route::route_ike;
-use crate::steer::{self, Forward, Link, Verdict};
+use crate::steer::{self, Forward, Leaving, Link, Verdict};
 
 /// Runs all programs on `frame` in [`world`].
 ///
@@ -34,17 +34,56 @@ pub fn check(frame: &[u8]) {
         received.member != 0,
         received.reason == Reason::SyncAccepted
     );
+    fenced(frame, &tables);
+    agent_agrees(frame, &tables);
+}
+
+/// Whatever leaves in the cluster's name leaves for the owner alone, under its lease, and within a
+/// ceiling: what passes stops when any of them is taken away.
+fn fenced(frame: &[u8], tables: &ModelTables) {
+    let octets = Octets(frame);
+    let mut without_lease = tables.clone();
+    without_lease.lease = tables.now_ns;
+    let mut without_slots = tables.clone();
+    without_slots.slot_owner.clear();
+    let mut without_sas = tables.clone();
+    without_sas.esp_out.clear();
     for mark in [0, crate::abi::mark(crate::abi::MARK_SA, 0), u32::MAX] {
         for link in [
             Link::Ethernet,
             Link::Ip(packet::IPV4),
             Link::Ip(packet::IPV6),
         ] {
-            let reason = steer::fence(&octets, link, mark, &tables);
+            let judge = |segments, tables: &ModelTables| {
+                let leaving = Leaving {
+                    link,
+                    mark,
+                    segments,
+                };
+                steer::fence(&octets, &leaving, tables)
+            };
+            let reason = judge(0, tables);
             assert_eq!(reason.program(), Program::Egress);
+            let concerned = !matches!(reason, Reason::FenceOther | Reason::FenceUnmarked);
+            if concerned {
+                assert_eq!(judge(0, &without_slots), Reason::FenceNotOwner);
+            } else {
+                assert_eq!(judge(0, &without_slots), reason);
+                assert_eq!(judge(0, &without_lease), reason);
+            }
+            if reason != Reason::FenceOwned {
+                continue;
+            }
+            assert_eq!(judge(0, &without_lease), Reason::FenceLeaseOver);
+            // More segments never make a packet better, and without a number none make it worse.
+            let numbered = judge(0, &without_sas) == Reason::FenceUnknownSa;
+            for segments in [1, 2, 1 << 10, 1 << 20, u32::MAX] {
+                let reason = judge(segments, tables);
+                let above = numbered && segments > 1 && reason == Reason::FenceAboveCeiling;
+                assert!(reason == Reason::FenceOwned || above, "{reason}");
+            }
         }
     }
-    agent_agrees(frame, &tables);
 }
 
 fn steered(program: Program, frame: &[u8], tables: &ModelTables) -> Verdict {
@@ -110,10 +149,11 @@ mod tests {
     use crate::abi::{ANY_MESSAGE_ID, Address, IkeSaKey, NegotiationKey};
     use crate::model::cases::all;
     use crate::model::mutate::{Random, mutate};
-    use crate::model::packet::{Packet, esp, extensions};
+    use crate::model::packet::{Packet, esp, extensions, numbered_esp};
     use crate::packet::Ip;
     use crate::route::{IkeRoute, Via};
     use crate::slot::Slot;
+    use core::net::IpAddr;
     use proptest::prelude::*;
 
     proptest! {
@@ -129,6 +169,39 @@ mod tests {
             for _ in 0..20 {
                 check(&mutate(&mut random, &frames));
             }
+        }
+
+        #[test]
+        fn no_sequence_number_above_the_ceiling_leaves(
+            sequence in any::<u32>(),
+            ahead in -0x4000_0000i32..0x4000_0000,
+            segments in prop_oneof![0u32..4, 0..0x1_0000u32],
+        ) {
+            let ceiling = sequence.wrapping_add_signed(ahead);
+            let mut tables = world();
+            for value in tables.esp_out.values_mut() {
+                value.ceiling = ceiling;
+            }
+            let key = tables.esp_out.iter().find(|(key, value)| {
+                value.slot == 0 && IpAddr::from(key.peer).is_ipv4()
+            });
+            let (key, _) = key.expect("an SA of this member");
+            let payload = numbered_esp(u32::from_be_bytes(key.spi), sequence);
+            let vip = tables.vip.iter().map(|vip| IpAddr::from(*vip)).find(IpAddr::is_ipv4);
+            let frame = Packet::new(vip.expect("a VIP"), key.peer.into(), 50, payload).frame();
+            let leaving = Leaving {
+                link: Link::Ethernet,
+                mark: crate::abi::mark(crate::abi::MARK_SA, 0),
+                segments,
+            };
+            // The numbers that leave are sequence..=last, in numbers that do not wrap.
+            let last = i64::from(segments.max(1)) - 1;
+            let expected = if last <= i64::from(ahead) {
+                Reason::FenceOwned
+            } else {
+                Reason::FenceAboveCeiling
+            };
+            prop_assert_eq!(steer::fence(&Octets(&frame), &leaving, &tables), expected);
         }
 
         #[test]
@@ -178,13 +251,48 @@ mod tests {
                 length: 28,
             };
             let direction = if sent { Direction::Sent } else { Direction::Received };
-            let peer = Address::from(peer.parse::<core::net::IpAddr>().unwrap());
+            let peer = Address::from(peer.parse::<IpAddr>().unwrap());
             let tables = world();
             prop_assert_eq!(
                 route_ike(&header, &peer, direction, &tables),
                 by_the_rules(&header, peer, sent, &tables)
             );
         }
+    }
+
+    /// The coarse clock may stand still for a while: near the end the exact one decides.
+    #[test]
+    fn the_lease_ends_to_the_nanosecond_whatever_the_coarse_clock_says() {
+        let mut tables = world();
+        let case = all()
+            .into_iter()
+            .find(|case| case.reason == Reason::FenceOwned);
+        let case = case.expect("a packet that leaves");
+        let leaving = Leaving {
+            link: Link::Ethernet,
+            mark: case.mark,
+            segments: 0,
+        };
+        for (left, lag, reason) in [
+            (1, 0, Reason::FenceOwned),
+            (0, 0, Reason::FenceLeaseOver),
+            (50_000_000, 49_999_999, Reason::FenceOwned),
+            (50_000_000, 50_000_000, Reason::FenceLeaseOver),
+            (100_000_000, 100_000_000, Reason::FenceLeaseOver),
+        ] {
+            tables.lease = tables.now_ns + left;
+            tables.lag_ns = lag;
+            let found = steer::fence(&Octets(&case.frame), &leaving, &tables);
+            assert_eq!(found, reason, "{left} ns left, {lag} ns behind");
+        }
+    }
+
+    #[test]
+    fn uncounted_segments_are_never_too_few() {
+        assert_eq!(steer::segments(0, 0, 9000), 0);
+        assert_eq!(steer::segments(32, 1394, 44_710), 32);
+        assert_eq!(steer::segments(0, 1394, 44_710), 33);
+        assert_eq!(steer::segments(0, 1400, 1400), 2);
     }
 
     /// Zero, one that a table knows, or any.

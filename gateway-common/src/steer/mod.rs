@@ -8,14 +8,14 @@ mod ingress;
 mod inside;
 mod sync;
 
-pub use fence::{Link, fence};
+pub use fence::{Leaving, Link, fence, segments};
 pub use ingress::ingress;
 pub use inside::inside;
 pub use sync::{Received, sync};
 
 use crate::abi::{
-    Address, EspOutKey, EspSaKey, MEMBER_FORWARDABLE, MEMBER_KNOWN, MemberValue, NET_LOCAL,
-    RemoteNet, Settings, SlotValue,
+    Address, EspOutKey, EspOutValue, EspSaKey, MEMBER_FORWARDABLE, MEMBER_KNOWN, MemberValue,
+    NET_LOCAL, RemoteNet, Settings, SlotValue,
 };
 use crate::packet::Ethernet;
 use crate::reason::{Program, Reason};
@@ -38,8 +38,14 @@ pub trait Tables: IkeTables {
     /// `ESP_SA`: the slot of an inbound SA.
     fn esp_sa(&self, key: &EspSaKey) -> Option<SlotValue>;
 
-    /// `ESP_OUT`: the slot of an outbound SA.
-    fn esp_out(&self, key: &EspOutKey) -> Option<SlotValue>;
+    /// `ESP_OUT`: the slot and the ceiling of an outbound SA.
+    fn esp_out(&self, key: &EspOutKey) -> Option<EspOutValue>;
+
+    /// `LEASE`: until when this member may transmit, monotonic nanoseconds; 0 = not at all.
+    fn lease(&self) -> u64;
+
+    /// The clock of [`IkeTables::now_ns`], read from the hardware: never behind, but not cheap.
+    fn exact_now_ns(&self) -> u64;
 
     /// `REMOTE_NET`: the longest prefix that contains the address.
     fn remote_net(&self, key: &RemoteNet) -> Option<SlotValue>;

@@ -156,6 +156,9 @@ impl Agent {
         };
         agent.inherit_tables()?;
         agent.write_slot_owners()?;
+        // Without a membership nobody takes slots over, so the lease never ends.
+        let always = Instant::from_nanos(u64::MAX);
+        agent.steering.fence_handle().set_lease(always)?;
         agent.steering.set_live(
             &agent
                 .config

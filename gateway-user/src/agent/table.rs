@@ -64,7 +64,7 @@ impl Agent {
         let esp_outs = dump
             .esp_outs
             .iter()
-            .map(|(key, slot)| (Key::EspOut(*key), *slot));
+            .map(|(key, value)| (Key::EspOut(*key), Slot(value.slot)));
         let nets = dump
             .remote_nets
             .iter()
@@ -135,6 +135,9 @@ impl Agent {
     }
 }
 
+/// Ceiling of an SA whose numbers nobody reserves: half of the space from zero on.
+const UNRESERVED: u32 = i32::MAX.cast_unsigned();
+
 fn put_key(change: &TableChange) -> Option<Key> {
     match *change {
         TableChange::PutNegotiation { key, .. } => Some(Key::Negotiation(key)),
@@ -170,7 +173,9 @@ fn write(tables: &dyn Tables, change: &TableChange) -> Result<(), TableError> {
         TableChange::RemoveIkeSa(key) => tables.remove_ike_sa(key).map(drop),
         TableChange::PutEspSa { key, value } => tables.put_esp_sa(key, Slot(value.slot)),
         TableChange::RemoveEspSa(key) => tables.remove_esp_sa(key).map(drop),
-        TableChange::PutEspOut { key, value } => tables.put_esp_out(key, Slot(value.slot)),
+        TableChange::PutEspOut { key, value } => {
+            tables.put_esp_out(key, Slot(value.slot), UNRESERVED)
+        }
         TableChange::RemoveEspOut(key) => tables.remove_esp_out(key).map(drop),
         TableChange::PutRemoteNet {
             prefix_len,

@@ -8,12 +8,13 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, DevMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use gateway_common::abi::{
-    Address, Counter, EspOutKey, EspSaKey, FewVips, IkeSaKey, MemberValue, NET_LOCAL,
-    NegotiationKey, NegotiationValue, RemoteNet, Settings, SlotValue, map, size,
+    Address, Counter, EspOutKey, EspOutValue, EspSaKey, FewVips, IkeSaKey, MemberValue, NET_LOCAL,
+    NegotiationKey, NegotiationValue, RemoteNet, Settings, SlotValue, is_within_ceiling, map, size,
 };
-use gateway_common::{member::MemberId, slot::Slot};
+use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::array_table::ArrayTable;
 use super::hash_table::{HashTable, failed, lock, removed};
 use super::tables::{Counters, Dump, Fill, TableError, Tables};
 
@@ -28,11 +29,12 @@ pub(super) struct BpfTables {
     negotiations: HashTable<NegotiationKey, NegotiationValue>,
     ike_sas: HashTable<IkeSaKey, SlotValue>,
     esp_sas: HashTable<EspSaKey, SlotValue>,
-    esp_outs: HashTable<EspOutKey, SlotValue>,
+    esp_outs: HashTable<EspOutKey, EspOutValue>,
     remote_nets: Mutex<LpmTrie<MapData, RemoteNet, SlotValue>>,
-    slot_owners: Mutex<Array<MapData, u32>>,
+    slot_owners: ArrayTable<u32>,
+    lease: ArrayTable<u64>,
     members: Mutex<Array<MapData, MemberValue>>,
-    live: Mutex<Array<MapData, u32>>,
+    live: ArrayTable<u32>,
     vips: HashTable<Address, u32>,
     few_vips: Mutex<Array<MapData, FewVips>>,
     devices: Mutex<DevMap<MapData>>,
@@ -72,6 +74,15 @@ fn hash<K: Pod, V: Pod>(
     name: &'static str,
 ) -> Result<HashTable<K, V>, TableError> {
     HashTable::new(name, take(ebpf, name)?)
+}
+
+fn array<V: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<ArrayTable<V>, TableError> {
+    ArrayTable::new(name, take(ebpf, name)?)
+}
+
+/// An owner as `SLOT_OWNER` and `LIVE` hold it.
+fn raw(member: Option<&MemberId>) -> u32 {
+    member.map_or(0, |member| u32::from(member.get()))
 }
 
 fn slots<K: Pod>(table: &HashTable<K, SlotValue>) -> Result<Vec<(K, Slot)>, TableError> {
@@ -122,9 +133,10 @@ impl BpfTables {
             esp_sas: hash(ebpf, map::ESP_SA)?,
             esp_outs: hash(ebpf, map::ESP_OUT)?,
             remote_nets: typed(ebpf, map::REMOTE_NET)?,
-            slot_owners: typed(ebpf, map::SLOT_OWNER)?,
+            slot_owners: array(ebpf, map::SLOT_OWNER)?,
+            lease: array(ebpf, map::LEASE)?,
             members: typed(ebpf, map::MEMBER)?,
-            live: typed(ebpf, map::LIVE)?,
+            live: array(ebpf, map::LIVE)?,
             vips: hash(ebpf, map::VIP)?,
             few_vips: typed(ebpf, map::VIP_FEW)?,
             devices: typed(ebpf, map::SYNC_DEV)?,
@@ -154,15 +166,11 @@ impl BpfTables {
     }
 
     fn read_owners(&self) -> Result<Vec<Option<MemberId>>, TableError> {
-        let owners = lock(&self.slot_owners);
-        (0..Slot::COUNT as u32)
-            .map(|slot| {
-                let raw = owners
-                    .get(&slot, 0)
-                    .map_err(|error| failed(map::SLOT_OWNER, "read", error))?;
-                Ok(u8::try_from(raw).ok().and_then(MemberId::new))
-            })
-            .collect()
+        let owners = self.slot_owners.read()?;
+        Ok(owners
+            .into_iter()
+            .map(|raw| u8::try_from(raw).ok().and_then(MemberId::new))
+            .collect())
     }
 
     fn write_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<(), TableError> {
@@ -226,8 +234,18 @@ impl Tables for BpfTables {
         self.esp_sas.remove(key)
     }
 
-    fn put_esp_out(&self, key: &EspOutKey, slot: Slot) -> Result<(), TableError> {
-        self.esp_outs.put(key, &SlotValue::new(slot.0))
+    fn put_esp_out(&self, key: &EspOutKey, slot: Slot, ceiling: u32) -> Result<(), TableError> {
+        self.esp_outs.put(key, &EspOutValue::new(slot.0, ceiling))
+    }
+
+    fn raise_ceiling(&self, key: &EspOutKey, ceiling: u32) -> Result<bool, TableError> {
+        let Some(value) = self.esp_outs.get(key)? else {
+            return Ok(false);
+        };
+        if !is_within_ceiling(ceiling, value.ceiling) {
+            self.esp_outs.put(key, &EspOutValue { ceiling, ..value })?;
+        }
+        Ok(true)
     }
 
     fn remove_esp_out(&self, key: &EspOutKey) -> Result<bool, TableError> {
@@ -248,14 +266,12 @@ impl Tables for BpfTables {
     }
 
     fn set_slot_owners(&self, owners: &[Option<MemberId>; Slot::COUNT]) -> Result<(), TableError> {
-        let mut table = lock(&self.slot_owners);
-        for (slot, owner) in (0u32..).zip(owners) {
-            let raw = owner.map_or(0, |member| u32::from(member.get()));
-            table
-                .set(slot, raw, 0)
-                .map_err(|error| failed(map::SLOT_OWNER, "set", error))?;
-        }
-        Ok(())
+        let values: [u32; Slot::COUNT] = std::array::from_fn(|slot| raw(owners[slot].as_ref()));
+        self.slot_owners.write(&values)
+    }
+
+    fn set_lease(&self, until: Instant) -> Result<(), TableError> {
+        self.lease.write(&[until.as_nanos()])
     }
 
     fn set_member(&self, id: MemberId, value: &MemberValue) -> Result<(), TableError> {
@@ -278,17 +294,10 @@ impl Tables for BpfTables {
                 table: map::LIVE,
                 reason: "more than 63 live members",
             })?;
-        let mut table = lock(&self.live);
         // Entries behind the count are cleared too: a packet that read the old count meanwhile
         // finds "unset" there, and stays where it arrived.
-        for index in 0..size::MEMBERS {
-            let raw = live
-                .get(index as usize)
-                .map_or(0, |member| u32::from(member.get()));
-            table
-                .set(index, raw, 0)
-                .map_err(|error| failed(map::LIVE, "set", error))?;
-        }
+        let values: [u32; size::MEMBERS as usize] = std::array::from_fn(|at| raw(live.get(at)));
+        self.live.write(&values)?;
         self.write_settings(|settings| settings.live_members = count)
     }
 
@@ -336,9 +345,10 @@ impl Tables for BpfTables {
             negotiations: self.negotiations.read()?,
             ike_sas: slots(&self.ike_sas)?,
             esp_sas: slots(&self.esp_sas)?,
-            esp_outs: slots(&self.esp_outs)?,
+            esp_outs: self.esp_outs.read()?,
             remote_nets,
             slot_owners: self.read_owners()?,
+            lease: Instant::from_nanos(self.lease.get(0)?),
         })
     }
 

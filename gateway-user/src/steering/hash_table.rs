@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, MapError};
 
-use super::sys;
+use super::batch;
 use super::tables::TableError;
 
 /// Locks; a panic elsewhere leaves a map no less valid than before.
@@ -102,6 +102,15 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
             .map_err(|error| failed(self.name, "insert", error))
     }
 
+    /// Reads one value.
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, TableError> {
+        match lock(&self.map).get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(self.name, "read", error)),
+        }
+    }
+
     /// Removes; `false` if there was no such entry.
     pub(super) fn remove(&self, key: &K) -> Result<bool, TableError> {
         removed(lock(&self.map).remove(key), self.name)
@@ -112,7 +121,7 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
         // HashMap::try_from has checked that K and V are as long as the kernel's keys and values,
         // and reading entries that nobody else writes needs the lock against this process only.
         let _writers = lock(&self.map);
-        sys::read_hash(self.fd.as_fd(), self.max_entries)
+        batch::read_hash(self.fd.as_fd(), self.max_entries)
             .map_err(|error| failed(self.name, "read", error))
     }
 }

@@ -17,24 +17,27 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_obj::generated::bpf_map_type;
 use gateway_common::abi::{NegotiationKey, NegotiationValue, map};
 
+use super::batch;
 use super::error::SteeringError;
 use super::pins::{Pins, pin_error};
-use super::sys;
 
 /// The kernel sets it on every devmap by itself.
 const BPF_F_RDONLY_PROG: u32 = 1 << 7;
+/// As often as libbpf tries to load a program that a signal interrupts.
+const LOAD_ATTEMPTS: u32 = 5;
 /// Where a negotiation table of another size is filled before it takes the old one's name.
 /// bpffs allows no dots.
 const RESIZED: &str = "SEP_my_IKE_packet_resized";
 
 /// All maps that are pinned.
-pub(super) const MAPS: [&str; 14] = [
+pub(super) const MAPS: [&str; 15] = [
     map::NEGOTIATIONS,
     map::IKE_SA,
     map::ESP_SA,
     map::ESP_OUT,
     map::REMOTE_NET,
     map::SLOT_OWNER,
+    map::LEASE,
     map::MEMBER,
     map::LIVE,
     map::VIP,
@@ -102,12 +105,27 @@ pub(super) fn without_frags(object: &[u8]) -> Vec<u8> {
 
 /// Loads one program into the kernel.
 fn load_program(name: &str, program: &mut Program) -> Result<(), SteeringError> {
-    let result = match program {
-        Program::Xdp(xdp) => xdp.load(),
-        Program::SchedClassifier(classifier) => classifier.load(),
-        _ => Ok(()),
-    };
-    result.map_err(|error| program_error(name, &error))
+    let mut attempts = 0;
+    loop {
+        let result = match program {
+            Program::Xdp(xdp) => xdp.load(),
+            Program::SchedClassifier(classifier) => classifier.load(),
+            _ => Ok(()),
+        };
+        attempts += 1;
+        match result {
+            Err(error) if is_interrupted(&error) && attempts < LOAD_ATTEMPTS => {}
+            result => return result.map_err(|error| program_error(name, &error)),
+        }
+    }
+}
+
+/// The verifier gives up when a signal comes, whatever the signal.
+fn is_interrupted(error: &ProgramError) -> bool {
+    matches!(
+        error,
+        ProgramError::LoadError { io_error, .. } if io_error.kind() == io::ErrorKind::WouldBlock
+    )
 }
 
 fn program_error(name: &str, error: &ProgramError) -> SteeringError {
@@ -243,7 +261,7 @@ fn move_negotiations(ebpf: &mut Ebpf, pins: &Pins, resized: &Path) -> Result<(),
         .info()
         .map_err(|error| failed(io::Error::other(error)))?
         .max_entries();
-    let mut entries = sys::read_hash::<NegotiationKey, NegotiationValue>(old.fd().as_fd(), size)
+    let mut entries = batch::read_hash::<NegotiationKey, NegotiationValue>(old.fd().as_fd(), size)
         .map_err(failed)?;
     entries.sort_by_key(|(_, value)| value.created_ns);
     let new = ebpf

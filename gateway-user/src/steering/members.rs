@@ -66,6 +66,21 @@ impl Members {
         self.write(tables)
     }
 
+    /// Sets whether one member is alive.
+    pub(super) fn set_alive(
+        &mut self,
+        member: MemberId,
+        alive: bool,
+        tables: &dyn Tables,
+    ) -> Result<(), TableError> {
+        if alive {
+            self.live.insert(member);
+        } else {
+            self.live.remove(&member);
+        }
+        self.write(tables)
+    }
+
     /// Takes over what the neighbour table says. A known MAC is kept while the table has none: a
     /// resolution that fails says less about a member than its heartbeats do.
     /// Answers the members whose MAC is unknown.

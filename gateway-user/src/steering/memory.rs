@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gateway_common::abi::{
-    Counter, EspOutKey, EspSaKey, IkeSaKey, MemberValue, NegotiationKey, NegotiationValue,
-    Settings, map, size,
+    Counter, EspOutKey, EspOutValue, EspSaKey, IkeSaKey, MemberValue, NegotiationKey,
+    NegotiationValue, Settings, is_within_ceiling, map, size,
 };
-use gateway_common::{member::MemberId, slot::Slot};
+use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use ipnet::IpNet;
 
 use super::tables::{Counters, Dump, Fill, TableError, Tables};
@@ -29,9 +29,11 @@ struct State {
     writes: u64,
     ike_sas: HashMap<IkeSaKey, Slot>,
     esp_sas: HashMap<EspSaKey, Slot>,
-    esp_outs: HashMap<EspOutKey, Slot>,
+    esp_outs: HashMap<EspOutKey, EspOutValue>,
     remote_nets: BTreeMap<(u32, IpNet), Option<Slot>>,
     slot_owners: [Option<MemberId>; Slot::COUNT],
+    lease: Instant,
+    live: Vec<MemberId>,
     members: HashMap<MemberId, MemberValue>,
     vips: HashSet<IpAddr>,
     settings: Settings,
@@ -49,6 +51,8 @@ impl MemoryTables {
                 esp_outs: HashMap::new(),
                 remote_nets: BTreeMap::new(),
                 slot_owners: [None; Slot::COUNT],
+                lease: Instant::default(),
+                live: Vec::new(),
                 members: HashMap::new(),
                 vips: HashSet::new(),
                 settings: Settings::default(),
@@ -60,6 +64,11 @@ impl MemoryTables {
     /// The configured addresses.
     pub fn vips(&self) -> Vec<IpAddr> {
         self.state().vips.iter().copied().collect()
+    }
+
+    /// The live members, in the order in which they share the fragments.
+    pub fn live(&self) -> Vec<MemberId> {
+        self.state().live.clone()
     }
 
     fn put_net(&self, zone: u32, net: IpNet, slot: Option<Slot>) -> Result<(), TableError> {
@@ -78,21 +87,21 @@ impl MemoryTables {
 }
 
 /// Inserts as a BPF hash map does: an existing key may always be overwritten.
-fn put<K: Hash + Eq>(
-    table: &mut HashMap<K, Slot>,
+fn put<K: Hash + Eq, V>(
+    table: &mut HashMap<K, V>,
     name: &'static str,
     key: K,
-    slot: Slot,
+    value: V,
 ) -> Result<(), TableError> {
     if table.len() >= size::SAS as usize && !table.contains_key(&key) {
         return Err(TableError::Full(name));
     }
-    table.insert(key, slot);
+    table.insert(key, value);
     Ok(())
 }
 
-fn copy<K: Copy>(table: &HashMap<K, Slot>) -> Vec<(K, Slot)> {
-    table.iter().map(|(key, slot)| (*key, *slot)).collect()
+fn copy<K: Copy, V: Copy>(table: &HashMap<K, V>) -> Vec<(K, V)> {
+    table.iter().map(|(key, value)| (*key, *value)).collect()
 }
 
 impl Tables for MemoryTables {
@@ -139,8 +148,20 @@ impl Tables for MemoryTables {
         Ok(self.state().esp_sas.remove(key).is_some())
     }
 
-    fn put_esp_out(&self, key: &EspOutKey, slot: Slot) -> Result<(), TableError> {
-        put(&mut self.state().esp_outs, map::ESP_OUT, *key, slot)
+    fn put_esp_out(&self, key: &EspOutKey, slot: Slot, ceiling: u32) -> Result<(), TableError> {
+        let value = EspOutValue::new(slot.0, ceiling);
+        put(&mut self.state().esp_outs, map::ESP_OUT, *key, value)
+    }
+
+    fn raise_ceiling(&self, key: &EspOutKey, ceiling: u32) -> Result<bool, TableError> {
+        let mut state = self.state();
+        let Some(value) = state.esp_outs.get_mut(key) else {
+            return Ok(false);
+        };
+        if !is_within_ceiling(ceiling, value.ceiling) {
+            value.ceiling = ceiling;
+        }
+        Ok(true)
     }
 
     fn remove_esp_out(&self, key: &EspOutKey) -> Result<bool, TableError> {
@@ -168,6 +189,11 @@ impl Tables for MemoryTables {
         Ok(())
     }
 
+    fn set_lease(&self, until: Instant) -> Result<(), TableError> {
+        self.state().lease = until;
+        Ok(())
+    }
+
     fn set_member(&self, id: MemberId, value: &MemberValue) -> Result<(), TableError> {
         self.state().members.insert(id, *value);
         Ok(())
@@ -185,7 +211,9 @@ impl Tables for MemoryTables {
                 table: map::LIVE,
                 reason: "more than 63 live members",
             })?;
-        self.state().settings.live_members = count;
+        let mut state = self.state();
+        state.settings.live_members = count;
+        state.live = live.to_vec();
         Ok(())
     }
 
@@ -228,6 +256,7 @@ impl Tables for MemoryTables {
                 .map(|((zone, net), slot)| (*zone, *net, *slot))
                 .collect(),
             slot_owners: state.slot_owners.to_vec(),
+            lease: state.lease,
         })
     }
 
@@ -294,6 +323,25 @@ mod tests {
             .unwrap();
         assert!(tables.remove_remote_net(0, net("10.2.0.0/16")).unwrap());
         assert!(!tables.remove_remote_net(0, net("10.2.0.0/16")).unwrap());
+    }
+
+    #[test]
+    fn ceilings_only_rise() {
+        let tables = MemoryTables::new(1);
+        let key = EspOutKey {
+            spi: [1; 4],
+            peer: Address::UNSPECIFIED,
+        };
+        assert!(!tables.raise_ceiling(&key, 5).unwrap(), "no such SA");
+        tables.put_esp_out(&key, Slot(3), u32::MAX - 1).unwrap();
+        for (wanted, now) in [(7, 7), (6, 7), (u32::MAX, 7), (8, 8)] {
+            assert!(tables.raise_ceiling(&key, wanted).unwrap());
+            let value = tables.dump().unwrap().esp_outs[0].1;
+            assert_eq!((value.slot, value.ceiling), (3, now), "{wanted}");
+        }
+        tables.put_esp_out(&key, Slot(3), 1).unwrap();
+        let value = tables.dump().unwrap().esp_outs[0].1;
+        assert_eq!(value.ceiling, 1, "an SA installed anew starts anew");
     }
 
     #[test]

@@ -8,11 +8,14 @@
 //! Interface indices resolve in the calling thread's network namespace, as everywhere in BPF:
 //! call from a thread that is in the gateway's namespace.
 
+mod array_table;
+mod batch;
 mod bpf_tables;
 mod capabilities;
 mod config;
 mod error;
 mod fence;
+mod handle;
 mod hash_table;
 mod kernel;
 mod links;
@@ -31,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gateway_common::abi::Settings;
 use gateway_common::member::MemberId;
+use gateway_common::time::Instant;
 
 use self::kernel::Kernel;
 use self::members::Members;
@@ -39,6 +43,7 @@ use crate::rtnl::{self, Socket};
 pub use config::{AttachMode, MemberLink, Role, SteeringConfig};
 pub use error::SteeringError;
 pub use fence::FenceHook;
+pub use handle::FenceHandle;
 pub use links::XdpMode;
 pub use memory::MemoryTables;
 #[doc(hidden)]
@@ -53,7 +58,7 @@ pub use tables::{Counters, Dump, Fill, TableError, Tables};
 pub struct Steering {
     tables: Arc<dyn Tables>,
     kernel: Option<Mutex<Kernel>>,
-    members: Mutex<Members>,
+    members: Arc<Mutex<Members>>,
     without_kernel: Vec<InterfaceReport>,
 }
 
@@ -62,7 +67,8 @@ impl Steering {
     /// the members, and attaches to all configured interfaces. With `attach = "none"` it only
     /// makes tables in memory.
     ///
-    /// After a restart the tables hold what the earlier agent wrote.
+    /// After a restart the tables hold what the earlier agent wrote, but for the lease: nothing
+    /// leaves in the cluster's name before [`Tables::set_lease`].
     ///
     /// # Errors
     /// [`SteeringError`]; each names its fix. A start that fails leaves a data path that ran
@@ -92,7 +98,7 @@ impl Steering {
         Ok(Self {
             tables,
             kernel: Some(Mutex::new(kernel)),
-            members: Mutex::new(members),
+            members: Arc::new(Mutex::new(members)),
             without_kernel: Vec::new(),
         })
     }
@@ -112,7 +118,7 @@ impl Steering {
         Ok(Self {
             tables,
             kernel: None,
-            members: Mutex::new(members),
+            members: Arc::new(Mutex::new(members)),
             without_kernel,
         })
     }
@@ -120,6 +126,14 @@ impl Steering {
     /// The ownership tables.
     pub fn tables(&self) -> Arc<dyn Tables> {
         Arc::clone(&self.tables)
+    }
+
+    /// The fence, for the thread that keeps the lease.
+    pub fn fence_handle(&self) -> FenceHandle {
+        FenceHandle {
+            tables: Arc::clone(&self.tables),
+            members: Arc::clone(&self.members),
+        }
     }
 
     /// How each interface is steered, in the order public, sync, inside.
@@ -157,19 +171,12 @@ impl Steering {
         })
     }
 
-    /// Sets which members are alive: they share the fragments, and only they are forwarded to
-    /// (once their sync MAC is known). Contains this member while it is active itself.
-    /// All members must give the same list at the same view; the order does not matter.
+    /// [`FenceHandle::set_live`].
     ///
     /// # Errors
     /// [`TableError`].
     pub fn set_live(&self, live: &[MemberId]) -> Result<(), TableError> {
-        let mut sorted = live.to_vec();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let mut members = lock(&self.members);
-        members.set_live(&sorted, self.tables.as_ref())?;
-        self.tables.set_live(&sorted)
+        self.fence_handle().set_live(live)
     }
 
     /// Brings the other members' sync MACs up to date from the kernel's neighbour table, and has
@@ -193,14 +200,17 @@ impl Steering {
         drop(kernel);
         let mut members = lock(&self.members);
         let missing = members.learn(&neighbours, self.tables.as_ref())?;
-        for link in &missing {
-            members::solicit(link.sync_address, &name, index);
-        }
-        Ok(missing
+        let unresolved = missing
             .iter()
             .map(|link| link.id)
             .filter(|id| !members.is_resolved(*id))
-            .collect())
+            .collect();
+        // Before sockets are opened: the thread that keeps the lease may want the members.
+        drop(members);
+        for link in &missing {
+            members::solicit(link.sync_address, &name, index);
+        }
+        Ok(unresolved)
     }
 
     /// Looks whether programs and fences are still attached and first in line, and puts them back
@@ -229,6 +239,8 @@ pub fn uninstall(config: &SteeringConfig) -> Result<(), SteeringError> {
 
 /// Writes what the configuration says, before anything runs that reads it.
 fn prepare(config: &SteeringConfig, tables: &dyn Tables) -> Result<Members, SteeringError> {
+    // A new process has no right to transmit until it is granted one.
+    tables.set_lease(Instant::default())?;
     tables.set_vips(&config.vips)?;
     let members = Members::adopt(config, tables)?;
     let before = tables.settings()?;
@@ -283,6 +295,7 @@ mod tests {
     fn tasks_may_share_it() {
         fn shared<T: Send + Sync>() {}
         shared::<Steering>();
+        shared::<FenceHandle>();
     }
 
     #[test]

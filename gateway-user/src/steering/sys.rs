@@ -1,6 +1,5 @@
 //! The bpf(2) commands that aya does not offer, or not with the control needed here: links that
-//! are created without a silent fall-back, their interface, the order of tcx programs, and batched
-//! reads.
+//! are created without a silent fall-back, their interface, and the order of tcx programs.
 
 use std::ffi::CString;
 use std::io;
@@ -80,19 +79,6 @@ struct QueryAttr {
     revision: u64,
 }
 
-#[repr(C)]
-#[derive(Default)]
-struct BatchAttr {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
-}
-
 /// What the kernel says about a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkInfo {
@@ -118,7 +104,7 @@ pub(super) enum LinkKind {
 /// # Safety
 /// `attr` must be the layout that `command` expects, and every address in it must be valid for
 /// what the kernel does with it.
-unsafe fn bpf<T>(command: bpf_cmd, attr: &mut T) -> io::Result<RawFd> {
+pub(super) unsafe fn bpf<T>(command: bpf_cmd, attr: &mut T) -> io::Result<RawFd> {
     // SAFETY: attr is a live, exclusive reference of the given size; the rest is the caller's.
     let result = unsafe {
         libc::syscall(
@@ -138,7 +124,8 @@ fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
 
-fn number(fd: BorrowedFd<'_>) -> u32 {
+/// A descriptor as bpf(2) takes it.
+pub(super) fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
@@ -269,60 +256,4 @@ pub(super) fn tcx_egress_programs(interface: u32) -> io::Result<Vec<u32>> {
     }
     ids.truncate(attr.count as usize);
     Ok(ids)
-}
-
-/// Reads every entry of a hash map, bucket by bucket. Unlike a walk from key to key this neither
-/// starts over nor loops when entries vanish meanwhile.
-pub(super) fn read_hash<K: aya::Pod, V: aya::Pod>(
-    map: BorrowedFd<'_>,
-    max_entries: u32,
-) -> io::Result<Vec<(K, V)>> {
-    // A chunk must hold the largest bucket; the kernel says ENOSPC if it does not.
-    let mut chunk = 1024usize.min(max_entries.max(1) as usize);
-    let mut entries: Vec<(K, V)> = Vec::new();
-    let mut cursor: Option<u64> = None;
-    loop {
-        let mut keys: Vec<std::mem::MaybeUninit<K>> = Vec::with_capacity(chunk);
-        let mut values: Vec<std::mem::MaybeUninit<V>> = Vec::with_capacity(chunk);
-        let mut next = 0u64;
-        let mut attr = BatchAttr {
-            in_batch: cursor
-                .as_ref()
-                .map_or(0, |at| std::ptr::from_ref(at) as u64),
-            out_batch: std::ptr::from_mut(&mut next) as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: chunk as u32,
-            map: number(map),
-            ..BatchAttr::default()
-        };
-        // SAFETY: the layout is BPF_MAP_LOOKUP_BATCH's; keys and values have room for `count`
-        // elements (the caller states the map's types), a hash map's cursor is a u32.
-        let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
-        let end = match result {
-            Ok(_) => false,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && chunk < 1 << 20 => {
-                chunk *= 4;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let read = (attr.count as usize).min(chunk);
-        // SAFETY: the kernel initialised the first `read` elements of both, and `read` is within
-        // their capacity; K and V are plain data, valid for every bit pattern.
-        unsafe {
-            keys.set_len(read);
-            values.set_len(read);
-            entries.extend(
-                keys.iter()
-                    .zip(&values)
-                    .map(|(key, value)| (key.assume_init_read(), value.assume_init_read())),
-            );
-        }
-        if end {
-            return Ok(entries);
-        }
-        cursor = Some(next);
-    }
 }

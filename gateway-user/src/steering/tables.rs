@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use gateway_common::abi::{
-    Counter, EspOutKey, EspSaKey, IkeSaKey, MemberValue, NegotiationKey, NegotiationValue, Settings,
+    Counter, EspOutKey, EspOutValue, EspSaKey, IkeSaKey, MemberValue, NegotiationKey,
+    NegotiationValue, Settings,
 };
-use gateway_common::{member::MemberId, slot::Slot};
+use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use ipnet::IpNet;
 
 /// A table operation failed.
@@ -61,11 +62,13 @@ pub struct Dump {
     /// `ESP_SA`.
     pub esp_sas: Vec<(EspSaKey, Slot)>,
     /// `ESP_OUT`.
-    pub esp_outs: Vec<(EspOutKey, Slot)>,
+    pub esp_outs: Vec<(EspOutKey, EspOutValue)>,
     /// `REMOTE_NET`: zone, prefix, slot; `None` = stays here.
     pub remote_nets: Vec<(u32, IpNet, Option<Slot>)>,
     /// `SLOT_OWNER`, by slot; `None` = unset.
     pub slot_owners: Vec<Option<MemberId>>,
+    /// `LEASE`: until when this member may transmit; the origin = not at all.
+    pub lease: Instant,
 }
 
 /// `STATS` and `PEER_STATS`, summed over the CPUs.
@@ -125,11 +128,20 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// [`TableError::Kernel`].
     fn remove_esp_sa(&self, key: &EspSaKey) -> Result<bool, TableError>;
 
-    /// Writes an outbound ESP SA.
+    /// Writes an outbound ESP SA, and the highest sequence number (its low 32 bits) that the fence
+    /// lets out. Without an entry the fence lets out nothing: write it before the SA can be used.
     ///
     /// # Errors
     /// [`TableError::Full`], [`TableError::Kernel`].
-    fn put_esp_out(&self, key: &EspOutKey, slot: Slot) -> Result<(), TableError>;
+    fn put_esp_out(&self, key: &EspOutKey, slot: Slot, ceiling: u32) -> Result<(), TableError>;
+
+    /// Raises the ceiling of an outbound ESP SA, effective with the next packet; a ceiling that is
+    /// not higher (serial arithmetic, so less than 2³¹ ahead) changes nothing. `false` if there is
+    /// no such SA. One thread writes `ESP_OUT`: a read and a write are two steps.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn raise_ceiling(&self, key: &EspOutKey, ceiling: u32) -> Result<bool, TableError>;
 
     /// Removes an outbound ESP SA.
     ///
@@ -157,10 +169,19 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     fn remove_remote_net(&self, zone: u32, net: IpNet) -> Result<bool, TableError>;
 
     /// Writes all of `SLOT_OWNER`. `None` = unset: packets of that slot stay where they arrive.
+    /// One system call, some ten microseconds, in which packets may meet old and new owners.
     ///
     /// # Errors
     /// [`TableError::Kernel`]; some slots may have been written then.
     fn set_slot_owners(&self, owners: &[Option<MemberId>; Slot::COUNT]) -> Result<(), TableError>;
+
+    /// Writes `LEASE`: until when this member may transmit in the cluster's name, effective with
+    /// the next packet; [`Instant::default`] = not at all. Exact, but what passed the fence before
+    /// may still stand in a queue of the device.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn set_lease(&self, until: Instant) -> Result<(), TableError>;
 
     /// Writes one member's MACs, device and flags.
     ///

@@ -52,7 +52,8 @@ impl Lab {
     }
 
     fn leave(&self) {
-        run(&format!("umount {}", self.bpffs().display()));
+        // Lazily: a child that another test is just starting may hold a descriptor of it.
+        run(&format!("umount --lazy {}", self.bpffs().display()));
     }
 
     /// A folder of this test alone, on an ordinary file system.

@@ -8,12 +8,15 @@ use aya::maps::{HashMap as BpfHashMap, MapData, MapInfo};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use gateway_common::abi::{
-    ANY_MESSAGE_ID, Address, EspSaKey, IkeSaKey, NegotiationKey, NegotiationState,
-    NegotiationValue, map,
+    ANY_MESSAGE_ID, Address, EspOutKey, EspOutValue, EspSaKey, IkeSaKey, NegotiationKey,
+    NegotiationState, NegotiationValue, map,
 };
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
-use gateway_user::steering::{AttachMode, Steering, SteeringConfig, SteeringError, uninstall};
+use gateway_common::time::Instant;
+use gateway_user::steering::{
+    AttachMode, FenceHook, Steering, SteeringConfig, SteeringError, uninstall,
+};
 
 use crate::lab::{Lab, index, run, with_lab};
 
@@ -86,7 +89,7 @@ fn a_restart_takes_maps_and_links_over() {
         let owners = std::array::from_fn(|slot| MemberId::new((slot % 3) as u8 + 1));
         first.tables().set_slot_owners(&owners).unwrap();
         let (maps, links) = (map_ids(lab), link_ids(lab));
-        assert_eq!(maps.len(), 14);
+        assert_eq!(maps.len(), 15);
         assert_eq!(
             links.len(),
             6,
@@ -235,7 +238,7 @@ fn a_table_of_another_size_keeps_its_youngest_entries() {
         let fill = larger.tables().fill().unwrap();
         assert_eq!((fill.entries, fill.max_entries), (600, 4096));
         let after = map_ids(lab);
-        assert_eq!(after.len(), 14, "no table is left under another name");
+        assert_eq!(after.len(), 15, "no table is left under another name");
         for (name, id) in &after {
             assert_eq!(before[name] == *id, name != map::NEGOTIATIONS, "{name}");
         }
@@ -333,19 +336,97 @@ fn interfaces_that_are_no_longer_configured_are_let_go() {
     });
 }
 
+/// Makes the pins those of the first release: no lease, and slots alone in `ESP_OUT`.
+fn as_of_the_first_release(lab: &Lab) -> std::path::PathBuf {
+    let root = lab.config().pin_root();
+    let old = root.with_file_name("v1");
+    assert_ne!(root, old);
+    fs::rename(root, &old).unwrap();
+    fs::remove_file(old.join("maps").join(map::LEASE)).unwrap();
+    let path = old.join("maps").join(map::ESP_OUT);
+    fs::remove_file(&path).unwrap();
+    let slots_alone = BpfHashMap::<MapData, [u8; 20], u32>::create(131_072, 0).unwrap();
+    slots_alone.pin(&path).unwrap();
+    old
+}
+
+fn check_upgrade(lab: &Lab, hook: FenceHook) {
+    let config = SteeringConfig {
+        fence: Some(hook),
+        ..lab.config()
+    };
+    drop(Steering::start(&config).unwrap());
+    let before = link_ids(lab);
+    let old_maps = map_ids(lab);
+    let old = as_of_the_first_release(lab);
+
+    let steering = Steering::start(&config).unwrap();
+    assert!(!old.exists(), "the old pins are gone");
+    let after = link_ids(lab);
+    assert_eq!(after.len(), before.len());
+    for (name, (id, program)) in after {
+        let (old_id, old_program) = before[&name];
+        assert_eq!(id, old_id, "{name} is the same link");
+        assert_ne!(program, old_program, "{name} runs the new program");
+    }
+    let maps = map_ids(lab);
+    assert_eq!(maps.len(), 15);
+    assert!(maps.iter().all(|(name, id)| old_maps[name] != *id));
+    assert!(steering.verify().unwrap().is_empty());
+    let key = EspOutKey {
+        spi: [1; 4],
+        peer: Address::from_v4([198, 51, 100, 7]),
+    };
+    let tables = steering.tables();
+    tables.put_esp_out(&key, Slot(4), 16_384).unwrap();
+    assert!(tables.raise_ceiling(&key, 32_768).unwrap());
+    assert!(tables.raise_ceiling(&key, 5).unwrap());
+    let read = tables.dump().unwrap().esp_outs;
+    assert_eq!(read, [(key, EspOutValue::new(4, 32_768))]);
+}
+
 #[test]
-fn links_of_another_layout_are_updated_in_place() {
+fn the_first_releases_links_are_updated_in_place_and_its_pins_go() {
+    with_lab(|lab| check_upgrade(lab, FenceHook::Tcx));
     with_lab(|lab| {
-        drop(Steering::start(&lab.config()).unwrap());
-        let before = link_ids(lab);
-        let old = lab.config().pin_root().with_file_name("v0");
-        fs::rename(lab.config().pin_root(), &old).unwrap();
+        check_upgrade(lab, FenceHook::Clsact);
+        let filters = run("tc filter show dev pub0 egress");
+        assert_eq!(filters.matches("handle 0x1").count(), 1, "{filters}");
+    });
+}
+
+#[test]
+fn a_new_process_may_not_transmit_before_it_is_granted() {
+    with_lab(|lab| {
+        let first = Steering::start(&lab.config()).unwrap();
+        let until = Instant::from_nanos(u64::MAX);
+        first.fence_handle().set_lease(until).unwrap();
+        assert_eq!(first.tables().dump().unwrap().lease, until);
+        drop(first);
+        let second = Steering::start(&lab.config()).unwrap();
+        assert_eq!(second.tables().dump().unwrap().lease, Instant::default());
+    });
+}
+
+/// Who may send changes within a millisecond, from any thread.
+#[test]
+fn slots_change_hands_at_once() {
+    with_lab(|lab| {
         let steering = Steering::start(&lab.config()).unwrap();
-        let after = link_ids(lab);
-        assert_eq!(after.len(), before.len());
-        assert!(after.iter().all(|(name, (id, _))| before[name].0 == *id));
-        assert!(!old.exists());
-        drop(steering);
+        let fence = steering.fence_handle();
+        let all = |id| [MemberId::new(id); Slot::COUNT];
+        let thread = std::thread::spawn(move || {
+            let took = (1..=20).map(|turn| {
+                let start = std::time::Instant::now();
+                fence.set_slot_owners(&all(turn % 2 + 1)).unwrap();
+                start.elapsed()
+            });
+            took.min()
+        });
+        let best = thread.join().unwrap().unwrap();
+        assert!(best < std::time::Duration::from_millis(1), "{best:?}");
+        let owners = steering.tables().dump().unwrap().slot_owners;
+        assert_eq!(owners, all(1));
     });
 }
 

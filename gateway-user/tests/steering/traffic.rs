@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gateway_common::abi::{Address, EspSaKey, MARK_SA, mark};
+use gateway_common::abi::{Address, EspOutKey, EspSaKey, MARK_SA, mark};
 use gateway_common::member::MemberId;
 use gateway_common::reason::Reason;
 use gateway_common::slot::Slot;
+use gateway_common::time::Instant;
 use gateway_user::steering::{FenceHook, Steering, SteeringConfig};
 
 use crate::lab::{Lab, run, with_lab};
@@ -24,6 +25,14 @@ const SHORT: Duration = Duration::from_millis(150);
 
 fn id(raw: u8) -> MemberId {
     MemberId::new(raw).unwrap()
+}
+
+/// The SA that leaves, of a slot of ours.
+fn outbound() -> EspOutKey {
+    EspOutKey {
+        spi: SPI.to_be_bytes(),
+        peer: Address::from_v4(PEER),
+    }
 }
 
 /// Starts with one ESP SA in slot 5, which belongs to member 2; all others are ours.
@@ -43,6 +52,11 @@ fn start_object(config: &SteeringConfig, object: &'static [u8]) -> Steering {
         vip: Address::from_v4(VIP),
     };
     tables.put_esp_sa(&sa, Slot(5)).unwrap();
+    tables.put_esp_out(&outbound(), Slot(4), 7).unwrap();
+    steering
+        .fence_handle()
+        .set_lease(Instant::from_nanos(u64::MAX))
+        .unwrap();
     steering.set_live(&[id(1), id(2)]).unwrap();
     steering.refresh_members().unwrap();
     steering

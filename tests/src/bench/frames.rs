@@ -11,7 +11,7 @@ pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// Not the cluster's.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
 /// The peer's address.
-const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+pub(super) const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 
 const ESP: u8 = 50;
 const UDP: u8 = 17;

@@ -5,9 +5,9 @@ use aya::maps::{Array, DevMap, HashMap, MapData, PerCpuArray};
 use aya::programs::{Program, SchedClassifier, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use gateway_common::abi::{
-    ANY_MESSAGE_ID, Address, Counter, EspSaKey, FewVips, MEMBER_FORWARDABLE, MEMBER_KNOWN,
-    MemberValue, NegotiationKey, NegotiationState, NegotiationValue, Settings, SlotValue, map,
-    program,
+    ANY_MESSAGE_ID, Address, Counter, EspOutKey, EspOutValue, EspSaKey, FewVips,
+    MEMBER_FORWARDABLE, MEMBER_KNOWN, MemberValue, NegotiationKey, NegotiationState,
+    NegotiationValue, Settings, SlotValue, map, program,
 };
 use gateway_common::slot::Slot;
 use gateway_user::steering::{BENCH_OBJECT, OBJECT};
@@ -182,6 +182,7 @@ fn write_settings(gateway: &mut Ebpf) -> Result<()> {
         };
         owners.set(slot, owner, 0)?;
     }
+    Array::try_from(take(gateway, map::LEASE)?)?.set(0, u64::MAX, 0)?;
     let mut live: Array<_, u32> = Array::try_from(take(gateway, map::LIVE)?)?;
     live.set(0, LOCAL, 0)?;
     live.set(1, u32::from(OTHER), 0)?;
@@ -220,6 +221,15 @@ fn write_esp(gateway: &mut Ebpf, keys: &[u64]) -> Result<()> {
             vip: Address::from(VIP),
         };
         sas.insert(sa, FOREIGN_SLOT, 0)?;
+    }
+    let mut sas: HashMap<_, EspOutKey, EspOutValue> =
+        HashMap::try_from(take(gateway, map::ESP_OUT)?)?;
+    for key in keys {
+        let sa = EspOutKey {
+            spi: frames::spi(*key),
+            peer: Address::from(frames::PEER),
+        };
+        sas.insert(sa, EspOutValue::new(LOCAL_SLOT, 1), 0)?;
     }
     Ok(())
 }

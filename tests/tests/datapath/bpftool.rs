@@ -20,6 +20,11 @@ bpftool map update pinned $negotiations \
     key hex 11 22 33 44 55 66 77 88  ff ff ff ff  0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 \
     value hex 02 2a 01 0 0 0 0 0  1 0 0 0 0 0 0 0  2 0 0 0 0 0 0 0
 bpftool map dump pinned $negotiations
+esp_out=/sys/fs/bpf/maps/ESP_OUT
+bpftool map update pinned $esp_out \
+    key hex c0 de 00 01  0 0 0 0 0 0 0 0 0 0 ff ff c6 33 64 07 \
+    value hex 2a 00 00 00  00 40 00 00
+bpftool map dump pinned $esp_out
 bpftool prog show pinned /sys/fs/bpf/programs/gateway_ingress
 "#;
 
@@ -55,6 +60,7 @@ fn bpftool_loads_the_object_and_prints_fields_by_name() {
         map::ESP_OUT,
         map::REMOTE_NET,
         map::SLOT_OWNER,
+        map::LEASE,
         map::MEMBER,
         map::LIVE,
         map::VIP,
@@ -74,6 +80,9 @@ fn bpftool_loads_the_object_and_prints_fields_by_name() {
         r#""peer":"#,
         r#""member":2,"slot":42,"state":1"#,
         r#""created_ns":1,"expires_ns":2"#,
+        r#""spi":[192,222,0,1]"#,
+        r#""slot":42,"flags":0"#,
+        r#""ceiling":16384"#,
     ] {
         assert!(flat.contains(field), "{field} in {output}");
     }

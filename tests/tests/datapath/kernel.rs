@@ -34,6 +34,27 @@ pub(crate) struct Outcome {
     pub(crate) frame: Vec<u8>,
 }
 
+/// What the kernel tells the fence about a frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Skb {
+    pub(crate) mark: u32,
+    /// `gso_segs`.
+    pub(crate) segments: u32,
+    /// `gso_size`.
+    pub(crate) size: u32,
+}
+
+impl Skb {
+    /// The head of the kernel's `struct __sk_buff`.
+    fn context(self) -> [u8; 184] {
+        let mut context = [0; 184];
+        for (offset, field) in [(8, self.mark), (164, self.segments), (176, self.size)] {
+            context[offset..offset + 4].copy_from_slice(&field.to_ne_bytes());
+        }
+        context
+    }
+}
+
 /// Whether the caller may load programs; says so if not.
 pub(crate) fn is_root(test: &str) -> bool {
     // SAFETY: no arguments, cannot fail.
@@ -87,6 +108,7 @@ impl Kernel {
             map::MEMBER,
             tables.member.iter().map(|(id, value)| (*id, *value)),
         );
+        self.lease(tables.lease);
         self.set(map::LIVE, (0u32..).zip(tables.live.iter().copied()));
         let mut nets: LpmTrie<&mut MapData, RemoteNet, SlotValue> = self.take(map::REMOTE_NET);
         for (length, net, value) in &tables.remote_net {
@@ -134,12 +156,15 @@ impl Kernel {
         self.set(map::SETTINGS, [(0, settings)].into_iter());
     }
 
+    /// Writes `LEASE`.
+    pub(crate) fn lease(&mut self, until: u64) {
+        self.set(map::LEASE, [(0, until)].into_iter());
+    }
+
     /// Runs a program once on a frame of 14 octets or more.
-    pub(crate) fn run(&self, program: Program, frame: &[u8], mark: u32) -> Outcome {
+    pub(crate) fn run(&self, program: Program, frame: &[u8], skb: Skb) -> Outcome {
         let mut output = vec![0; frame.len() + 64];
-        // The kernel's `struct __sk_buff`: length, packet type, mark.
-        let mut context = [0u8; 12];
-        context[8..].copy_from_slice(&mark.to_ne_bytes());
+        let context = skb.context();
         let is_tc = program == Program::Egress;
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -219,6 +244,7 @@ impl Kernel {
         found.sort_by_key(order);
         expected.sort_by_key(order);
         assert_eq!(found, expected);
+        self.assert_array(map::LEASE, 1, |_| tables.lease);
         self.assert_array(map::SETTINGS, 1, |_| tables.settings);
         let slots = u32::try_from(gateway_common::slot::Slot::COUNT).expect("256");
         self.assert_array(map::SLOT_OWNER, slots, |slot| {

@@ -9,22 +9,36 @@ use gateway_common::model::mutate::{Random, mutate};
 use gateway_common::model::{ModelTables, cases};
 use gateway_common::packet::Octets;
 use gateway_common::reason::{Action, Program, Reason};
-use gateway_common::steer::{self, Forward, Link, Verdict};
+use gateway_common::steer::{self, Forward, Leaving, Link, Verdict};
 
-use crate::kernel::{Kernel, Outcome, is_root};
+use crate::kernel::{Kernel, Outcome, Skb, is_root};
 
 const FRAMES: u32 = 1_000_000;
 /// Ethernet and IPv6.
 const MIN_SKB: usize = 54;
 
+/// A slot of this member in the world.
+const OWN_SLOT: u8 = 0;
+/// `GSO_MAX_SEGS`.
+const MOST_SEGMENTS: u32 = 65_535;
+/// Frames between two changes of the lease.
+const LEASE_FRAMES: u32 = 5_000;
+
 /// What the host makes of a frame: the reason and, if it is forwarded, how.
-fn judge(program: Program, frame: &[u8], mark: u32, tables: &ModelTables) -> (Reason, Vec<u8>) {
+fn judge(program: Program, frame: &[u8], skb: Skb, tables: &ModelTables) -> (Reason, Vec<u8>) {
     let octets = Octets(frame);
     let verdict = match program {
         Program::Ingress => steer::ingress(&octets, tables),
         Program::Inside => steer::inside(&octets, tables),
         Program::Sync => Verdict::Stay(steer::sync(&octets, tables).reason),
-        Program::Egress => Verdict::Stay(steer::fence(&octets, Link::Ethernet, mark, tables)),
+        Program::Egress => {
+            let leaving = Leaving {
+                link: Link::Ethernet,
+                mark: skb.mark,
+                segments: steer::segments(skb.segments, skb.size, octets.0.len() as u32),
+            };
+            Verdict::Stay(steer::fence(&octets, &leaving, tables))
+        }
     };
     match verdict {
         Verdict::Stay(reason) => (reason, frame.to_vec()),
@@ -50,12 +64,28 @@ fn program(random: &mut Random) -> Program {
     }
 }
 
-fn skb_mark(random: &mut Random) -> u32 {
-    let slot = random.next_u64().to_ne_bytes()[0];
-    match random.below(3) {
+/// Marks of any slot, most of them of one that may send; now and then many segments.
+fn skb(random: &mut Random) -> Skb {
+    let [slot, low, high, ..] = random.next_u64().to_ne_bytes();
+    let mark = match random.below(8) {
         0 => 0,
         1 => mark(MARK_SA, slot),
-        _ => mark(MARK_IKE, slot),
+        2 => mark(MARK_IKE, slot),
+        3 => mark(MARK_IKE, OWN_SLOT),
+        _ => mark(MARK_SA, OWN_SLOT),
+    };
+    let few = [
+        0,
+        0,
+        1,
+        2,
+        u32::from(low),
+        u32::from_ne_bytes([low, high, 0, 0]),
+    ];
+    Skb {
+        mark,
+        segments: few[random.below(few.len())].min(MOST_SEGMENTS),
+        size: u32::from(high) * u32::from(random.below(8) == 0),
     }
 }
 
@@ -64,8 +94,8 @@ fn a_million_hostile_frames_change_nothing_but_counters() {
     if !is_root("the million frames") {
         return;
     }
-    let tables = world();
-    let kernel = Kernel::load(&tables);
+    let mut tables = world();
+    let mut kernel = Kernel::load(&tables);
     // Each program mutates its own good frames: a change of one octet then decides something.
     let programs = [
         Program::Ingress,
@@ -82,20 +112,28 @@ fn a_million_hostile_frames_change_nothing_but_counters() {
     let mut actions = [0u32; 3];
     for number in 0..FRAMES {
         let program = program(&mut random);
-        let mark = skb_mark(&mut random);
+        let skb = skb(&mut random);
+        if number % LEASE_FRAMES == 0 {
+            // Over, or not to end in this test, on the clock of either.
+            tables.lease = [u64::MAX, 0, u64::MAX, 1_000_000][random.below(4)];
+            kernel.lease(tables.lease);
+        }
         let index = programs.iter().position(|p| *p == program).expect("listed");
         let mut frame = mutate(&mut random, &seeds[index]);
         if program == Program::Egress {
             // The kernel's test run for tc wants a packet behind the Ethernet header.
             frame.resize(frame.len().max(MIN_SKB), 0);
         }
-        let (reason, output) = judge(program, &frame, mark, &tables);
+        let (reason, output) = judge(program, &frame, skb, &tables);
         let outcome = Outcome {
             action: reason.action(),
             frame: output,
         };
-        let found = kernel.run(program, &frame, mark);
-        assert_eq!(found, outcome, "frame {number}, {reason}: {frame:02x?}");
+        let found = kernel.run(program, &frame, skb);
+        assert_eq!(
+            found, outcome,
+            "frame {number}, {reason}, {skb:?}: {frame:02x?}"
+        );
         let counter = expected.entry(reason.index()).or_default();
         counter.0 += 1;
         counter.1 += frame.len() as u64;

@@ -12,9 +12,9 @@ use core::net::IpAddr;
 use super::ModelTables;
 use super::packet::{OUR_MAC, Packet};
 use crate::abi::{
-    ANY_MESSAGE_ID, Address, EspOutKey, EspSaKey, IkeSaKey, MEMBER_FORWARDABLE, MEMBER_KNOWN,
-    MemberValue, NegotiationKey, NegotiationState, NegotiationValue, RemoteNet, Settings,
-    SlotValue,
+    ANY_MESSAGE_ID, Address, EspOutKey, EspOutValue, EspSaKey, IkeSaKey, MEMBER_FORWARDABLE,
+    MEMBER_KNOWN, MemberValue, NegotiationKey, NegotiationState, NegotiationValue, RemoteNet,
+    Settings, SlotValue,
 };
 use crate::reason::{Program, Reason};
 use crate::slot::Slot;
@@ -45,8 +45,13 @@ pub struct Case {
     pub frame: Vec<u8>,
     /// `skb->mark` at the fence.
     pub mark: u32,
+    /// `skb->gso_segs` at the fence.
+    pub segments: u32,
     /// Instead of the world's.
     pub settings: Option<Settings>,
+    /// Instead of the world's, which never ends. 0, or 1,000,000, which is now in the world and
+    /// long ago in any kernel.
+    pub lease: Option<u64>,
     /// The reason it ends in.
     pub reason: Reason,
     /// To whom it is forwarded; at `gateway_sync`, from whom it came; 0 if neither.
@@ -85,7 +90,9 @@ fn case(program: Program, name: &'static str, frame: Vec<u8>, reason: Reason) ->
         program,
         frame,
         mark: 0,
+        segments: 0,
         settings: None,
+        lease: None,
         reason,
         member: 0,
         tags: 0,
@@ -143,6 +150,7 @@ fn cookie_for(member: u32, peer: IpAddr) -> [u8; 8] {
 pub fn world() -> ModelTables {
     let mut world = ModelTables {
         now_ns: 1_000_000,
+        lease: u64::MAX,
         ..ModelTables::default()
     };
     world.share(CLUSTER, &[1, 2, 3]);
@@ -164,10 +172,14 @@ pub fn world() -> ModelTables {
     world.slot_owner.insert(DEVICELESS, 5);
     world.vip = [vip4(), vip6()].map(Address::from).into();
     add_sas(&mut world);
+    add_odd_sas(&mut world);
     add_negotiations(&mut world);
     add_networks(&mut world);
     world
 }
+
+/// Up to where the world's outbound SAs may count.
+const CEILING: u32 = 1000;
 
 /// The SPI and the cookie of the SA in `slot` say the slot.
 fn add_sas(world: &mut ModelTables) {
@@ -194,9 +206,33 @@ fn add_sas(world: &mut ModelTables) {
                     spi,
                     peer: peer.into(),
                 },
-                value,
+                EspOutValue::new(slot, CEILING),
             );
         }
+    }
+}
+
+/// Outbound SAs that are not like the others: their SPIs, slots and ceilings.
+const ODD_SAS: [(u32, u8, u32); 4] = [
+    (BEYOND_THE_WRAP, SELF, 5),
+    (BEFORE_THE_WRAP, SELF, u32::MAX - 5),
+    (MOVED_HERE, SELF + 3, CEILING),
+    (MOVED_AWAY, SECOND, CEILING),
+];
+const BEYOND_THE_WRAP: u32 = 0xd0ff_0001;
+const BEFORE_THE_WRAP: u32 = 0xd0ff_0002;
+/// Its packets are marked with [`SELF`], but it is in another slot of this member.
+const MOVED_HERE: u32 = 0xd0ff_0003;
+/// Its packets are marked with [`SELF`], but it is in a slot of another member.
+const MOVED_AWAY: u32 = 0xd0ff_0004;
+
+fn add_odd_sas(world: &mut ModelTables) {
+    for (spi, slot, ceiling) in ODD_SAS {
+        let key = EspOutKey {
+            spi: spi.to_be_bytes(),
+            peer: peer4().into(),
+        };
+        world.esp_out.insert(key, EspOutValue::new(slot, ceiling));
     }
 }
 
@@ -270,7 +306,7 @@ fn add_networks(world: &mut ModelTables) {
 mod tests {
     use super::*;
     use crate::packet::Octets;
-    use crate::steer::{self, Link, Verdict};
+    use crate::steer::{self, Leaving, Link, Verdict};
     use std::collections::HashSet;
 
     /// Reason, member and tags.
@@ -279,6 +315,7 @@ mod tests {
         if let Some(settings) = case.settings {
             tables.settings = settings;
         }
+        tables.lease = case.lease.unwrap_or(tables.lease);
         let frame = Octets(&case.frame);
         let verdict = match case.program {
             Program::Ingress => steer::ingress(&frame, &tables),
@@ -288,7 +325,12 @@ mod tests {
                 return (received.reason, received.member, 0);
             }
             Program::Egress => {
-                let reason = steer::fence(&frame, Link::Ethernet, case.mark, &tables);
+                let leaving = Leaving {
+                    link: Link::Ethernet,
+                    mark: case.mark,
+                    segments: case.segments,
+                };
+                let reason = steer::fence(&frame, &leaving, &tables);
                 return (reason, 0, 0);
             }
         };
