@@ -7,6 +7,7 @@ use gateway_ike::crypto::Encryption;
 use gateway_ike::output::ChildSa;
 use gateway_ike::secret::SecretBytes;
 
+use super::replay::{EVENT_EVERY_IN, EVENT_EVERY_OUT, Position};
 use super::reqid;
 use super::selector::Flow;
 use super::types::{
@@ -29,6 +30,23 @@ pub(super) fn id_out(child: &ChildSa) -> SaId {
     }
 }
 
+/// Sequence numbers of the inbound SA.
+pub(super) const fn inbound_replay(child: &ChildSa) -> Replay {
+    Replay {
+        window: child.replay_window,
+        esn: child.esn,
+    }
+}
+
+/// Sequence numbers of the outbound SA of a child with this inbound one.
+pub(super) const fn outbound_replay(inbound: Replay) -> Replay {
+    Replay {
+        // An outbound SA keeps no window, but kernels before 6.10 refuse ESN without one.
+        window: if inbound.esn { inbound.window } else { 0 },
+        esn: inbound.esn,
+    }
+}
+
 /// The SA that decrypts.
 pub(super) fn inbound(child: &ChildSa, reqid: u32) -> Sa {
     Sa {
@@ -41,13 +59,12 @@ pub(super) fn inbound(child: &ChildSa, reqid: u32) -> Sa {
             src_port: peers,
             dst_port: ours,
         }),
-        replay: Replay {
-            window: child.replay_window,
-            esn: child.esn,
-        },
+        replay: inbound_replay(child),
         output_mark: None,
         if_id: child.if_id_in,
         hard_lifetime_seconds: child.hard_lifetime_seconds,
+        start: Position::default(),
+        event_every: EVENT_EVERY_IN,
     }
 }
 
@@ -63,14 +80,12 @@ pub(super) fn outbound(child: &ChildSa, reqid: u32) -> Sa {
             src_port: ours,
             dst_port: peers,
         }),
-        replay: Replay {
-            // An outbound SA keeps no window, but kernels before 6.10 refuse ESN without one.
-            window: if child.esn { child.replay_window } else { 0 },
-            esn: child.esn,
-        },
+        replay: outbound_replay(inbound_replay(child)),
         output_mark: Some((mark(MARK_SA, child.slot.0), MARK_MASK)),
         if_id: child.if_id_out,
         hard_lifetime_seconds: child.hard_lifetime_seconds,
+        start: Position::default(),
+        event_every: EVENT_EVERY_OUT,
     }
 }
 
@@ -95,6 +110,8 @@ pub(super) fn probe(local: IpAddr) -> Sa {
         output_mark: None,
         if_id: 0,
         hard_lifetime_seconds: 1,
+        start: Position::default(),
+        event_every: 0,
     }
 }
 

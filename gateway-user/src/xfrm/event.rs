@@ -9,10 +9,10 @@ use tokio::io::unix::AsyncFd;
 use zeroize::Zeroize;
 
 use super::error::XfrmError;
-use super::parse::{Messages, expiry};
+use super::parse::{Messages, expiry, replay_event};
 use super::socket::{open, receive};
 use super::types::SaId;
-use super::uapi::{XFRMNLGRP_EXPIRE, msg};
+use super::uapi::{XFRMNLGRP_AEVENTS, XFRMNLGRP_EXPIRE, msg};
 
 /// One thing that the kernel did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,21 @@ pub enum XfrmEvent {
         /// `true`: the SA is gone. `false`: a soft limit (this agent sets none).
         hard: bool,
     },
-    /// Events were lost: call [`super::Tunnels::reconcile`].
+    /// An SA used up as many sequence numbers as it was told to tell after. Echoes of somebody's
+    /// `XFRM_MSG_NEWAE` are none.
+    Replay {
+        /// Which; anybody's, not only ours.
+        sa: SaId,
+        /// Last sequence number sent.
+        sequence_out: u64,
+        /// Highest sequence number received.
+        sequence_in: u64,
+    },
+    /// Events were lost: [`super::Tunnels::hear`] reads the SAD and SPD again.
     Overrun,
 }
+
+const GROUPS: u32 = 1 << (XFRMNLGRP_EXPIRE - 1) | 1 << (XFRMNLGRP_AEVENTS - 1);
 
 /// A non-blocking socket that hears of the SAs of one network namespace.
 pub struct Events {
@@ -42,7 +54,7 @@ impl Events {
     /// When the socket cannot be opened; joining the group needs CAP_NET_ADMIN.
     pub fn open() -> Result<Self, XfrmError> {
         Ok(Self {
-            fd: open(1 << (XFRMNLGRP_EXPIRE - 1), libc::SOCK_NONBLOCK)?,
+            fd: open(GROUPS, libc::SOCK_NONBLOCK)?,
             pending: VecDeque::new(),
             datagram: vec![0; 8 << 10],
         })
@@ -74,10 +86,21 @@ impl Events {
 
 /// The events in one datagram.
 fn events(datagram: &[u8]) -> impl Iterator<Item = XfrmEvent> + '_ {
-    Messages(datagram)
-        .filter(|message| message.header.kind == msg::EXPIRE)
-        .filter_map(|message| expiry(message.payload))
-        .map(|(sa, hard)| XfrmEvent::Expired { sa, hard })
+    Messages(datagram).filter_map(|message| match message.header.kind {
+        msg::EXPIRE => {
+            let (sa, hard) = expiry(message.payload)?;
+            Some(XfrmEvent::Expired { sa, hard })
+        }
+        msg::NEWAE => {
+            let (sa, echo, standpoint) = replay_event(message.payload)?;
+            (!echo).then_some(XfrmEvent::Replay {
+                sa,
+                sequence_out: standpoint.position.sequence_out,
+                sequence_in: standpoint.position.sequence_in,
+            })
+        }
+        _ => None,
+    })
 }
 
 impl AsRawFd for Events {

@@ -5,9 +5,14 @@ use std::fmt;
 use super::SaKernel;
 use super::error::XfrmError;
 use super::parse;
+use super::query::LastWords;
+use super::replay::{Position, Seen, Standpoint};
 use super::socket::{BATCH, Outcome, Socket};
 use super::types::{Policy, Request, SaId, SaState};
 use super::uapi::msg;
+
+/// More numbers than an SA can use between a question and its deletion, some ten microseconds.
+const UNHEARD: u64 = 1 << 16;
 
 /// The kernel's SAD and SPD, over a netlink socket of its own.
 ///
@@ -15,6 +20,7 @@ use super::uapi::msg;
 /// CAP_NET_ADMIN there.
 pub struct Xfrm {
     socket: Socket,
+    last_words: LastWords,
     overruns: u64,
 }
 
@@ -32,6 +38,7 @@ impl Xfrm {
     pub fn open() -> Result<Self, XfrmError> {
         Ok(Self {
             socket: Socket::open()?,
+            last_words: LastWords::open()?,
             overruns: 0,
         })
     }
@@ -76,17 +83,17 @@ impl Xfrm {
     }
 
     /// What stands in the kernel, to find out how requests ended whose answers were lost.
-    fn look(&mut self) -> Option<Seen> {
+    fn look(&mut self) -> Option<Table> {
         self.overruns += 1;
         tracing::warn!("netlink receive buffer overrun: reading SAD and SPD again");
-        Some(Seen {
+        Some(Table {
             sas: self.dump_sas().ok()?,
             policies: self.dump_policies().ok()?,
         })
     }
 }
 
-struct Seen {
+struct Table {
     sas: Vec<SaState>,
     policies: Vec<Policy>,
 }
@@ -97,12 +104,20 @@ fn result(request: &Request<'_>, outcome: Outcome) -> Result<(), XfrmError> {
 
 /// Success is what can be seen: a lost answer to a deletion of what never was counts as success,
 /// and one to an installation that was refused for another reason reads ENOBUFS.
-fn resolve(request: &Request<'_>, seen: Option<&Seen>) -> Result<(), XfrmError> {
+fn resolve(request: &Request<'_>, seen: Option<&Table>) -> Result<(), XfrmError> {
     let done = seen.is_some_and(|seen| match *request {
         Request::NewSa(sa) | Request::UpdateSa(sa) => seen
             .sas
             .iter()
             .any(|s| s.id == sa.id && s.reqid == sa.reqid && s.src == sa.src),
+        Request::MoveSa(to) => {
+            let (sent, received) = to.position.fitted(to.replay);
+            seen.sas
+                .iter()
+                .any(|s| s.id == to.id && s.sequence_out >= sent && s.sequence_in >= received)
+        }
+        // What nothing shows did not happen.
+        Request::Pace(..) => false,
         Request::DeleteSa(id) => !seen.sas.iter().any(|s| s.id == *id),
         Request::NewPolicy(policy) | Request::UpdatePolicy(policy) => {
             seen.policies.contains(policy)
@@ -138,6 +153,45 @@ impl SaKernel for Xfrm {
             }
         }
         results
+    }
+
+    fn standpoints(&mut self, ids: &[SaId]) -> Vec<Result<Standpoint, XfrmError>> {
+        let mut all = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(BATCH) {
+            match self.socket.standpoints(chunk) {
+                Ok(answers) => all.extend(answers),
+                Err(error) => {
+                    // Only the first gets the cause itself.
+                    all.push(Err(error));
+                    let unread = || Err(XfrmError::Protocol("replay states could not be read"));
+                    all.extend(chunk.iter().skip(1).map(|_| unread()));
+                }
+            }
+        }
+        all
+    }
+
+    /// The kernel's notification tells exactly; without it, the state before the deletion and
+    /// [`UNHEARD`] numbers more than anything can have sent since.
+    fn take_sa(&mut self, id: &SaId) -> Result<Position, XfrmError> {
+        let before = self.query_sa(id)?;
+        self.last_words.listen()?;
+        let deleted = self.request(Request::DeleteSa(id));
+        let words = self.last_words.of(id);
+        deleted?;
+        if let Some(state) = words {
+            return Ok(Position {
+                sequence_out: state.sequence_out,
+                sequence_in: state.sequence_in,
+                seen: state.seen,
+            });
+        }
+        tracing::warn!(sa = %id, "an SA went without its last words");
+        Ok(Position {
+            sequence_out: before.sequence_out.saturating_add(UNHEARD),
+            sequence_in: before.sequence_in,
+            seen: Seen::All,
+        })
     }
 
     fn query_sa(&mut self, id: &SaId) -> Result<SaState, XfrmError> {

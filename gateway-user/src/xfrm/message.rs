@@ -9,13 +9,15 @@ use ipnet::IpNet;
 use zerocopy::{Immutable, IntoBytes};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::replay::Position;
 use super::selector::PolicySelector;
-use super::types::{Action, Policy, PolicyKey, Request, Sa, SaId, Template};
+use super::types::{Action, Policy, PolicyKey, Replay, Request, Sa, SaId, Template};
 use super::uapi::{
-    AlgoAeadHead, EncapTmpl, IPPROTO_ESP, Id, LifetimeCfg, NlAttr, NlMsgHdr, ReplayEsnHead,
-    Selector, UDP_ENCAP_ESPINUDP, UserPolicyId, UserPolicyInfo, UserSaId, UserSaInfo, UserTmpl,
-    XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FLAG_ICMP,
-    XFRM_STATE_AF_UNSPEC, XFRM_STATE_ESN, XfrmAddress, attr, msg,
+    AeventId, AlgoAeadHead, EncapTmpl, IPPROTO_ESP, Id, LifetimeCfg, NlAttr, NlMsgHdr,
+    ReplayEsnHead, ReplayState, Selector, UDP_ENCAP_ESPINUDP, UserPolicyId, UserPolicyInfo,
+    UserSaId, UserSaInfo, UserTmpl, XFRM_AE_ETHR, XFRM_AE_RTHR, XFRM_MODE_TUNNEL,
+    XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FLAG_ICMP, XFRM_STATE_AF_UNSPEC,
+    XFRM_STATE_ESN, XfrmAddress, attr, msg,
 };
 
 /// The most octets that one request takes: an SA with a window of 4,096 packets.
@@ -24,6 +26,8 @@ pub(super) const MAX_REQUEST: usize = 1536;
 const ACKED: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 const CREATE: u16 = ACKED | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const REPLACE: u16 = ACKED | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
+/// `xfrm_new_ae` insists on NLM_F_REPLACE.
+const MOVE: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_REPLACE) as u16;
 const DUMP: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
 
 /// Messages one after the other, as they go into one `send`.
@@ -61,14 +65,25 @@ impl Batch {
         self.bytes.clear();
     }
 
-    /// Appends a request, to be acknowledged under `seq`. The caller has asked [`Self::has_room`].
-    pub(super) fn push(&mut self, request: &Request<'_>, seq: u32) {
+    /// Appends a request, to be acknowledged under `seq`, or a [`Request::is_light`] one only if
+    /// `acked`: refusals are answered in any case. The caller has asked [`Self::has_room`].
+    pub(super) fn push(&mut self, request: &Request<'_>, seq: u32, acked: bool) {
         match *request {
             Request::NewSa(sa) => self.sa(msg::NEWSA, CREATE, sa, seq),
             Request::UpdateSa(sa) => self.sa(msg::UPDSA, REPLACE, sa, seq),
             Request::DeleteSa(id) => {
                 self.begin(msg::DELSA, ACKED, seq);
                 self.put(&sa_id(id));
+                self.end();
+            }
+            Request::MoveSa(to) => {
+                self.begin_replay(&to.id, acked, seq);
+                self.replay_state(to.replay, &to.position);
+                self.end();
+            }
+            Request::Pace(id, packets) => {
+                self.begin_replay(id, acked, seq);
+                self.attribute(attr::REPLAY_THRESH, |batch| batch.put(&packets));
                 self.end();
             }
             Request::NewPolicy(policy) => self.policy(msg::NEWPOLICY, CREATE, policy, seq),
@@ -81,6 +96,13 @@ impl Batch {
     pub(super) fn push_query(&mut self, id: &SaId, seq: u32) {
         self.begin(msg::GETSA, libc::NLM_F_REQUEST as u16, seq);
         self.put(&sa_id(id));
+        self.end();
+    }
+
+    /// Appends a request for the sequence numbers of one SA.
+    pub(super) fn push_replay_query(&mut self, id: &SaId, seq: u32) {
+        self.begin(msg::GETAE, libc::NLM_F_REQUEST as u16, seq);
+        self.put(&aevent_id(id, XFRM_AE_RTHR | XFRM_AE_ETHR));
         self.end();
     }
 
@@ -152,18 +174,13 @@ impl Batch {
                 });
             });
         }
-        if needs_esn_state(sa) {
-            let words = sa.replay.window.div_ceil(32);
-            self.attribute(attr::REPLAY_ESN_VAL, |batch| {
-                batch.put(&ReplayEsnHead {
-                    bmp_len: words,
-                    replay_window: sa.replay.window,
-                    ..ReplayEsnHead::default()
-                });
-                for _ in 0..words {
-                    batch.put(&0u32);
-                }
-            });
+        if needs_esn_state(sa.replay) || sa.start != Position::default() {
+            self.replay_state(sa.replay, &sa.start);
+        }
+        if sa.event_every != 0 {
+            self.attribute(attr::REPLAY_THRESH, |batch| batch.put(&sa.event_every));
+            // Whatever the sysctl says; a timer cannot be switched off later.
+            self.attribute(attr::ETIMER_THRESH, |batch| batch.put(&0u32));
         }
         if let Some((value, mask)) = sa.output_mark {
             self.attribute(attr::SET_MARK, |batch| batch.put(&value));
@@ -171,6 +188,40 @@ impl Batch {
         }
         self.if_id(sa.if_id);
         self.end();
+    }
+
+    fn begin_replay(&mut self, id: &SaId, acked: bool, seq: u32) {
+        let flags = if acked { MOVE | ACKED } else { MOVE };
+        self.begin(msg::NEWAE, flags, seq);
+        self.put(&aevent_id(id, 0));
+    }
+
+    fn replay_state(&mut self, replay: Replay, position: &Position) {
+        let (sent, received) = position.fitted(replay);
+        if !needs_esn_state(replay) {
+            self.attribute(attr::REPLAY_VAL, |batch| {
+                batch.put(&ReplayState {
+                    oseq: sent as u32,
+                    seq: received as u32,
+                    bitmap: position.seen.word(0),
+                });
+            });
+            return;
+        }
+        let words = replay.window.div_ceil(32);
+        self.attribute(attr::REPLAY_ESN_VAL, |batch| {
+            batch.put(&ReplayEsnHead {
+                bmp_len: words,
+                oseq: sent as u32,
+                seq: received as u32,
+                oseq_hi: (sent >> 32) as u32,
+                seq_hi: (received >> 32) as u32,
+                replay_window: replay.window,
+            });
+            for index in 0..words as usize {
+                batch.put(&position.seen.word(index));
+            }
+        });
     }
 
     fn if_id(&mut self, if_id: u32) {
@@ -202,8 +253,8 @@ impl Batch {
 }
 
 /// A window above 32 packets does not fit the old replay state, and ESN has only the new one.
-fn needs_esn_state(sa: &Sa) -> bool {
-    sa.replay.esn || sa.replay.window > 32
+fn needs_esn_state(replay: Replay) -> bool {
+    replay.esn || replay.window > 32
 }
 
 fn sa_info(sa: &Sa) -> UserSaInfo {
@@ -221,7 +272,7 @@ fn sa_info(sa: &Sa) -> UserSaInfo {
         family: family(sa.id.dst),
         mode: XFRM_MODE_TUNNEL,
         // The kernel refuses both this and REPLAY_ESN_VAL.
-        replay_window: if needs_esn_state(sa) {
+        replay_window: if needs_esn_state(sa.replay) {
             0
         } else {
             sa.replay.window as u8
@@ -281,6 +332,14 @@ fn sa_id(id: &SaId) -> UserSaId {
         family: family(id.dst),
         proto: IPPROTO_ESP,
         pad: 0,
+    }
+}
+
+fn aevent_id(id: &SaId, flags: u32) -> AeventId {
+    AeventId {
+        sa_id: sa_id(id),
+        flags,
+        ..AeventId::default()
     }
 }
 

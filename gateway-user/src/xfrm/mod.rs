@@ -12,16 +12,23 @@
 //! `Debug` for raw keys, leave them in freed memory, and their transport logs what it cannot decode
 //! in hex. Their encoder serves the tests as a second opinion.
 
+mod adopt;
 mod block;
 pub mod bypass;
+mod carry_out;
 mod child;
+mod copies;
 mod error;
 mod event;
+mod gate;
 mod kernel;
 mod message;
 mod parse;
+mod path;
 mod policies;
+mod query;
 mod recording;
+mod replay;
 mod reqid;
 mod selector;
 mod socket;
@@ -32,15 +39,21 @@ mod types;
 mod uapi;
 mod upkeep;
 
+pub use copies::{CopyMove, Moved};
 pub use error::{Refusal, XfrmError};
 pub use event::{EventStream, Events, XfrmEvent};
+pub use gate::Gate;
 pub use kernel::Xfrm;
 pub use recording::Recording;
+pub use replay::{
+    EVENT_EVERY_IN, EVENT_EVERY_IN_STRICT, EVENT_EVERY_OUT, InboundPolicy, Move, Position, Seen,
+    Standpoint,
+};
 pub use selector::{MAX_SELECTORS, PolicySelector, PortMatch};
 pub use tunnels::Tunnels;
 pub use types::{
-    Action, Direction, Encapsulation, Policy, PolicyKey, Replay, Request, Sa, SaId, SaState,
-    Template,
+    Action, Direction, Encapsulation, KeyCheck, Policy, PolicyKey, Replay, Request, Sa, SaId,
+    SaState, Template,
 };
 pub use upkeep::{ChildCounters, Reconciled};
 
@@ -61,6 +74,16 @@ pub trait SaKernel: Send {
     /// # Errors
     /// [`XfrmError::is_missing`] when there is no such SA.
     fn query_sa(&mut self, id: &SaId) -> Result<SaState, XfrmError>;
+
+    /// Where SAs stand, in the order of `ids`.
+    fn standpoints(&mut self, ids: &[SaId]) -> Vec<Result<Standpoint, XfrmError>>;
+
+    /// Deletes an SA and tells where it stood when nothing could use it any more: what is installed
+    /// with the same key at that position continues it without a repetition or a gap.
+    ///
+    /// # Errors
+    /// [`XfrmError::is_missing`] when there is no such SA.
+    fn take_sa(&mut self, id: &SaId) -> Result<Position, XfrmError>;
 
     /// All ESP tunnel SAs, also those that others installed.
     ///
@@ -99,6 +122,14 @@ pub trait SaKernel: Send {
     /// [`XfrmError::is_missing`] when there is no such SA.
     fn update_sa(&mut self, sa: &Sa) -> Result<(), XfrmError> {
         self.request(Request::UpdateSa(sa))
+    }
+
+    /// Puts an installed SA somewhere else, without a look at where it is: see [`Move`].
+    ///
+    /// # Errors
+    /// [`XfrmError::is_missing`] when there is no such SA.
+    fn move_sa(&mut self, to: &Move) -> Result<(), XfrmError> {
+        self.request(Request::MoveSa(to))
     }
 
     /// Deletes an SA.
@@ -155,6 +186,12 @@ impl SaKernel for Box<dyn SaKernel> {
     }
     fn query_sa(&mut self, id: &SaId) -> Result<SaState, XfrmError> {
         (**self).query_sa(id)
+    }
+    fn standpoints(&mut self, ids: &[SaId]) -> Vec<Result<Standpoint, XfrmError>> {
+        (**self).standpoints(ids)
+    }
+    fn take_sa(&mut self, id: &SaId) -> Result<Position, XfrmError> {
+        (**self).take_sa(id)
     }
     fn dump_sas(&mut self) -> Result<Vec<SaState>, XfrmError> {
         (**self).dump_sas()

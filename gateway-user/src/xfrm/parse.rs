@@ -5,15 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use super::replay::{Position, Seen, Standpoint};
 use super::selector::{PolicySelector, PortMatch};
 use super::types::{
-    Action, Direction, Encapsulation, Policy, PolicyKey, Replay, SaId, SaState, Template,
+    Action, Direction, Encapsulation, KeyCheck, Policy, PolicyKey, Replay, SaId, SaState, Template,
 };
 use super::uapi::{
-    EncapTmpl, IPPROTO_ESP, NlAttr, NlMsgHdr, ReplayEsnHead, ReplayState, Selector, UserExpire,
-    UserPolicyInfo, UserPolicyType, UserSaInfo, UserTmpl, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW,
-    XFRM_POLICY_BLOCK, XFRM_POLICY_FLAG_ICMP, XFRM_POLICY_TYPE_MAIN, XFRM_STATE_ESN, XfrmAddress,
-    attr,
+    AeventId, AlgoAeadHead, EncapTmpl, IPPROTO_ESP, NlAttr, NlMsgHdr, ReplayEsnHead, ReplayState,
+    Selector, UserExpire, UserPolicyInfo, UserPolicyType, UserSaId, UserSaInfo, UserTmpl,
+    XFRM_AE_CU, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FLAG_ICMP,
+    XFRM_POLICY_TYPE_MAIN, XFRM_STATE_ESN, XfrmAddress, attr,
 };
 
 /// A netlink message.
@@ -84,11 +85,15 @@ pub(super) fn acknowledgement(message: &Message<'_>) -> Option<(i32, Option<Stri
 /// An SA; `None` if malformed or not an ESP tunnel.
 pub(super) fn sa(payload: &[u8]) -> Option<SaState> {
     let (info, attributes) = UserSaInfo::read_from_prefix(payload).ok()?;
+    state(&info, attributes)
+}
+
+fn state(info: &UserSaInfo, attributes: &[u8]) -> Option<SaState> {
     if info.id.proto != IPPROTO_ESP || info.mode != XFRM_MODE_TUNNEL {
         return None;
     }
     let mut state = SaState {
-        id: sa_id(&info)?,
+        id: sa_id(info)?,
         src: address(&info.saddr, info.family)?,
         reqid: info.reqid,
         encapsulation: None,
@@ -109,6 +114,8 @@ pub(super) fn sa(payload: &[u8]) -> Option<SaState> {
         added_at: info.curlft.add_time,
         first_used_at: info.curlft.use_time,
         last_used_at: None,
+        seen: Seen::Nothing,
+        key: KeyCheck::default(),
     };
     for (kind, value) in Attributes(attributes) {
         sa_attribute(&mut state, kind, value);
@@ -126,17 +133,24 @@ fn sa_attribute(state: &mut SaState, kind: u16, value: &[u8]) {
                 });
             }
         }
-        attr::REPLAY_ESN_VAL => {
-            if let Some(replay) = read::<ReplayEsnHead>(value) {
+        attr::REPLAY_ESN_VAL | attr::REPLAY_VAL => {
+            if kind == attr::REPLAY_ESN_VAL
+                && let Some(replay) = read::<ReplayEsnHead>(value)
+            {
                 state.replay.window = replay.replay_window;
-                state.sequence_out = wide(replay.oseq_hi, replay.oseq);
-                state.sequence_in = wide(replay.seq_hi, replay.seq);
+            }
+            if let Some(position) = position(kind, value) {
+                state.sequence_out = position.sequence_out;
+                state.sequence_in = position.sequence_in;
+                state.seen = position.seen;
             }
         }
-        attr::REPLAY_VAL => {
-            if let Some(replay) = read::<ReplayState>(value) {
-                state.sequence_out = u64::from(replay.oseq);
-                state.sequence_in = u64::from(replay.seq);
+        attr::ALG_AEAD => {
+            let head = size_of::<AlgoAeadHead>();
+            if let (Some(alg), Some(rest)) = (read::<AlgoAeadHead>(value), value.get(head..))
+                && let Some(key) = rest.get(..alg.key_bits as usize / 8)
+            {
+                state.key = KeyCheck::of(key);
             }
         }
         attr::SET_MARK => {
@@ -156,6 +170,66 @@ fn sa_attribute(state: &mut SaState, kind: u16, value: &[u8]) {
         attr::LASTUSED => state.last_used_at = read(value).filter(|&seconds: &u64| seconds != 0),
         _ => {}
     }
+}
+
+/// A replay state of either layout.
+fn position(kind: u16, value: &[u8]) -> Option<Position> {
+    if kind == attr::REPLAY_VAL {
+        let replay = read::<ReplayState>(value)?;
+        return Some(Position {
+            sequence_out: u64::from(replay.oseq),
+            sequence_in: u64::from(replay.seq),
+            seen: Seen::Bitmap(vec![replay.bitmap]),
+        });
+    }
+    let (head, bitmap) = ReplayEsnHead::read_from_prefix(value).ok()?;
+    let words = bitmap
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .take(head.bmp_len as usize)
+        .map(|word| u32::from_ne_bytes(*word));
+    Some(Position {
+        sequence_out: wide(head.oseq_hi, head.oseq),
+        sequence_in: wide(head.seq_hi, head.seq),
+        seen: Seen::Bitmap(words.collect()),
+    })
+}
+
+/// A replay event, or the answer to a question for one: which SA, whether the kernel only echoes
+/// somebody's `XFRM_MSG_NEWAE`, and what it says.
+pub(super) fn replay_event(payload: &[u8]) -> Option<(SaId, bool, Standpoint)> {
+    let (id, attributes) = AeventId::read_from_prefix(payload).ok()?;
+    if id.sa_id.proto != IPPROTO_ESP {
+        return None;
+    }
+    let sa = SaId {
+        spi: id.sa_id.spi,
+        dst: address(&id.sa_id.daddr, id.sa_id.family)?,
+    };
+    let mut found = None;
+    let (mut event_every, mut timed) = (0, false);
+    for (kind, value) in Attributes(attributes) {
+        match kind {
+            attr::REPLAY_ESN_VAL | attr::REPLAY_VAL => found = position(kind, value),
+            attr::REPLAY_THRESH => event_every = read(value).unwrap_or(0),
+            attr::ETIMER_THRESH => timed = read(value).unwrap_or(0u32) != 0,
+            _ => {}
+        }
+    }
+    let standpoint = Standpoint {
+        position: found?,
+        event_every,
+        timed,
+    };
+    Some((sa, id.flags & XFRM_AE_CU != 0, standpoint))
+}
+
+/// What `XFRM_MSG_DELSA` tells of an SA that is gone: its last state.
+pub(super) fn deleted(payload: &[u8]) -> Option<SaState> {
+    let (_, attributes) = UserSaId::read_from_prefix(payload).ok()?;
+    let (_, info) = Attributes(attributes).find(|&(kind, _)| kind == attr::SA)?;
+    state(&read::<UserSaInfo>(info)?, attributes)
 }
 
 fn wide(high: u32, low: u32) -> u64 {

@@ -28,6 +28,8 @@ pub(super) enum Place {
 #[derive(Debug, Default)]
 struct Entry {
     base: Option<Policy>,
+    // Of an earlier process: stays until it is claimed or disowned.
+    found: Option<Policy>,
     // The last one is in force.
     claims: Vec<(ChildId, Policy)>,
     installed: Option<Policy>,
@@ -35,7 +37,8 @@ struct Entry {
 
 impl Entry {
     fn wanted(&self) -> Option<Policy> {
-        self.claims.last().map(|&(_, policy)| policy).or(self.base)
+        let claimed = self.claims.last().map(|&(_, policy)| policy);
+        claimed.or(self.found).or(self.base)
     }
 
     fn is_idle(&self) -> bool {
@@ -74,6 +77,33 @@ impl PolicyBook {
         entry
             .claims
             .insert(at.unwrap_or(entry.claims.len()), (child, policy));
+    }
+
+    /// Puts another policy in the place of `child`'s claim on the same key, if it has one.
+    pub(super) fn replace(&mut self, child: ChildId, policy: Policy) {
+        if let Some(entry) = self.entries.get_mut(&policy.key)
+            && let Some(at) = entry.position(child)
+        {
+            entry.claims[at].1 = policy;
+        }
+    }
+
+    /// Policies that an earlier process left: nothing takes them away until [`Self::disown`].
+    pub(super) fn adopt<'a>(&mut self, policies: impl Iterator<Item = &'a Policy>) {
+        for policy in policies {
+            let entry = self.entries.entry(policy.key).or_default();
+            if entry.installed.is_none() {
+                entry.found = Some(*policy);
+                entry.installed = Some(*policy);
+            }
+        }
+    }
+
+    /// What was found is nobody's any more.
+    pub(super) fn disown(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.found = None;
+        }
     }
 
     /// Moves `child`'s claim on `key` directly above `other`'s, if both have one.

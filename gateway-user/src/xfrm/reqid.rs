@@ -79,6 +79,29 @@ impl Reqids {
         reqid
     }
 
+    /// A number that SAs of an earlier process have: nobody else gets it.
+    pub(super) fn reserve(&mut self, reqid: u32) {
+        self.in_use.entry(reqid).or_insert(0);
+    }
+
+    /// Frees the reserved numbers that were not taken over.
+    pub(super) fn finish_reservation(&mut self) {
+        self.in_use.retain(|_, uses| *uses > 0);
+    }
+
+    /// Takes the reserved numbers of both SAs of `child` over, unless its selectors have another
+    /// inbound number by now, or somebody else has its outbound one. Whether it did.
+    pub(super) fn adopt(&mut self, child: &ChildSa, inbound: u32, outbound: u32) -> bool {
+        let profile = Profile::of(child);
+        let other = self.shared.get(&profile).is_some_and(|r| *r != inbound);
+        if other || inbound == outbound || self.in_use.get(&outbound).is_some_and(|n| *n > 0) {
+            return false;
+        }
+        self.in_use.insert(outbound, 1);
+        self.inbound(child, Some(inbound));
+        true
+    }
+
     /// Gives back one use of `reqid`.
     pub(super) fn release(&mut self, reqid: u32) {
         let Some(uses) = self.in_use.get_mut(&reqid) else {

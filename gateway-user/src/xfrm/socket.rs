@@ -1,14 +1,14 @@
-//! A netlink socket: requests in batches, each acknowledged; dumps.
+//! A netlink socket: requests in batches, each answered for.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::error::XfrmError;
 use super::message::{Batch, MAX_REQUEST};
 use super::parse::{Messages, acknowledgement};
-use super::types::{Request, SaId};
+use super::types::Request;
 
 /// Requests in one `send`. Their acknowledgements (about 1 KiB of socket buffer each) must fit the
 /// receive buffer, also where it cannot be raised.
@@ -16,18 +16,16 @@ pub(super) const BATCH: usize = 64;
 
 const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 const DATAGRAM: usize = 64 << 10;
-/// How often a dump is started anew because the table changed while it was read.
-const DUMP_ATTEMPTS: usize = 5;
 
 /// How one request ended.
 pub(super) type Outcome = Result<(), (i32, Option<String>)>;
 
 /// A blocking `NETLINK_XFRM` socket in the network namespace of the thread that opened it.
 pub(super) struct Socket {
-    fd: OwnedFd,
-    seq: u32,
-    batch: Batch,
-    datagram: Zeroizing<Vec<u8>>,
+    pub(super) fd: OwnedFd,
+    pub(super) seq: u32,
+    pub(super) batch: Batch,
+    pub(super) datagram: Zeroizing<Vec<u8>>,
 }
 
 /// Opens a netlink socket for XFRM that listens to the multicast groups in `groups` (a bit mask).
@@ -92,7 +90,7 @@ pub(super) fn set_option(
     Ok(())
 }
 
-fn io_error(context: &'static str, source: io::Error) -> XfrmError {
+pub(super) fn io_error(context: &'static str, source: io::Error) -> XfrmError {
     XfrmError::Io { context, source }
 }
 
@@ -155,12 +153,12 @@ impl Socket {
         &self.fd
     }
 
-    fn next_seq(&mut self) -> u32 {
+    pub(super) fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
     }
 
-    fn send(&mut self) -> Result<(), XfrmError> {
+    pub(super) fn send(&mut self) -> Result<(), XfrmError> {
         let bytes = self.batch.bytes();
         // SAFETY: the pointer and length describe `bytes`. A netlink socket that is not connected
         // sends to the kernel.
@@ -191,27 +189,34 @@ impl Socket {
         requests: &[Request<'_>],
     ) -> Result<Vec<Option<Outcome>>, XfrmError> {
         let first = self.seq.wrapping_add(1);
-        for request in requests {
+        // An acknowledgement costs as much as a light request, so only the last asks for one. The
+        // kernel works and answers in order: with it, what was not refused before is done.
+        let acked = |index: usize| index + 1 == requests.len() || !requests[index].is_light();
+        for (index, request) in requests.iter().enumerate() {
             debug_assert!(self.batch.has_room());
             let seq = self.next_seq();
-            self.batch.push(request, seq);
+            self.batch.push(request, seq, acked(index));
         }
         let mut outcomes: Vec<Option<Outcome>> = vec![None; requests.len()];
         if requests.is_empty() {
             return Ok(outcomes);
         }
         self.send()?;
-        let mut missing = requests.len();
-        while missing > 0 {
+        while outcomes.last().is_some_and(Option::is_none) {
             let len = match receive(&self.fd, &mut self.datagram) {
                 Ok(len) => len,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     self.drain(first, &mut outcomes);
-                    break;
+                    return Ok(outcomes);
                 }
                 Err(source) => return Err(io_error("reading the kernel's answers", source)),
             };
-            missing -= note(&self.datagram[..len], first, &mut outcomes);
+            note(&self.datagram[..len], first, &mut outcomes);
+        }
+        for (index, outcome) in outcomes.iter_mut().enumerate() {
+            if !acked(index) {
+                outcome.get_or_insert(Ok(()));
+            }
         }
         Ok(outcomes)
     }
@@ -228,99 +233,10 @@ impl Socket {
             }
         }
     }
-
-    /// One SA, handed to `read` as message payload.
-    ///
-    /// # Errors
-    /// What the kernel answered.
-    pub(super) fn query<T>(
-        &mut self,
-        id: &SaId,
-        read: impl Fn(&[u8]) -> Option<T>,
-    ) -> Result<T, XfrmError> {
-        let operation = || format!("query SA {id}");
-        let seq = self.next_seq();
-        self.batch.push_query(id, seq);
-        self.send()?;
-        loop {
-            let len = receive(&self.fd, &mut self.datagram)
-                .map_err(|source| io_error("reading an SA", source))?;
-            let mut answer = None;
-            for message in Messages(&self.datagram[..len]).filter(|m| m.header.seq == seq) {
-                answer = Some(match i32::from(message.header.kind) {
-                    libc::NLMSG_ERROR => {
-                        let (errno, words) = acknowledgement(&message).unwrap_or((libc::EIO, None));
-                        Err(XfrmError::refused_operation(operation(), errno, words))
-                    }
-                    _ => read(message.payload).ok_or(XfrmError::Protocol("no ESP tunnel SA")),
-                });
-            }
-            // The answer may hold a key.
-            self.datagram[..len].zeroize();
-            if let Some(answer) = answer {
-                return answer;
-            }
-        }
-    }
-
-    /// All SAs or policies (`kind`), each handed to `read`, which may pass over it.
-    ///
-    /// # Errors
-    /// What the kernel answered, or when the table changes faster than it can be read.
-    pub(super) fn dump<T>(
-        &mut self,
-        kind: u16,
-        read: impl Fn(&[u8]) -> Option<T>,
-    ) -> Result<Vec<T>, XfrmError> {
-        for _ in 0..DUMP_ATTEMPTS {
-            if let Some(items) = self.try_dump(kind, &read)? {
-                return Ok(items);
-            }
-        }
-        Err(XfrmError::Protocol("the table kept changing during a dump"))
-    }
-
-    fn try_dump<T>(
-        &mut self,
-        kind: u16,
-        read: impl Fn(&[u8]) -> Option<T>,
-    ) -> Result<Option<Vec<T>>, XfrmError> {
-        let seq = self.next_seq();
-        self.batch.push_dump(kind, seq);
-        self.send()?;
-        let mut items = Vec::new();
-        let mut interrupted = false;
-        loop {
-            let len = receive(&self.fd, &mut self.datagram)
-                .map_err(|source| io_error("reading a dump", source))?;
-            let mut end = None;
-            for message in Messages(&self.datagram[..len]).filter(|m| m.header.seq == seq) {
-                interrupted |= message.header.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
-                match i32::from(message.header.kind) {
-                    libc::NLMSG_DONE => end = Some(0),
-                    libc::NLMSG_ERROR => {
-                        end = Some(acknowledgement(&message).map_or(libc::EIO, |(errno, _)| errno));
-                    }
-                    _ => items.extend(read(message.payload)),
-                }
-            }
-            // A dump of SAs holds keys.
-            self.datagram[..len].zeroize();
-            match end {
-                Some(0) => return Ok((!interrupted).then_some(items)),
-                Some(errno) => {
-                    let operation = "dump the kernel's SAs or policies".to_owned();
-                    return Err(XfrmError::refused_operation(operation, errno, None));
-                }
-                None => {}
-            }
-        }
-    }
 }
 
-/// Notes the acknowledgements in a datagram; how many were new. Requests are numbered from `first`.
-fn note(datagram: &[u8], first: u32, outcomes: &mut [Option<Outcome>]) -> usize {
-    let mut noted = 0;
+/// Notes the acknowledgements in a datagram. Requests are numbered from `first`.
+fn note(datagram: &[u8], first: u32, outcomes: &mut [Option<Outcome>]) {
     for message in Messages(datagram) {
         if i32::from(message.header.kind) != libc::NLMSG_ERROR {
             continue;
@@ -334,9 +250,7 @@ fn note(datagram: &[u8], first: u32, outcomes: &mut [Option<Outcome>]) -> usize 
             Some(refused) => Err(refused),
             None => Err((libc::EIO, Some("malformed acknowledgement".to_owned()))),
         });
-        noted += 1;
     }
-    noted
 }
 
 fn readable(fd: &OwnedFd) -> bool {

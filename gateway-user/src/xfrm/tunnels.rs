@@ -1,34 +1,99 @@
 //! CHILD_SAs over a [`SaKernel`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
-use gateway_ike::output::{ChildId, ChildSa, KernelRequest, KernelResult, TrafficSelector};
+use gateway_common::slot::Slot;
+use gateway_ike::output::{ChildId, ChildSa, TrafficSelector};
 use ipnet::IpNet;
 
 use super::SaKernel;
 use super::block;
-use super::child::{id_in, id_out, inbound, outbound, policies};
+use super::child::{id_in, id_out, inbound, inbound_replay, outbound, policies};
 use super::error::XfrmError;
+use super::gate::Gate;
 use super::policies::{Place, PolicyBook};
+use super::replay::{EVENT_EVERY_OUT, InboundPolicy, Position};
 use super::reqid::Reqids;
 use super::selector::{Flow, flows};
-use super::types::{Direction, PolicyKey, SaId};
+use super::types::{Direction, PolicyKey, Replay, Sa, SaId, SaState};
 
 /// What is installed of one child.
 #[derive(Debug)]
 pub(super) struct Installed {
     pub(super) sa_in: SaId,
-    reqid_in: u32,
-    keys_in: Vec<PolicyKey>,
-    /// Absent on a replica.
+    pub(super) reqid_in: u32,
+    pub(super) keys_in: Vec<PolicyKey>,
+    /// Absent on a replica that only decrypts.
     pub(super) out: Option<Outbound>,
+    pub(super) path: Path,
+    pub(super) replay: Replay,
+    kin: u64,
+    /// Highest number that the inbound SA was put at.
+    pub(super) stands_in: u64,
+    /// Installed as this member's own, and not made a copy since.
+    pub(super) owned: bool,
+    /// For the outbound SA of a copy: how often its slot had been gained when the books last knew
+    /// where it stands. `None`, or another number now: it may have sent on its own.
+    pub(super) quiet_since: Option<u32>,
 }
 
 #[derive(Debug)]
 pub(super) struct Outbound {
     pub(super) sa: SaId,
-    reqid: u32,
-    keys: Vec<PolicyKey>,
+    pub(super) reqid: u32,
+    pub(super) keys: Vec<PolicyKey>,
+    /// Highest number that it was put at.
+    pub(super) stands: u64,
+    pub(super) event_every: u32,
+}
+
+/// What of a child can change while it is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    pub(super) remote: IpAddr,
+    pub(super) encap: Option<(u16, u16)>,
+    pub(super) slot: Slot,
+}
+
+impl Path {
+    pub(super) const fn of(child: &ChildSa) -> Self {
+        Self {
+            remote: child.remote,
+            encap: child.encap,
+            slot: child.slot,
+        }
+    }
+}
+
+/// Where the SAs of a child start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    /// Last outbound number used up.
+    pub(super) sequence_out: u64,
+    /// Highest inbound number that is not to be let in; 0 = none.
+    pub(super) sequence_in: u64,
+    /// Packets between events of the outbound SA.
+    pub(super) event_every: u32,
+}
+
+impl Start {
+    /// Of an own child whose outbound numbers up to `sequence_out` are used up.
+    const fn after(sequence_out: u64) -> Self {
+        Self {
+            sequence_out,
+            sequence_in: 0,
+            event_every: EVENT_EVERY_OUT,
+        }
+    }
+
+    pub(super) fn inbound(self) -> Position {
+        match self.sequence_in {
+            0 => Position::default(),
+            sequence => Position::received(sequence),
+        }
+    }
 }
 
 /// The CHILD_SAs in the kernel, and the policies that keep cleartext in.
@@ -42,7 +107,13 @@ pub struct Tunnels {
     // Rekeyed children that do not send yet, each with the one whose outbound policies it awaits.
     waiting: BTreeMap<ChildId, ChildId>,
     pub(super) book: PolicyBook,
-    reqids: Reqids,
+    pub(super) reqids: Reqids,
+    pub(super) gate: Gate,
+    pub(super) inbound_policy: InboundPolicy,
+    // Generations of what is the same CHILD_SA to an operator, the oldest first.
+    kin: HashMap<u64, Vec<ChildId>>,
+    /// SAs of an earlier process that nobody has claimed yet.
+    pub(super) orphans: HashMap<SaId, SaState>,
 }
 
 impl Tunnels {
@@ -56,34 +127,26 @@ impl Tunnels {
             waiting: BTreeMap::new(),
             book: PolicyBook::default(),
             reqids: Reqids::default(),
+            gate: Gate::new(),
+            inbound_policy: InboundPolicy::default(),
+            kin: HashMap::new(),
+            orphans: HashMap::new(),
         }
+    }
+
+    /// Who owns which slot, for the membership to tell.
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// What copies do about replays after a takeover. For those installed from now on.
+    pub const fn set_inbound_policy(&mut self, policy: InboundPolicy) {
+        self.inbound_policy = policy;
     }
 
     /// The kernel under it.
     pub fn kernel(&mut self) -> &mut dyn SaKernel {
         &mut *self.kernel
-    }
-
-    /// Carries out a request of the IKE engine. Only `Install` is answered.
-    pub fn perform(&mut self, request: &KernelRequest) -> Option<KernelResult> {
-        match request {
-            KernelRequest::Install { child, replaces } => {
-                let id = child.id();
-                Some(match self.install_child(child, *replaces) {
-                    Ok(()) => KernelResult::Installed(id),
-                    Err(error) => KernelResult::Failed {
-                        child: id,
-                        reason: error.to_string(),
-                    },
-                })
-            }
-            KernelRequest::Remove { child } => {
-                if let Err(error) = self.remove_child(*child) {
-                    tracing::warn!(spi = ?child.spi_in, %error, "removing a CHILD_SA");
-                }
-                None
-            }
-        }
     }
 
     /// Blocks cleartext from and to the peers' configured networks, at the lowest priority: tunnel
@@ -123,21 +186,67 @@ impl Tunnels {
         child: &ChildSa,
         replaces: Option<ChildId>,
     ) -> Result<(), XfrmError> {
+        self.install_owned(child, replaces, 0)
+    }
+
+    /// As [`Self::install_child`]; the outbound SA goes on after number `start`. A copy of the child
+    /// becomes this member's own: the kernel is not touched if it stands at `start` or further on.
+    ///
+    /// # Errors
+    /// As for [`Self::install_child`].
+    pub fn install_owned(
+        &mut self,
+        child: &ChildSa,
+        replaces: Option<ChildId>,
+        start: u64,
+    ) -> Result<(), XfrmError> {
         let id = child.id();
-        if self.children.get(&id).is_some_and(|c| c.out.is_some()) {
-            return Err(XfrmError::refused_operation(
-                format!("install CHILD_SA, SA {}", id_in(child)),
-                libc::EEXIST,
-                None,
-            ));
+        match self.children.get(&id) {
+            Some(installed) if installed.out.is_some() && installed.owned => {
+                Err(XfrmError::refused_operation(
+                    format!("install CHILD_SA, SA {}", id_in(child)),
+                    libc::EEXIST,
+                    None,
+                ))
+            }
+            Some(installed) if installed.is_full() => self.own_copy(child, start),
+            _ => self.install_at(child, replaces, &Start::after(start)),
         }
+    }
+
+    /// A copy becomes this member's.
+    fn own_copy(&mut self, child: &ChildSa, start: u64) -> Result<(), XfrmError> {
+        let id = child.id();
+        self.update_path(child)?;
+        let Some(out) = self.children.get(&id).and_then(|c| c.out.as_ref()) else {
+            return Ok(());
+        };
+        let (sa, stands) = (out.sa, out.stands);
+        if stands < start && self.kernel.query_sa(&sa)?.sequence_out < start {
+            // Not moved: it may be sending already.
+            self.reinstall_outbound(child, &Start::after(start))?;
+        }
+        if let Some(installed) = self.children.get_mut(&id) {
+            (installed.owned, installed.quiet_since) = (true, None);
+        }
+        Ok(())
+    }
+
+    /// Installs what is missing of a child.
+    pub(super) fn install_at(
+        &mut self,
+        child: &ChildSa,
+        replaces: Option<ChildId>,
+        start: &Start,
+    ) -> Result<(), XfrmError> {
+        let id = child.id();
         let replaces = replaces.filter(|old| *old != id && self.children.contains_key(old));
         let flows = flows(&child.local_ts, &child.remote_ts)?;
         let was_copy = self.children.contains_key(&id);
         if !was_copy {
-            self.add_inbound(child, &flows, replaces)?;
+            self.add_inbound(child, &flows, replaces, start)?;
         }
-        let result = self.add_outbound(child, &flows, replaces);
+        let result = self.add_outbound(child, &flows, replaces, start);
         if result.is_err() && !was_copy {
             self.forget(id);
         }
@@ -156,7 +265,7 @@ impl Tunnels {
             return self.drop_outbound(id);
         }
         let flows = flows(&child.local_ts, &child.remote_ts)?;
-        self.add_inbound(child, &flows, None)
+        self.add_inbound(child, &flows, None, &Start::after(0))
     }
 
     /// Removes a child's policies, or hands them to whoever claims them next, then its SAs. SAs
@@ -175,6 +284,12 @@ impl Tunnels {
         let policies = self.book.sync(&mut *self.kernel, &child.keys_in);
         self.reqids.release(child.reqid_in);
         self.by_sa.remove(&child.sa_in);
+        if let Some(kin) = self.kin.get_mut(&child.kin) {
+            kin.retain(|other| *other != id);
+            if kin.is_empty() {
+                self.kin.remove(&child.kin);
+            }
+        }
         let sa = self.delete_sa(&child.sa_in);
         self.waiting.retain(|_, old| *old != id);
         outbound.and(policies).and(sa)
@@ -259,19 +374,47 @@ impl Tunnels {
 
 /// The steps.
 impl Tunnels {
+    /// The latest installed child that is the same to an operator: names, peer and selectors.
+    pub(super) fn generation_before(&self, child: &ChildSa) -> Option<ChildId> {
+        let id = child.id();
+        let kin = self.kin.get(&kinship(child))?;
+        kin.iter().rev().find(|other| **other != id).copied()
+    }
+
+    pub(super) fn sa_in(&self, child: &ChildSa, reqid: u32, start: &Start) -> Sa {
+        Sa {
+            start: start.inbound(),
+            event_every: self.inbound_policy.event_every(),
+            ..inbound(child, reqid)
+        }
+    }
+
     fn add_inbound(
         &mut self,
         child: &ChildSa,
         flows: &[Flow],
         replaces: Option<ChildId>,
+        start: &Start,
     ) -> Result<(), XfrmError> {
-        let id = child.id();
         let inherited = replaces.and_then(|old| Some(self.children.get(&old)?.reqid_in));
         let reqid_in = self.reqids.inbound(child, inherited);
-        if let Err(error) = self.kernel.install_sa(&inbound(child, reqid_in)) {
+        if let Err(error) = self.kernel.install_sa(&self.sa_in(child, reqid_in, start)) {
             self.reqids.release(reqid_in);
             return Err(error);
         }
+        self.book_inbound(child, flows, replaces, reqid_in, start.sequence_in)
+    }
+
+    /// The inbound SA stands: its policies, and the books.
+    pub(super) fn book_inbound(
+        &mut self,
+        child: &ChildSa,
+        flows: &[Flow],
+        replaces: Option<ChildId>,
+        reqid_in: u32,
+        stands_in: u64,
+    ) -> Result<(), XfrmError> {
+        let id = child.id();
         // The newer generation's outer addresses are the valid ones, so it goes above.
         let place = replaces.map_or(Place::Top, Place::Above);
         let mut keys_in = Vec::new();
@@ -290,26 +433,46 @@ impl Tunnels {
                 reqid_in,
                 keys_in,
                 out: None,
+                path: Path::of(child),
+                replay: inbound_replay(child),
+                kin: kinship(child),
+                stands_in,
+                owned: true,
+                quiet_since: None,
             },
         );
+        self.kin.entry(kinship(child)).or_default().push(id);
         if result.is_err() {
             self.forget(id);
         }
         result
     }
 
-    fn add_outbound(
+    pub(super) fn add_outbound(
         &mut self,
         child: &ChildSa,
         flows: &[Flow],
         replaces: Option<ChildId>,
+        start: &Start,
     ) -> Result<(), XfrmError> {
-        let id = child.id();
         let reqid = self.reqids.unique();
-        if let Err(error) = self.kernel.install_sa(&outbound(child, reqid)) {
+        if let Err(error) = self.kernel.install_sa(&sa_out(child, reqid, start)) {
             self.reqids.release(reqid);
             return Err(error);
         }
+        self.book_outbound(child, flows, replaces, reqid, start)
+    }
+
+    /// The outbound SA stands: its policies, and the books.
+    pub(super) fn book_outbound(
+        &mut self,
+        child: &ChildSa,
+        flows: &[Flow],
+        replaces: Option<ChildId>,
+        reqid: u32,
+        start: &Start,
+    ) -> Result<(), XfrmError> {
+        let id = child.id();
         let place = replaces.map_or(Place::Top, Place::Beneath);
         let mut keys = Vec::new();
         for policy in policies(child, flows, Direction::Out, reqid) {
@@ -320,7 +483,13 @@ impl Tunnels {
         let sa = id_out(child);
         self.by_sa.insert(sa, id);
         if let Some(installed) = self.children.get_mut(&id) {
-            installed.out = Some(Outbound { sa, reqid, keys });
+            installed.out = Some(Outbound {
+                sa,
+                reqid,
+                keys,
+                stands: start.sequence_out,
+                event_every: start.event_every,
+            });
         }
         if let Some(old) = replaces {
             self.waiting.insert(id, old);
@@ -357,7 +526,7 @@ impl Tunnels {
         }
     }
 
-    fn forget(&mut self, id: ChildId) {
+    pub(super) fn forget(&mut self, id: ChildId) {
         self.undo(|tunnels| tunnels.remove_child(id));
     }
 
@@ -367,4 +536,20 @@ impl Tunnels {
             tracing::warn!(%error, "rolling back a CHILD_SA");
         }
     }
+}
+
+pub(super) fn sa_out(child: &ChildSa, reqid: u32, start: &Start) -> Sa {
+    Sa {
+        start: Position::sent(start.sequence_out),
+        event_every: start.event_every,
+        ..outbound(child, reqid)
+    }
+}
+
+/// Equal for the generations of one CHILD_SA.
+fn kinship(child: &ChildSa) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&child.connection, &child.name, child.remote, child.local).hash(&mut hasher);
+    (&child.local_ts, &child.remote_ts).hash(&mut hasher);
+    hasher.finish()
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use gateway_ike::crypto::Encryption;
 use gateway_ike::secret::SecretBytes;
 use serde::{Serialize, Serializer};
 
 use super::error::XfrmError;
+use super::replay::{Move, Position, Seen};
 use super::selector::PolicySelector;
 
 /// What identifies an ESP SA in the kernel.
@@ -53,6 +55,11 @@ pub struct Sa {
     pub if_id: u32,
     /// Seconds after installation at which the kernel deletes the SA; 0 = never.
     pub hard_lifetime_seconds: u64,
+    /// Where it starts. Ignored when an installed SA is updated.
+    pub start: Position,
+    /// Packets between two replay events, and none by the clock; 0 = the kernel's defaults
+    /// (`net.core.xfrm_aevent_*`). Ignored when an installed SA is updated.
+    pub event_every: u32,
 }
 
 /// UDP encapsulation of ESP (RFC 3948).
@@ -118,6 +125,38 @@ pub struct SaState {
     pub first_used_at: u64,
     /// Last used at, Unix seconds; `None`: never, or the kernel does not say (before 6.2).
     pub last_used_at: Option<u64>,
+    /// What of the anti-replay window was received.
+    #[serde(skip)]
+    pub seen: Seen,
+    /// Tells keys apart without being one.
+    #[serde(skip)]
+    pub key: KeyCheck,
+}
+
+impl SaState {
+    /// Where it stands.
+    pub fn position(&self) -> Position {
+        Position {
+            sequence_out: self.sequence_out,
+            sequence_in: self.sequence_in,
+            seen: self.seen.clone(),
+        }
+    }
+}
+
+/// The first octets of the SHA-256 of an SA's key: two SAs with the same have the same key. Nothing
+/// of the key, at least 160 random bits, can be found from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyCheck([u8; 16]);
+
+impl KeyCheck {
+    /// Of this key ‖ salt.
+    pub(super) fn of(key: &[u8]) -> Self {
+        let digest = digest(&SHA256, key);
+        let mut check = [0; 16];
+        check.copy_from_slice(&digest.as_ref()[..16]);
+        Self(check)
+    }
 }
 
 /// Which packets a policy sees.
@@ -211,6 +250,10 @@ pub enum Request<'a> {
     UpdateSa(&'a Sa),
     /// See [`super::SaKernel::delete_sa`].
     DeleteSa(&'a SaId),
+    /// See [`super::SaKernel::move_sa`].
+    MoveSa(&'a Move),
+    /// Replay events of this SA from now on come every so many packets.
+    Pace(&'a SaId, u32),
     /// See [`super::SaKernel::install_policy`].
     NewPolicy(&'a Policy),
     /// See [`super::SaKernel::update_policy`].
@@ -225,10 +268,20 @@ impl fmt::Display for Request<'_> {
             Self::NewSa(sa) => write!(f, "install SA {}", sa.id),
             Self::UpdateSa(sa) => write!(f, "update SA {}", sa.id),
             Self::DeleteSa(id) => write!(f, "delete SA {id}"),
+            Self::MoveSa(to) => write!(f, "move SA {}", to.id),
+            Self::Pace(id, _) => write!(f, "set the replay events of SA {id}"),
             Self::NewPolicy(policy) => write!(f, "install policy {}", policy.key),
             Self::UpdatePolicy(policy) => write!(f, "update policy {}", policy.key),
             Self::DeletePolicy(key) => write!(f, "delete policy {key}"),
         }
+    }
+}
+
+impl Request<'_> {
+    /// Whether it costs the kernel about as much as an acknowledgement: only the last of several
+    /// such ones asks for one.
+    pub(super) const fn is_light(&self) -> bool {
+        matches!(self, Self::MoveSa(_) | Self::Pace(..))
     }
 }
 

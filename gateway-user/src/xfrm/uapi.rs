@@ -15,13 +15,18 @@ pub(super) mod msg {
     pub(crate) const EXPIRE: u16 = 0x18;
     pub(crate) const UPDPOLICY: u16 = 0x19;
     pub(crate) const UPDSA: u16 = 0x1a;
+    pub(crate) const NEWAE: u16 = 0x1e;
+    pub(crate) const GETAE: u16 = 0x1f;
 }
 
 /// `XFRMA_*`.
 pub(super) mod attr {
     pub(crate) const ENCAP: u16 = 4;
     pub(crate) const TMPL: u16 = 5;
+    pub(crate) const SA: u16 = 6;
     pub(crate) const REPLAY_VAL: u16 = 10;
+    pub(crate) const REPLAY_THRESH: u16 = 11;
+    pub(crate) const ETIMER_THRESH: u16 = 12;
     pub(crate) const LASTUSED: u16 = 15;
     pub(crate) const POLICY_TYPE: u16 = 16;
     pub(crate) const ALG_AEAD: u16 = 18;
@@ -44,6 +49,16 @@ pub(super) const XFRM_INF: u64 = u64::MAX;
 pub(super) const UDP_ENCAP_ESPINUDP: u16 = 2;
 /// Multicast group of `XFRM_MSG_EXPIRE`.
 pub(super) const XFRMNLGRP_EXPIRE: u32 = 2;
+/// Multicast group of `XFRM_MSG_NEWSA`, `_DELSA` and `_UPDSA`: keys are in its messages.
+pub(super) const XFRMNLGRP_SA: u32 = 3;
+/// Multicast group of `XFRM_MSG_NEWAE`.
+pub(super) const XFRMNLGRP_AEVENTS: u32 = 5;
+/// In a request for the replay state: also the threshold.
+pub(super) const XFRM_AE_RTHR: u32 = 1;
+/// In a request for the replay state: also the timer.
+pub(super) const XFRM_AE_ETHR: u32 = 8;
+/// In a replay event: somebody's `XFRM_MSG_NEWAE` is its cause, and no packet.
+pub(super) const XFRM_AE_CU: u32 = 64;
 
 /// `struct nlmsghdr`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -179,6 +194,16 @@ pub(super) struct UserSaId {
     pub(super) pad: u8,
 }
 
+/// `struct xfrm_aevent_id`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct AeventId {
+    pub(super) sa_id: UserSaId,
+    pub(super) saddr: XfrmAddress,
+    pub(super) flags: u32,
+    pub(super) reqid: u32,
+}
+
 /// `struct xfrm_user_expire`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -299,6 +324,7 @@ mod tests {
             (size_of::<LifetimeCur>(), 32),
             (size_of::<UserSaInfo>(), 224),
             (size_of::<UserSaId>(), 24),
+            (size_of::<AeventId>(), 48),
             (size_of::<UserExpire>(), 232),
             (size_of::<UserPolicyInfo>(), 168),
             (size_of::<UserPolicyId>(), 64),

@@ -102,7 +102,8 @@ impl Tunnels {
 
     /// Compares the books with the kernel and puts it right: deletes SAs and policies of an earlier
     /// process, restores policies that somebody flushed, names children whose SAs are gone. For
-    /// the start, and after [`super::XfrmEvent::Overrun`].
+    /// the start, and after [`super::XfrmEvent::Overrun`]. Between [`Self::begin_adoption`] and
+    /// [`Self::finish_adoption`] what nobody has claimed yet stays.
     ///
     /// # Errors
     /// When a dump fails or a change is refused.
@@ -124,6 +125,7 @@ impl Tunnels {
         let stray: Vec<SaId> = sas
             .iter()
             .filter(|sa| is_ours(sa.reqid) && !self.by_sa.contains_key(&sa.id))
+            .filter(|sa| !self.orphans.contains_key(&sa.id))
             .map(|sa| sa.id)
             .collect();
         let requests: Vec<Request<'_>> = stray.iter().map(Request::DeleteSa).collect();
@@ -156,7 +158,7 @@ impl Tunnels {
     }
 }
 
-fn is_our_policy(policy: &Policy) -> bool {
+pub(super) fn is_our_policy(policy: &Policy) -> bool {
     match policy.action {
         Action::Protect(template) => is_ours(template.reqid),
         Action::Bypass | Action::Block => is_base_priority(policy.priority),

@@ -19,7 +19,7 @@ const SEQ: u32 = 0x0102_0304;
 
 fn encode(request: &Request<'_>) -> Vec<u8> {
     let mut batch = Batch::new(MAX_REQUEST);
-    batch.push(request, SEQ);
+    batch.push(request, SEQ, true);
     batch.bytes().to_vec()
 }
 
@@ -95,6 +95,10 @@ fn other_sa(sa: &Sa) -> other::state::ModifyMessage {
         }));
     } else {
         info.replay_window = sa.replay.window as u8;
+    }
+    if sa.event_every != 0 {
+        nlas.push(XfrmAttrs::ReplayThreshold(sa.event_every));
+        nlas.push(XfrmAttrs::EventTimeThreshold(0));
     }
     if let Some((value, mask)) = sa.output_mark {
         nlas.push(XfrmAttrs::MarkVal(value));
@@ -385,7 +389,7 @@ fn every_request_fits_its_room_and_a_cleared_batch_holds_nothing() {
         assert!(encode(&Request::NewSa(&sa)).len() <= MAX_REQUEST);
     }
     let mut batch = Batch::new(2 * MAX_REQUEST);
-    batch.push(&Request::NewSa(&sa(1)), 1);
+    batch.push(&Request::NewSa(&sa(1)), 1, true);
     assert!(batch.has_room());
     let at = batch.bytes().as_ptr();
     let len = batch.bytes().len();
@@ -401,7 +405,7 @@ fn every_request_fits_its_room_and_a_cleared_batch_holds_nothing() {
 fn messages_of_a_batch_are_aligned_and_numbered() {
     let mut batch = Batch::new(3 * MAX_REQUEST);
     for (seq, sa) in (5..).zip(&sas()[..3]) {
-        batch.push(&Request::NewSa(sa), seq);
+        batch.push(&Request::NewSa(sa), seq, true);
     }
     let numbers: Vec<u32> = Messages(batch.bytes()).map(|m| m.header.seq).collect();
     assert_eq!(numbers, [5, 6, 7]);

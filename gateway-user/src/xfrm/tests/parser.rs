@@ -13,6 +13,8 @@ proptest! {
         let _ = parse::sa(&octets);
         let _ = parse::policy(&octets);
         let _ = parse::expiry(&octets);
+        let _ = parse::replay_event(&octets);
+        let _ = parse::deleted(&octets);
         prop_assert!(Attributes(&octets).count() <= octets.len());
         for message in Messages(&octets) {
             let _ = acknowledgement(&message);
@@ -22,7 +24,7 @@ proptest! {
     #[test]
     fn a_damaged_sa_is_read_or_refused(position in 0usize..400, octet: u8) {
         let mut batch = crate::xfrm::message::Batch::new(2048);
-        batch.push(&Request::NewSa(&sa(1)), 1);
+        batch.push(&Request::NewSa(&sa(1)), 1, true);
         let mut octets = batch.bytes()[16..].to_vec();
         let position = position % octets.len();
         octets[position] = octet;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use gateway_ike::crypto::Encryption;
 use gateway_ike::secret::SecretBytes;
-use gateway_user::xfrm::{Replay, Request, Sa, SaId, SaKernel};
+use gateway_user::xfrm::{EVENT_EVERY_OUT, Position, Replay, Request, Sa, SaId, SaKernel};
 
 const COUNT: u32 = 512;
 const ROUNDS: usize = 5;
@@ -29,6 +29,8 @@ pub(super) fn sa(number: u32, esn: bool) -> Sa {
         output_mark: None,
         if_id: 0,
         hard_lifetime_seconds: 3600,
+        start: Position::default(),
+        event_every: EVENT_EVERY_OUT,
     }
 }
 
