@@ -88,7 +88,7 @@ fn line(finding: &Finding) -> String {
     let mut line = format!(
         "{} ({}): {}",
         finding.interface,
-        finding.role.as_str(),
+        finding.role.map_or("not configured", |role| role.as_str()),
         finding.what
     );
     // Writing to a String cannot fail.

@@ -18,6 +18,8 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     /// Its name.
     pub(crate) name: String,
+    /// Whether it is the loopback device.
+    pub(crate) loopback: bool,
     /// MTU in octets.
     pub(crate) mtu: u32,
     /// The interface that this one is stacked on (macvlan, VLAN), or the veth peer.
@@ -92,6 +94,7 @@ fn parse(reply: &Reply<'_>) -> Option<Link> {
     Some(Link {
         index: u32_at(payload, 4)?,
         name: text(get(libc::IFLA_IFNAME)?),
+        loopback: u32_at(payload, 8)? & libc::IFF_LOOPBACK.cast_unsigned() != 0,
         mtu: get(libc::IFLA_MTU).and_then(|value| u32_at(value, 0))?,
         parent: get(libc::IFLA_LINK).and_then(|value| u32_at(value, 0)),
         mac: get(libc::IFLA_ADDRESS).and_then(|value| value.try_into().ok()),

@@ -2,6 +2,7 @@
 //! blocking socket. Nothing key-bearing passes here (XFRM has its own socket).
 
 mod address;
+mod events;
 mod filter;
 mod link;
 mod message;
@@ -10,6 +11,7 @@ mod route;
 mod socket;
 
 pub(crate) use address::{add_address, addresses};
+pub(crate) use events::Events;
 pub(crate) use filter::{
     EgressFilter, delete_egress, egress_filters, ensure_clsact, replace_egress,
 };

@@ -44,7 +44,7 @@ pub struct SteeringConfig {
     pub members: Vec<MemberLink>,
     /// The cluster's addresses.
     pub vips: Vec<IpAddr>,
-    /// `interfaces.public`: `gateway_ingress` and the fence.
+    /// `interfaces.public`: `gateway_ingress`, and the fence as on all interfaces.
     pub public: Vec<String>,
     /// `interfaces.inside`: `gateway_inside` and the fence; may be empty.
     pub inside: Vec<String>,

@@ -1,7 +1,6 @@
 //! What is attached, and keeping it so.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,16 +8,18 @@ use aya::Ebpf;
 use gateway_common::abi::{OWN_MACS, Settings, program};
 
 use super::bpf_tables::BpfTables;
+use super::bystanders::Bystanders;
 use super::capabilities;
 use super::config::{AttachMode, Role, SteeringConfig};
 use super::error::SteeringError;
-use super::fence::{self, Breach, Fence};
+use super::fence::{self, Fence};
+use super::hooks::{Hooks, netlink_error};
 use super::links::{self, XdpLink, XdpMode};
 use super::loader;
 use super::pins::Pins;
 use super::report::{Finding, InterfaceReport};
 use super::tables::Tables;
-use crate::rtnl::{self, Link, NetlinkError, Socket};
+use crate::rtnl::{self, Link, Socket};
 
 /// One interface and what runs on it.
 #[derive(Debug)]
@@ -33,13 +34,10 @@ struct Attached {
 /// Everything that lives in the kernel.
 #[derive(Debug)]
 pub(super) struct Kernel {
-    object: &'static [u8],
-    config: SteeringConfig,
-    ebpf: Ebpf,
-    pins: Pins,
-    socket: Socket,
+    hooks: Hooks,
     tables: Arc<BpfTables>,
     attached: Vec<Attached>,
+    bystanders: Bystanders,
 }
 
 /// The interfaces that the configuration names, as the kernel has them.
@@ -70,13 +68,6 @@ fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>, SteeringError> 
     rtnl::link_by_name(socket, name).map_err(|error| netlink_error(name, error))
 }
 
-fn netlink_error(name: &str, error: NetlinkError) -> SteeringError {
-    SteeringError::Netlink {
-        operation: format!("read interface {name}"),
-        source: error.into(),
-    }
-}
-
 impl Kernel {
     /// Loads the object onto the pins. Attaches nothing yet.
     pub(super) fn load(
@@ -100,13 +91,16 @@ impl Kernel {
         let mut ebpf = loader::load(object, &pins, config.max_entries)?;
         let tables = Arc::new(BpfTables::take(&mut ebpf)?);
         Ok(Self {
-            object,
-            config: config.clone(),
-            ebpf,
-            pins,
-            socket,
+            hooks: Hooks {
+                object,
+                config: config.clone(),
+                ebpf,
+                pins,
+                socket,
+            },
             tables,
             attached: Vec::new(),
+            bystanders: Bystanders::default(),
         })
     }
 
@@ -117,37 +111,44 @@ impl Kernel {
 
     /// The socket, in the namespace of the thread that started.
     pub(super) fn socket(&mut self) -> &mut Socket {
-        &mut self.socket
+        &mut self.hooks.socket
     }
 
-    /// Attaches to `interfaces`, and detaches from those of an earlier configuration. If nothing
-    /// ran before and one interface fails, nothing runs afterwards.
+    /// Attaches to `interfaces`, fences all others, and detaches from those of an earlier
+    /// configuration. If nothing ran before and one of `interfaces` fails, nothing runs afterwards.
     pub(super) fn attach(&mut self, interfaces: &[(Link, Role)]) -> Result<(), SteeringError> {
-        let wanted: Vec<u32> = interfaces.iter().map(|(link, _)| link.index).collect();
-        let takeover = fs::read_dir(self.pins.links()).is_ok_and(|mut pins| pins.next().is_some());
+        let configured: Vec<u32> = interfaces.iter().map(|(link, _)| link.index).collect();
+        let links = self.hooks.pins.links();
+        let takeover = fs::read_dir(links).is_ok_and(|mut pins| pins.next().is_some());
         let result = self.attach_all(interfaces);
         if result.is_err() && !takeover {
             self.attached.clear();
-            if let Err(error) = links::remove_unwanted(self.pins.links(), &[]) {
+            self.bystanders.clear();
+            if let Err(error) = detach_all(&mut self.hooks.socket, &self.hooks.pins) {
                 tracing::error!(%error, "could not undo a start that failed");
             }
         }
         result?;
-        for index in links::remove_unwanted(self.pins.links(), &wanted)? {
+        let fenced: Vec<u32> = self
+            .bystanders
+            .indices()
+            .chain(configured.clone())
+            .collect();
+        for index in links::remove_unwanted(self.hooks.pins.links(), &configured, &fenced)? {
             tracing::info!(
                 index,
                 "detached from an interface that is no longer configured"
             );
         }
-        fence::remove_unwanted(&mut self.socket, &wanted)?;
-        self.pins.remove_other_layouts();
+        fence::remove_unwanted(&mut self.hooks.socket, &fenced)?;
+        self.hooks.pins.remove_other_layouts();
         Ok(())
     }
 
     /// Tells the programs which Ethernet addresses are this member's: those of its public and
     /// inside interfaces and of the virtual (VRRP) interfaces on top of them.
     fn write_own_macs(&mut self) -> Result<(), SteeringError> {
-        let links = rtnl::links(&mut self.socket).map_err(|error| netlink_error("list", error))?;
+        let links = self.hooks.links()?;
         let ours: Vec<u32> = self
             .attached
             .iter()
@@ -177,7 +178,13 @@ impl Kernel {
         Ok(())
     }
 
+    /// The fences of the other interfaces first: steered packets are answered by whatever way the
+    /// routes say. One that cannot be fenced does not stop the start; [`Kernel::verify`] tells.
     fn attach_all(&mut self, interfaces: &[(Link, Role)]) -> Result<(), SteeringError> {
+        let configured: Vec<u32> = interfaces.iter().map(|(link, _)| link.index).collect();
+        let present = self.hooks.links()?;
+        self.bystanders
+            .keep(&mut self.hooks, &present, &configured)?;
         for (link, role) in interfaces {
             let attached = self.attach_one(link, *role)?;
             self.attached.push(attached);
@@ -187,20 +194,26 @@ impl Kernel {
 
     /// The fence first: from the moment packets are steered here, nothing may leave unfenced.
     fn attach_one(&mut self, link: &Link, role: Role) -> Result<Attached, SteeringError> {
-        let fence = install_fence(&mut self.socket, &self.pins, &self.ebpf, link, &self.config)?;
+        let fence = self.hooks.install_fence(link)?;
         if role == Role::Sync {
             self.tables.set_sync_device(link.index)?;
         }
-        let xdp = match xdp_program(role, &self.ebpf)? {
+        let Hooks {
+            ebpf,
+            pins,
+            socket,
+            config,
+            ..
+        } = &mut self.hooks;
+        let xdp = match xdp_program(role, ebpf)? {
             Some(program) => {
                 let fd = loader::program_fd(program)?;
-                let folder = self.pins.links();
                 Some(links::attach(
-                    &mut self.socket,
-                    folder,
+                    socket,
+                    pins.links(),
                     link,
                     fd,
-                    self.config.attach,
+                    config.attach,
                 )?)
             }
             None => None,
@@ -245,6 +258,10 @@ impl Kernel {
         for position in 0..self.attached.len() {
             findings.extend(self.verify_one(position)?);
         }
+        let configured: Vec<u32> = self.attached.iter().map(|one| one.index).collect();
+        let present = self.hooks.links()?;
+        let kept = self.bystanders.keep(&mut self.hooks, &present, &configured);
+        findings.extend(kept?);
         Ok(findings)
     }
 
@@ -253,8 +270,9 @@ impl Kernel {
             return Ok(None);
         };
         let (name, role) = (attached.name.clone(), attached.role);
-        let finding = |what: String, repaired| Some(Finding::new(&name, role, what, repaired));
-        let Some(link) = find(&mut self.socket, &name)? else {
+        let finding =
+            |what: String, repaired| Some(Finding::new(&name, Some(role), what, repaired));
+        let Some(link) = find(&mut self.hooks.socket, &name)? else {
             return Ok(finding("the interface is gone".to_owned(), Ok(())).map(Finding::open));
         };
         if link.index != attached.index || xdp_is_gone(attached, &link) {
@@ -270,48 +288,19 @@ impl Kernel {
                 repaired.map_err(Into::into),
             ));
         }
-        let checked = attached.fence.check(&mut self.socket, &link);
-        let breach = checked.map_err(|source| SteeringError::Netlink {
-            operation: format!("check the egress fence of {name}"),
-            source,
-        })?;
-        Ok(match breach {
-            None => None,
-            Some(breach) => finding(breach.to_string(), self.repair(position, &link, &breach)),
-        })
-    }
-
-    fn repair(
-        &mut self,
-        position: usize,
-        link: &Link,
-        breach: &Breach,
-    ) -> Result<(), SteeringError> {
-        let tcx = matches!(self.attached[position].fence, Fence::Tcx(_));
-        let new = match breach {
-            Breach::NotFirst(other) if !tcx => {
-                // Preference 1 is the lowest there is; only its holder can make room.
-                return Err(SteeringError::Fence {
-                    interface: link.name.clone(),
-                    reason: format!("{other} runs before it"),
-                    fix: "remove it, or give it a preference above 1".to_owned(),
-                });
-            }
-            Breach::NotFirst(_) => {
-                // One program can stand on a hook only once, and links keep their place: a second
-                // copy goes to the front, then the old link goes.
-                let copy = loader::load(self.object, &self.pins, self.config.max_entries)?;
-                let program = loader::program(&copy, program::EGRESS)?;
-                fence::renew_tcx(self.pins.links(), link, loader::program_fd(program)?)?
-            }
-            Breach::Missing => {
-                links::release(&links::tcx_pin(self.pins.links(), link.index))?;
-                install_fence(&mut self.socket, &self.pins, &self.ebpf, link, &self.config)?
-            }
+        let Some(breach) = self.hooks.check_fence(&attached.fence, &link)? else {
+            return Ok(None);
         };
-        self.attached[position].fence = new;
-        Ok(())
+        let repaired = self.hooks.repair_fence(&attached.fence, &link, &breach);
+        let repaired = repaired.map(|new| self.attached[position].fence = new);
+        Ok(finding(breach.to_string(), repaired))
     }
+}
+
+/// Detaches everything that the pins and the fence's filters show.
+fn detach_all(socket: &mut Socket, pins: &Pins) -> Result<(), SteeringError> {
+    links::remove_unwanted(pins.links(), &[], &[])?;
+    fence::remove_unwanted(socket, &[])
 }
 
 /// The addresses as `Settings::macs` holds them. More than fit: none, so that every unicast
@@ -325,25 +314,6 @@ fn pack_macs(macs: &[[u8; 6]]) -> [[u8; 8]; OWN_MACS] {
         entry[..6].copy_from_slice(mac);
     }
     packed
-}
-
-fn install_fence(
-    socket: &mut Socket,
-    pins: &Pins,
-    ebpf: &Ebpf,
-    link: &Link,
-    config: &SteeringConfig,
-) -> Result<Fence, SteeringError> {
-    let program = loader::program(ebpf, program::EGRESS)?;
-    let id = loader::program_id(program)?;
-    fence::install(
-        socket,
-        pins.links(),
-        link,
-        loader::program_fd(program)?.as_fd(),
-        id,
-        config.fence,
-    )
 }
 
 fn xdp_program(role: Role, ebpf: &Ebpf) -> Result<Option<&aya::programs::Program>, SteeringError> {
@@ -375,8 +345,7 @@ pub(super) fn uninstall(config: &SteeringConfig) -> Result<(), SteeringError> {
         source,
     })?;
     let pins = Pins::open(config)?;
-    links::remove_unwanted(pins.links(), &[])?;
-    fence::remove_unwanted(&mut socket, &[])?;
+    detach_all(&mut socket, &pins)?;
     pins.remove_all()
 }
 

@@ -279,23 +279,26 @@ fn mode_of(socket: &mut Socket, link: &Link) -> Result<XdpMode, SteeringError> {
     })
 }
 
-/// Removes the link pins of every interface that is not in `wanted`, which detaches them.
-/// Answers the interface indices.
-pub(super) fn remove_unwanted(folder: &Path, wanted: &[u32]) -> Result<Vec<u32>, SteeringError> {
+/// Removes the XDP pins of every interface outside `steered` and the tcx pins of every one outside
+/// `fenced`, which detaches them. Answers the interface indices.
+pub(super) fn remove_unwanted(
+    folder: &Path,
+    steered: &[u32],
+    fenced: &[u32],
+) -> Result<Vec<u32>, SteeringError> {
     let mut removed = Vec::new();
     let entries = fs::read_dir(folder).map_err(|source| pin_error("list", folder, source))?;
     for entry in entries {
         let entry = entry.map_err(|source| pin_error("list", folder, source))?;
         let name = entry.file_name();
-        let index = name.to_str().and_then(|name| {
-            let number = name
-                .strip_prefix(XDP_PREFIX)
-                .or_else(|| name.strip_prefix(TCX_PREFIX))?;
-            number.parse::<u32>().ok()
-        });
-        match index {
+        let name = name.to_str().unwrap_or_default();
+        let (number, wanted) = match name.strip_prefix(XDP_PREFIX) {
+            Some(number) => (Some(number), steered),
+            None => (name.strip_prefix(TCX_PREFIX), fenced),
+        };
+        match number.and_then(|number| number.parse::<u32>().ok()) {
             Some(index) if wanted.contains(&index) => {}
-            _ => {
+            index => {
                 release(&entry.path())?;
                 removed.extend(index);
             }

@@ -11,12 +11,15 @@
 mod array_table;
 mod batch;
 mod bpf_tables;
+mod bystanders;
 mod capabilities;
 mod config;
 mod error;
 mod fence;
+mod guard;
 mod handle;
 mod hash_table;
+mod hooks;
 mod kernel;
 mod links;
 mod loader;
@@ -43,6 +46,7 @@ use crate::rtnl::{self, Socket};
 pub use config::{AttachMode, MemberLink, Role, SteeringConfig};
 pub use error::SteeringError;
 pub use fence::FenceHook;
+pub use guard::SteeringGuard;
 pub use handle::FenceHandle;
 pub use links::XdpMode;
 pub use memory::MemoryTables;
@@ -57,7 +61,7 @@ pub use tables::{Counters, Dump, Fill, TableError, Tables};
 #[derive(Debug)]
 pub struct Steering {
     tables: Arc<dyn Tables>,
-    kernel: Option<Mutex<Kernel>>,
+    kernel: Option<Arc<Mutex<Kernel>>>,
     members: Arc<Mutex<Members>>,
     without_kernel: Vec<InterfaceReport>,
 }
@@ -97,7 +101,7 @@ impl Steering {
         kernel.attach(&interfaces)?;
         Ok(Self {
             tables,
-            kernel: Some(Mutex::new(kernel)),
+            kernel: Some(Arc::new(Mutex::new(kernel))),
             members: Arc::new(Mutex::new(members)),
             without_kernel: Vec::new(),
         })
@@ -213,10 +217,19 @@ impl Steering {
         Ok(unresolved)
     }
 
+    /// What keeps programs and fences in place, for a thread of its own.
+    ///
+    /// # Errors
+    /// [`SteeringError::Netlink`].
+    pub fn guard(&self) -> Result<SteeringGuard, SteeringError> {
+        SteeringGuard::new(self.kernel.clone())
+    }
+
     /// Looks whether programs and fences are still attached and first in line, and puts them back
     /// where they are not: `tc qdisc del … clsact` or a re-created interface removes them without
-    /// a word. Call once a second; what it answers belongs in the log, and what could not be
-    /// repaired is a reason not to be active.
+    /// a word. Fences interfaces that have appeared. [`SteeringGuard::watch`] calls it when
+    /// something changes; without a guard, call it once a second. What it answers belongs in the
+    /// log, and what could not be repaired is a reason not to be active ([`Finding::problem`]).
     ///
     /// # Errors
     /// The kernel could not be asked.

@@ -26,8 +26,8 @@ pub struct InterfaceReport {
 pub struct Finding {
     /// The interface.
     pub interface: String,
-    /// What it is for.
-    pub role: Role,
+    /// What it is for; `None` if the configuration does not name it: it has the fence alone.
+    pub role: Option<Role>,
     /// What was wrong.
     pub what: String,
     /// Whether it is right again.
@@ -39,7 +39,7 @@ pub struct Finding {
 impl Finding {
     pub(super) fn new(
         interface: &str,
-        role: Role,
+        role: Option<Role>,
         what: String,
         repaired: Result<(), SteeringError>,
     ) -> Self {
@@ -50,6 +50,21 @@ impl Finding {
             repaired: repaired.is_ok(),
             error: repaired.err(),
         }
+    }
+
+    /// Why this member must not be active on account of it: the cause of the pnote `steering`.
+    /// `None` for what is right again.
+    pub fn problem(&self) -> Option<String> {
+        if self.repaired {
+            return None;
+        }
+        let why = self.error.as_ref().map(|error| format!(" ({error})"));
+        Some(format!(
+            "{}: {}{}",
+            self.interface,
+            self.what,
+            why.unwrap_or_default()
+        ))
     }
 
     /// Marks what waits for somebody else.

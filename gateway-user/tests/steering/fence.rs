@@ -2,12 +2,12 @@
 
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
-use gateway_user::steering::{FenceHook, Steering};
+use gateway_user::steering::{FenceHook, Steering, uninstall};
 
 use crate::lab::{Lab, index, run, try_run, with_lab};
 
 /// A foreign program: a copy of ours under a path of its own.
-fn foreign_program(lab: &Lab) -> String {
+pub(crate) fn foreign_program(lab: &Lab) -> String {
     let file = lab.folder().join("object.o");
     std::fs::write(&file, gateway_user::steering::OBJECT).unwrap();
     let pin = lab.other_bpffs().join("programs");
@@ -122,13 +122,10 @@ fn the_clsact_fence_is_put_back_when_the_qdisc_goes() {
         assert_eq!(egress("pub0").matches("handle 0x1").count(), 1);
         assert!(steering.verify().unwrap().is_empty());
         drop(steering);
-        config.public = vec!["in0".to_owned()];
-        config.inside.clear();
+        config.fence = Some(FenceHook::Tcx);
         drop(Steering::start(&config).unwrap());
-        assert!(
-            !egress("pub0").contains("gateway_egress"),
-            "no longer configured"
-        );
+        uninstall(&config).unwrap();
+        assert!(!egress("pub0").contains("gateway_egress"));
     });
 }
 

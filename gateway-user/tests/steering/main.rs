@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod everywhere;
 mod fence;
 mod lab;
 mod members;

@@ -92,8 +92,8 @@ fn a_restart_takes_maps_and_links_over() {
         assert_eq!(maps.len(), 15);
         assert_eq!(
             links.len(),
-            6,
-            "XDP and fence on three interfaces: {links:?}"
+            9,
+            "XDP on three interfaces, the fence on these and their other ends: {links:?}"
         );
         drop(first);
         assert_eq!(link_ids(lab), links, "nothing holds them but their pins");
@@ -321,9 +321,9 @@ fn interfaces_that_are_no_longer_configured_are_let_go() {
         let mut config = lab.config();
         config.inside.clear();
         let steering = Steering::start(&config).unwrap();
-        assert_eq!(link_ids(lab).len(), 4);
+        assert_eq!(link_ids(lab).len(), 8);
         assert!(!run("ip link show in0").contains("xdp"));
-        assert_eq!(fences("in0"), 0);
+        assert_eq!(fences("in0"), 1, "the fence stands everywhere");
         assert_eq!(fences("pub0"), 1);
         drop(steering);
 
@@ -333,6 +333,7 @@ fn interfaces_that_are_no_longer_configured_are_let_go() {
             !run("ip link show pub0").contains("xdp"),
             "attach = none detaches"
         );
+        assert_eq!(fences("in0p"), 0);
     });
 }
 
@@ -435,7 +436,7 @@ fn uninstall_leaves_nothing() {
     with_lab(|lab| {
         drop(Steering::start(&lab.config()).unwrap());
         uninstall(&lab.config()).unwrap();
-        for name in ["pub0", "sync0", "in0"] {
+        for name in ["pub0", "sync0", "in0", "pub0p"] {
             assert!(!run(&format!("ip link show {name}")).contains("xdp"));
             assert_eq!(fences(name), 0);
         }
@@ -462,7 +463,7 @@ fn an_interface_that_was_made_anew_is_attached_again() {
         assert!(steering.verify().unwrap().is_empty());
         drop(steering);
         let steering = Steering::start(&lab.config()).unwrap();
-        assert_eq!(link_ids(lab).len(), 6, "the old interface's pins are gone");
+        assert_eq!(link_ids(lab).len(), 9, "the old interface's pins are gone");
         assert!(steering.verify().unwrap().is_empty());
     });
 }
