@@ -1,5 +1,9 @@
-//! A reproducible [`CryptoProvider`] for tests and simulations. Never for keys that protect
+//! Reproducible [`CryptoProvider`]s for tests and simulations. Never for keys that protect
 //! anything: whoever knows the seed knows them all.
+
+mod toy;
+
+pub use self::toy::Toy;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
