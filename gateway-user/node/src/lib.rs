@@ -11,6 +11,8 @@ pub mod effect;
 mod held;
 mod node;
 mod records;
+#[cfg(feature = "simulator")]
+pub mod sim;
 mod status;
 mod translate;
 mod walk;

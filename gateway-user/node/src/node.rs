@@ -189,9 +189,7 @@ impl Node {
 
     /// Whether this member may process what belongs to `slot`, and transmit for it.
     pub(crate) fn serves(&self, now: Instant, slot: Slot) -> bool {
-        self.view.slots.owner(slot) == Some(self.local())
-            && self.active == self.view.epoch
-            && now < self.lease
+        self.cluster.serves(slot) && now < self.lease
     }
 
     pub(crate) fn receive(&mut self, now: Instant, origin: Origin, path: Path, bytes: &[u8]) {

@@ -66,6 +66,12 @@ impl Node {
         self.endpoint.counters()
     }
 
+    /// The record of the IKE SA with our SPI `local_spi`, as of `now`; `None` if it is not known or
+    /// cannot be read.
+    pub fn record(&self, now: Instant, local_spi: [u8; 8]) -> Option<IkeSaRecord> {
+        self.records.get(local_spi)?.open(now).ok()
+    }
+
     /// The cluster core, for what only it can show.
     pub const fn cluster(&self) -> &gateway_cluster::Cluster {
         &self.cluster

@@ -102,7 +102,7 @@ const MODULUS: u64 = (1 << 61) - 1;
 
 fn exponent(private: &[u8; 32]) -> u64 {
     let [a, b] = absorb(1, &[private]);
-    (a ^ b) % (MODULUS - 1) | 1
+    ((a ^ b) % (MODULUS - 1)) | 1
 }
 
 fn power(base: u64, mut exponent: u64) -> u64 {

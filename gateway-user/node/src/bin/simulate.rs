@@ -1,0 +1,42 @@
+//! Runs simulated clusters by seed and shows how to replay those that fail.
+
+use std::process::ExitCode;
+
+use gateway_node::sim::{Options, run};
+
+const USAGE: &str = "usage: simulate --seed N [--trace] [--quiet] | --seeds A..B [--quiet]";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let trace = arguments.iter().any(|argument| argument == "--trace");
+    let quiet = arguments.iter().any(|argument| argument == "--quiet");
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let single = value("--seed").and_then(|n| n.parse::<u64>().ok());
+    let range = value("--seeds").and_then(|text| {
+        let (from, to) = text.split_once("..")?;
+        Some(from.parse::<u64>().ok()?..to.parse::<u64>().ok()?)
+    });
+    let Some(seeds) = range.or_else(|| single.map(|seed| seed..seed.saturating_add(1))) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let (mut failed, mut events) = (0u64, 0u64);
+    for seed in seeds.clone() {
+        let outcome = run(Options { seed, trace, quiet });
+        events += outcome.events;
+        if let Some(violation) = &outcome.violation {
+            failed += 1;
+            println!("seed {seed}: {violation}\n  {}", outcome.replay());
+        }
+    }
+    let count = seeds.end - seeds.start;
+    println!("{count} seeds, {failed} failed, {events} events");
+    if failed > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}

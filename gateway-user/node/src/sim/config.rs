@@ -1,0 +1,64 @@
+//! The members' configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_cluster::frame::Incarnation;
+use gateway_cluster::slot_map::Weighted;
+use gateway_common::member::MemberId;
+use gateway_ike::config::{ChildConfig, Connection, Limits, RemoteAddress, Secret};
+use gateway_ike::identity::{Identity, IdentityPattern};
+use gateway_ike::proposal::{EspProposal, IkeProposal};
+use gateway_ike::secret::SecretBytes;
+
+use super::world::PSK;
+use crate::{Config, WalkLimits};
+
+/// A member's configuration: one connection for all peers.
+pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weighted>) -> Config {
+    let child = ChildConfig {
+        name: "net".into(),
+        local_ts: "10.1.0.0/16".parse().into_iter().collect(),
+        remote_ts: "10.2.0.0/16".parse().into_iter().collect(),
+        esp_proposals: EspProposal::parse("aes128gcm16-esn").unwrap_or_default(),
+        replay_window: 128,
+        life_time: Duration::from_secs(100_000),
+        if_id_in: 0,
+        if_id_out: 0,
+    };
+    let connection = Connection {
+        name: "site".into(),
+        local_addrs: Vec::new(),
+        remote_addrs: vec![RemoteAddress::Any],
+        proposals: IkeProposal::parse("aes128gcm16-prfsha256-x25519").unwrap_or_default(),
+        local_id: Identity::Fqdn("gw.example.org".into()),
+        remote_id: IdentityPattern::Any,
+        children: vec![Arc::new(child)],
+    };
+    let ike = gateway_ike::config::Config {
+        member: local,
+        incarnation: (incarnation.0 & 0xffff) as u16,
+        connections: vec![Arc::new(connection)],
+        secrets: vec![Secret {
+            ids: Vec::new(),
+            secret: SecretBytes::from(PSK),
+        }],
+        limits: Limits {
+            half_open_timeout: Duration::from_secs(4),
+            ..Limits::default()
+        },
+    };
+    Config {
+        ike: Arc::new(ike),
+        cluster: gateway_cluster::config::Config {
+            local,
+            members,
+            cluster_id: 1,
+            cluster_name: "sim".into(),
+            config_hash: [0; 32],
+            incarnation,
+            limits: gateway_cluster::config::Limits::default(),
+        },
+        walk: WalkLimits::default(),
+    }
+}

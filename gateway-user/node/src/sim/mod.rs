@@ -1,0 +1,114 @@
+//! The deterministic simulator: clusters of real [`crate::Node`]s and memberships with modelled
+//! kernels, networks and peers, faults by seed, and the invariants after every event ([`check`]).
+//!
+//! ```sh
+//! cargo run -p gateway-node --release --features simulator --bin simulate -- --seeds 0..1000
+//! cargo run -p gateway-node --release --features simulator --bin simulate -- --seed 17 --trace
+//! ```
+
+mod agent;
+mod check;
+mod config;
+mod deliver;
+mod end;
+mod esp;
+mod event;
+mod faults;
+mod handshake;
+mod host;
+mod kernel;
+mod net;
+mod peer;
+mod peer_acts;
+mod plan;
+mod rng;
+mod witness;
+mod world;
+
+use std::time::Duration;
+
+use self::world::World;
+
+/// What to simulate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Decides about everything.
+    pub seed: u64,
+    /// Prints what happens.
+    pub trace: bool,
+    /// Nothing fails.
+    pub quiet: bool,
+}
+
+/// How a simulation ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// The first rule that was broken, if any.
+    pub violation: Option<String>,
+    /// Number of events.
+    pub events: u64,
+    /// IKE messages that left members.
+    pub ike_sent: u64,
+    /// ESP packets that left members.
+    pub esp_sent: u64,
+    /// From the end of the last fault until everything had converged, in simulated time.
+    pub settled_after: Duration,
+}
+
+impl Outcome {
+    /// The command that shows what happened.
+    pub fn replay(&self) -> String {
+        format!(
+            "cargo run -p gateway-node --release --features simulator --bin simulate -- --seed {} \
+             --trace",
+            self.seed
+        )
+    }
+}
+
+/// Runs one world to its end or to the first violation.
+pub fn run(options: Options) -> Outcome {
+    let mut world = World::new(options);
+    world.trace_plan();
+    let trouble = world.now + Duration::from_millis(2000) + world.plan.trouble;
+    world.run_until(trouble);
+    world.heal();
+    let healed = world.now;
+    let deadline = healed + world.plan.patience;
+    let step = Duration::from_millis(200);
+    loop {
+        let next = world.now + step;
+        world.run_until(next);
+        if world.check.violation.is_some() {
+            break;
+        }
+        match world.unsettled() {
+            None => break,
+            Some(why) if world.now >= deadline => {
+                world.check.fail(format!("not settled in the end: {why}"));
+                break;
+            }
+            Some(_) => {}
+        }
+    }
+    world.check_peers();
+    if let Some(violation) = &world.check.violation {
+        world.trace(|| format!("VIOLATION {violation}"));
+    }
+    Outcome {
+        seed: options.seed,
+        violation: world.check.violation.clone(),
+        events: world.events,
+        ike_sent: world.check.ike_sent,
+        esp_sent: world.check.esp_sent,
+        settled_after: world.now - healed,
+    }
+}
+
+impl World {
+    fn trace_plan(&self) {
+        self.trace(|| format!("seed {} {:?}", self.seed, self.plan));
+    }
+}
