@@ -238,6 +238,15 @@ impl Charon {
             .count()
     }
 
+    /// How many CHILD SAs took the place of another by a rekeying that charon began.
+    pub fn rekeyed_children(&self) -> usize {
+        let log = self.log();
+        let rekeyed = log
+            .lines()
+            .filter(|line| line.contains("outbound CHILD_SA") && line.contains("established"));
+        rekeyed.count()
+    }
+
     /// Requests that charon has generated, retransmissions not counted, all exchanges.
     pub fn requests_sent(&self) -> usize {
         self.log()

@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::charon::Connection;
 use super::member::Member;
-use super::network::{Network, VIP, VIP6, site_address, site_address6, sync_address};
+use super::network::{Network, Plan, VIP, VIP6, site_address, site_address6, sync_address};
 use super::run::Run;
+use super::timing::Timing;
 use super::wait::wait_until;
 
 /// The cluster's IKE identity.
@@ -31,6 +32,10 @@ pub struct Settings {
     pub sites: u16,
     /// Whether SAs go into the kernel, or are only recorded.
     pub kernel_esp: bool,
+    /// How fast the members judge each other.
+    pub timing: Timing,
+    /// Lines added to the file's `[cluster]` table.
+    pub cluster: String,
     /// Lines added to the file's `[ike]` table.
     pub ike: String,
 }
@@ -40,6 +45,8 @@ pub struct Settings {
 pub struct Cluster {
     /// By id, from 1.
     pub members: Vec<Member>,
+    /// How fast the members judge each other.
+    pub timing: Timing,
 }
 
 /// The pre-shared key of a site (0-based).
@@ -84,10 +91,13 @@ impl Cluster {
         let pki = issue_certificates(binaries, run, network.plan.members)?;
         let mut members = Vec::new();
         for (id, node) in (1u8..).zip(&network.members) {
-            let config = configuration(network.plan.members, id, &pki, settings);
+            let config = configuration(&network.plan, id, &pki, settings);
             members.push(Member::start(binaries, node, id, &config)?);
         }
-        let cluster = Self { members };
+        let cluster = Self {
+            members,
+            timing: settings.timing,
+        };
         cluster.wait_connected()?;
         Ok(cluster)
     }
@@ -121,6 +131,15 @@ impl Cluster {
             .members
             .iter()
             .find(|member| u64::from(member.id) == id);
+        found.with_context(|| format!("there is no member {id}"))
+    }
+
+    /// The member with an id, to change it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn member_mut(&mut self, id: u8) -> Result<&mut Member> {
+        let found = self.members.iter_mut().find(|member| member.id == id);
         found.with_context(|| format!("there is no member {id}"))
     }
 
@@ -218,20 +237,23 @@ fn issue_certificates(binaries: &Path, run: &Run, members: u8) -> Result<PathBuf
     Ok(dir)
 }
 
-fn configuration(members: u8, local: u8, pki: &Path, settings: &Settings) -> String {
+fn configuration(plan: &Plan, local: u8, pki: &Path, settings: &Settings) -> String {
     let own = pki.join(format!("member-{local}"));
     let backend = if settings.kernel_esp {
         "xfrm"
     } else {
         "recording"
     };
-    let mut text =
-        format!("[cluster]\nname = \"lab\"\nlocal = {local}\nvips = [\"{VIP}\", \"{VIP6}\"]\n\n");
-    for id in 1..=members {
-        let address = sync_address(id);
+    let mut text = format!(
+        "[cluster]\nname = \"lab\"\nlocal = {local}\nvips = [\"{VIP}\", \"{VIP6}\"]\n\
+         {}\n\n",
+        settings.cluster
+    );
+    for id in 1..=plan.members {
+        let sync = sync_address(id);
         let _ = write!(
             text,
-            "[[cluster.member]]\nid = {id}\nname = \"m{id}\"\nsync_address = \"{address}\"\n\n"
+            "[[cluster.member]]\nid = {id}\nname = \"m{id}\"\nsync_address = \"{sync}\"\n\n"
         );
     }
     let _ = write!(

@@ -143,6 +143,23 @@ pub(crate) fn in_netns<T: Send>(
     })
 }
 
+/// The same on a thread that goes on by itself.
+///
+/// # Errors
+/// The namespace does not exist.
+pub(crate) fn spawn_in_netns<T: Send + 'static>(
+    netns: &Path,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<std::thread::JoinHandle<Result<T>>> {
+    let file = File::open(netns).with_context(|| netns.display().to_string())?;
+    Ok(std::thread::spawn(move || {
+        // SAFETY: setns on an open descriptor; it changes this thread only.
+        check(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }).context("setns")?;
+        drop(file);
+        work()
+    }))
+}
+
 /// Mounts a new instance of the BPF file system at `dir`.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::node::{Node, Process};
+use super::tap::Moment;
 use super::wait::wait_until;
 
 /// A member. Dropping it kills its agent.
@@ -52,6 +53,15 @@ impl Member {
     pub fn restart(&mut self, node: &Node) -> Result<()> {
         self.process = spawn(&self.binaries, node, &self.config)?;
         self.wait_ready()
+    }
+
+    /// Starts the agent on another host, with the same configuration.
+    ///
+    /// # Errors
+    /// As for [`Member::start`].
+    pub fn move_to(&mut self, node: &Node) -> Result<()> {
+        self.socket = node.run_dir().join("gateway/gateway.sock");
+        self.restart(node)
     }
 
     fn wait_ready(&mut self) -> Result<()> {
@@ -123,6 +133,16 @@ impl Member {
         self.process.output()
     }
 
+    /// When this member's log first said, after `from`, that member `other` is lost.
+    pub fn lost_since(&self, other: u8, from: Moment) -> Option<Moment> {
+        let log = self.log();
+        let about = format!("member {other} ");
+        let lines = log
+            .lines()
+            .filter(|line| line.contains(&about) && line.contains("LOST"));
+        lines.filter_map(log_moment).find(|moment| *moment > from)
+    }
+
     /// Runs `gatewayctl` against this member.
     ///
     /// # Errors
@@ -174,9 +194,38 @@ fn parse_answer(answer: &str) -> Result<Value> {
     }
 }
 
+/// The time at the beginning of a log line: `2026-01-31T23:59:59.123456Z`.
+fn log_moment(line: &str) -> Option<Moment> {
+    let stamp = line.split_whitespace().next()?.strip_suffix('Z')?;
+    let (date, time) = stamp.split_once('T')?;
+    let mut date = date.split('-').map(str::parse::<u64>);
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
+    let mut time = time.split(':');
+    let (hour, minute): (u64, u64) = (time.next()?.parse().ok()?, time.next()?.parse().ok()?);
+    let second: f64 = time.next()?.parse().ok()?;
+    // Days since 1970-01-01, counted in years that begin in March (the leap day is the last).
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days =
+        365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719_469;
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60;
+    Some(Moment(seconds * 1_000_000_000).plus(Duration::try_from_secs_f64(second).ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_log_lines() {
+        let moment = log_moment("2026-11-22T04:48:00.5Z  INFO gateway: member 1 is LOST").unwrap();
+        assert_eq!(moment, Moment(1_795_322_880_500_000_000));
+        assert_eq!(log_moment("1970-01-01T00:00:00.000000Z x"), Some(Moment(0)));
+        assert_eq!(log_moment("no time"), None);
+    }
 
     #[test]
     fn answers() {

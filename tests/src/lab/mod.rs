@@ -8,11 +8,18 @@ mod cluster;
 mod counters;
 mod enter;
 mod esp;
+mod evidence;
+mod facts;
+mod fault;
 mod flood;
 mod member;
 mod network;
 mod node;
+mod push;
 mod run;
+mod tap;
+mod timing;
+mod traffic;
 mod wait;
 
 pub use charon::{Charon, Connection, Esp, Settings};
@@ -22,12 +29,20 @@ pub use cluster::{
 };
 pub use counters::Sent;
 pub use esp::{kernel_has_esp, load_modules};
+pub use evidence::{Evidence, Relapse, Repetition, Taps};
+pub use facts::{PeerSa, fence, find_pin, produced, reasons, replay_drops, xfrm_errors};
+pub use fault::Fault;
 pub use flood::{exchange, flood, ike_sa_init};
 pub use member::Member;
 pub use network::{
-    INSIDE_HOST, MAX_SITES, NAT_OUTSIDE, Network, Plan, SPOOFED, Spray, VIP, VIP6, inside_address,
-    public_address, site_address, site_address6, site_host, sync_address,
+    Cable, INSIDE_HOST, INSIDE_PUSHER, MAX_SITES, NAT_OUTSIDE, Network, Plan, SPOOFED, Spray, VIP,
+    VIP6, inside_address, public_address, segment_address, site_address, site_address6, site_host,
+    sync_address,
 };
 pub use node::{Node, Process, command, tail};
+pub use push::Push;
 pub use run::{Run, clean_up_on_signals, clean_up_stale};
+pub use tap::{IKE_SA_INIT, Moment, Seen, Tap, What};
+pub use timing::Timing;
+pub use traffic::{Probes, Traffic, probe_interval};
 pub use wait::{patience, wait_until};

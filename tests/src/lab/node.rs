@@ -17,6 +17,7 @@ use super::wait::wait_until;
 pub struct Node {
     /// Short name inside the lab: `m1`, `r`, `p`.
     pub name: String,
+    unique: String,
     namespace: String,
     logs: PathBuf,
     run_dir: PathBuf,
@@ -29,12 +30,25 @@ impl Node {
     /// # Errors
     /// Without root, or a kernel without network namespaces.
     pub fn new(run: &Run, name: &str) -> Result<Self> {
-        let namespace = run.namespace(name);
-        let run_dir = run.folder(name, "run")?;
+        Self::make(run, name, name)
+    }
+
+    /// Another node of a name that was used before: the same name, nothing else in common.
+    ///
+    /// # Errors
+    /// As for [`Node::new`].
+    pub fn another(run: &Run, name: &str, generation: u32) -> Result<Self> {
+        Self::make(run, name, &format!("{name}g{generation}"))
+    }
+
+    fn make(run: &Run, name: &str, unique: &str) -> Result<Self> {
+        let namespace = run.namespace(unique);
+        let run_dir = run.folder(unique, "run")?;
         command("ip", &["netns", "add", &namespace])?;
         run::register_namespace(&namespace);
         let node = Self {
             name: name.into(),
+            unique: unique.into(),
             namespace,
             logs: run.logs().to_owned(),
             run_dir,
@@ -49,7 +63,7 @@ impl Node {
     /// # Errors
     /// The mount fails.
     pub fn with_bpffs(mut self, run: &Run) -> Result<Self> {
-        let dir = run.folder(&self.name, "bpf")?;
+        let dir = run.folder(&self.unique, "bpf")?;
         enter::mount_bpffs(&dir)?;
         run::register_mount(&dir);
         self.bpf_dir = Some(dir);
@@ -78,7 +92,7 @@ impl Node {
 
     /// The path of a log of this node.
     pub fn log(&self, name: &str) -> PathBuf {
-        self.logs.join(format!("{}-{name}", self.name))
+        self.logs.join(format!("{}-{name}", self.unique))
     }
 
     /// A command in the node's network namespace, with the lab's own view of the file system.

@@ -1,6 +1,5 @@
 //! `cargo xtask demo`: what happens when a stock peer connects, told as it happens.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::harness::{Lab, Wishes};
-use crate::lab::{Node, Plan, command, exchange, ike_sa_init, site_address, tail};
+use crate::lab::{Node, Plan, command, exchange, find_pin, ike_sa_init, site_address, tail};
 
 /// Pings in each direction.
 const PINGS: u32 = 5;
@@ -107,21 +106,6 @@ fn dump(node: &Node, map: &str) -> Result<String> {
         "bpftool",
         &["map", "dump", "pinned", &pin.display().to_string()],
     )
-}
-
-fn find_pin(root: &Path, name: &str) -> Result<PathBuf> {
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.file_name().is_some_and(|file| file == name) {
-                return Ok(path);
-            }
-        }
-    }
-    anyhow::bail!("no pinned map {name} below {}", root.display())
 }
 
 struct Story {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Context;
 use crate::lab::{
     Charon, Cluster, ClusterSettings, Connection, INSIDE_HOST, Network, Plan, Run, Sent, Settings,
-    Spray, site_connection, site_host, wait_until,
+    Spray, Timing, site_connection, site_host, wait_until,
 };
 
 /// The members' counters of requests, by exchange.
@@ -36,6 +36,10 @@ pub(super) struct Wishes {
     pub(super) v6: bool,
     /// Lines of the members' `[ike]` table.
     pub(super) ike: &'static str,
+    /// Lines of the members' `[cluster]` table.
+    pub(super) cluster: &'static str,
+    /// How fast the members judge each other; as usual if `None`.
+    pub(super) timing: Option<Timing>,
     /// Milliseconds for which the peer holds back what it receives.
     pub(super) receive_delay: u32,
     /// Changes a connection of the peer before it is loaded.
@@ -52,6 +56,8 @@ impl Lab {
             sites: wishes.plan.sites,
             kernel_esp: context.kernel_esp,
             ike: wishes.ike.into(),
+            timing: wishes.timing.unwrap_or_else(Timing::usual),
+            cluster: wishes.cluster.into(),
         };
         let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
         let peer = Settings {

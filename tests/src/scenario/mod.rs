@@ -86,6 +86,12 @@ const ROWS: &[Row] = &[
         "the lab itself: stock strongSwan at both ends",
     ),
     (
+        "instruments",
+        Tier::Both,
+        stock::instruments,
+        "the lab itself: gap, loss and captures of a known outage",
+    ),
+    (
         "tunnel-v4",
         Tier::Both,
         tunnel::v4,

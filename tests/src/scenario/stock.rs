@@ -7,64 +7,165 @@ use anyhow::{Result, ensure};
 
 use super::Context;
 use crate::lab::{
-    Charon, Connection, INSIDE_HOST, Network, Plan, Run, Settings, Spray, VIP, site_address,
-    site_host, wait_until,
+    Cable, Charon, Connection, INSIDE_HOST, Moment, Network, Plan, Run, Settings, Spray, Taps,
+    Traffic, VIP, patience, probe_interval, replay_drops, site_connection, site_host, wait_until,
+};
+
+/// Stock strongSwan as gateway and as peer, and what is between them.
+pub(super) struct Stock {
+    pub(super) peer: Charon,
+    pub(super) network: Network,
+    _gateways: Vec<Charon>,
+    _run: Run,
+}
+
+impl Stock {
+    /// The connection of a site (0-based) as the peer has it.
+    pub(super) fn peers_side(network: &Network, site: u16) -> Connection {
+        site_connection(network, site, false)
+    }
+
+    /// The same as the gateway has it.
+    pub(super) fn gateways_side(there: &Connection) -> Connection {
+        Connection {
+            local: VIP.into(),
+            remote: "%any".into(),
+            local_id: there.remote_id.clone(),
+            remote_id: there.local_id.clone(),
+            local_ts: there.remote_ts.clone(),
+            remote_ts: there.local_ts.clone(),
+            ..there.clone()
+        }
+    }
+
+    /// A stock gateway on every member with the same connections, of which the first has the VIP,
+    /// and the peer with one connection per site. No tunnel is up.
+    pub(super) fn start(
+        context: &Context,
+        name: &str,
+        plan: Plan,
+        change: fn(&mut Connection),
+    ) -> Result<Self> {
+        let run = Run::new(&context.logs, name)?;
+        let network = Network::new(&run, plan)?;
+        network.spray(Spray::Only(1))?;
+        network.inside_via(1)?;
+        network.add_vip(&network.members[0])?;
+        let settings = Settings::new(context.peer_esp());
+        let mut there: Vec<Connection> = (0..plan.sites)
+            .map(|site| Self::peers_side(&network, site))
+            .collect();
+        let here: Vec<Connection> = there.iter().map(Self::gateways_side).collect();
+        there.iter_mut().for_each(change);
+        let mut gateways = Vec::new();
+        for node in &network.members {
+            let gateway = Charon::start(node, settings)?;
+            gateway.load(&here)?;
+            gateways.push(gateway);
+        }
+        let peer = Charon::start(&network.peer, settings)?;
+        peer.load(&there)?;
+        Ok(Self {
+            peer,
+            network,
+            _gateways: gateways,
+            _run: run,
+        })
+    }
+}
+
+/// One member, one site.
+const ONE: Plan = Plan {
+    members: 1,
+    sites: 1,
+    nat: false,
+    segment: false,
 };
 
 /// A stock gateway on the first member: what fails here is the lab's fault, not the cluster's.
 pub(super) fn pair(context: &Context) -> Result<String> {
-    let run = Run::new(&context.logs, "stock-pair")?;
-    let network = Network::new(
-        &run,
-        Plan {
-            members: 1,
-            ..Plan::default()
-        },
-    )?;
-    network.spray(Spray::Only(1))?;
-    let gateway_node = &network.members[0];
-    network.add_vip(gateway_node)?;
-    let settings = Settings::new(context.peer_esp());
-    let gateway = Charon::start(gateway_node, settings)?;
-    let peer = Charon::start(&network.peer, settings)?;
-    let site: IpAddr = site_address(&network.plan, 0).into();
-    let there = Connection {
-        name: "site-1".into(),
-        local: site,
-        remote: VIP.to_string(),
-        proposal: "aes128gcm16-prfsha256-x25519".into(),
-        esp_proposal: "aes128gcm16".into(),
-        local_id: "site-1".into(),
-        remote_id: "gw.example.org".into(),
-        local_ts: "10.2.1.0/24".into(),
-        remote_ts: "10.1.0.0/16".into(),
-        secret: "the lab's pre-shared key".into(),
-        mobike: false,
-    };
-    let here = Connection {
-        local: VIP.into(),
-        remote: "%any".into(),
-        local_id: there.remote_id.clone(),
-        remote_id: there.local_id.clone(),
-        local_ts: there.remote_ts.clone(),
-        remote_ts: there.local_ts.clone(),
-        ..there.clone()
-    };
-    gateway.load(&[here])?;
-    peer.load(&[there])?;
-    peer.initiate("site-1", 20)?;
+    let stock = Stock::start(context, "stock-pair", ONE, |_| {})?;
+    stock.peer.initiate("site-1", 20)?;
     ensure!(
-        peer.established()? == 1 && peer.installed()? == 1,
+        stock.peer.established()? == 1 && stock.peer.installed()? == 1,
         "the tunnel is not up"
     );
     let inner: IpAddr = site_host(0).into();
-    let out = network.peer.ping(Some(inner), INSIDE_HOST.into(), 3, 5)?;
-    let back = network.host.ping(None, inner, 3, 5)?;
+    let out = stock
+        .network
+        .peer
+        .ping(Some(inner), INSIDE_HOST.into(), 3, 5)?;
+    let back = stock.network.host.ping(None, inner, 3, 5)?;
     ensure!(
         out == 3 && back == 3,
         "pings answered: {out} of 3 out, {back} of 3 back"
     );
-    Ok(format!("{}: 6 of 6 pings", peer.version()?))
+    Ok(format!("{}: 6 of 6 pings", stock.peer.version()?))
+}
+
+/// The instruments that judge failovers, on a tunnel whose behaviour is known: an outage of known
+/// length, nothing sent twice, one negotiation.
+pub(super) fn instruments(context: &Context) -> Result<String> {
+    let outage = Duration::from_millis(400);
+    let stock = Stock::start(context, "instruments", ONE, |_| {})?;
+    let taps = Taps::start(&stock.network)?;
+    let begin = Moment::now();
+    stock.peer.initiate("site-1", 20)?;
+    let replays = replay_drops(&stock.network.peer)?;
+    let traffic = Traffic::start(&stock.network, 1, probe_interval())?;
+    std::thread::sleep(Duration::from_millis(700) * patience());
+    let cut = Moment::now();
+    stock.network.cable(1, Cable::Public, false)?;
+    std::thread::sleep(outage * patience());
+    stock.network.cable(1, Cable::Public, true)?;
+    let mended = Moment::now();
+    std::thread::sleep(Duration::from_millis(700) * patience());
+    let probes = traffic.finish()?.remove(0);
+    let evidence = taps.finish()?;
+    let (gap, from) = probes.longest_silence();
+    // The first answers may wait for ARP; the cut is not over before the cable is whole.
+    let least = mended.since(cut).saturating_sub(outage);
+    ensure!(
+        gap >= outage && gap < mended.since(cut) + Duration::from_secs(2) * patience(),
+        "an outage of {outage:?} (and {least:?} for the commands) shows as {gap:?}"
+    );
+    ensure!(from.plus(gap) > cut, "the silence is another one");
+    let fitting = gap.as_nanos() / probe_interval().as_nanos() / 2;
+    ensure!(
+        probes.lost() as u128 >= fitting,
+        "only {} probes were lost in {gap:?}",
+        probes.lost()
+    );
+    ensure!(probes.doubled == 0, "{} answers came twice", probes.doubled);
+    let answered = probes.answered.iter().flatten().count();
+    ensure!(
+        evidence.esp_packets() >= answered,
+        "{answered} answers in {} captured ESP packets",
+        evidence.esp_packets()
+    );
+    ensure!(evidence.repeated().is_empty(), "{:?}", evidence.repeated());
+    ensure!(evidence.leaked().is_empty(), "cleartext was captured");
+    ensure!(
+        evidence.new_negotiations(begin) == 1,
+        "{} negotiations",
+        evidence.new_negotiations(begin)
+    );
+    ensure!(
+        replay_drops(&stock.network.peer)? == replays,
+        "the peer refused packets"
+    );
+    ensure!(
+        stock.peer.ike_sas()?["site-1"].len() == 1,
+        "the peer's list of SAs"
+    );
+    Ok(format!(
+        "an outage of {} ms shows as a gap of {} ms, {} of {} probes lost, {} ESP packets",
+        mended.since(cut).as_millis(),
+        gap.as_millis(),
+        probes.lost(),
+        probes.sent.len(),
+        evidence.esp_packets()
+    ))
 }
 
 /// The router's three ways to distribute, and the counters that the other scenarios rely on.

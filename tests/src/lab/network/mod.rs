@@ -9,6 +9,7 @@
 //!  R  router: sprays what goes to the VIP over the members
 //!  |\________\_______
 //!  M1        M2      M3    VIP 203.0.113.10, 2001:db8:1::10
+//!  |  (or one segment with R: 203.0.113.1, .101 … .103; 2001:db8:1::1, ::101 …)
 //!  |  sync bridge S: 10.99.0.1 … .3
 //!  |  inside bridge I: 10.1.0.1 … .3
 //!  H  inside host 10.1.0.100
@@ -18,8 +19,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 
+mod attach;
+mod upstream;
+
 use super::node::Node;
 use super::run::Run;
+
+pub use attach::Cable;
+pub use upstream::Spray;
 
 /// The cluster's IPv4 address.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -27,8 +34,12 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
 /// The inside host.
 pub const INSIDE_HOST: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 100);
+/// A second address of the inside host, whose packets can be sent to one member alone.
+pub const INSIDE_PUSHER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 101);
 /// The router's address towards the peer.
 const ROUTER_OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The router's address on the segment that it shares with the members.
+const ROUTER_SEGMENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// The NAT router's outside address.
 pub const NAT_OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 3);
 /// Sources of spoofed packets; the router drops what is sent back to them.
@@ -45,6 +56,10 @@ pub struct Plan {
     pub sites: u16,
     /// Whether a NAT router stands before the peer (IPv4 only).
     pub nat: bool,
+    /// Whether router and members share one Ethernet segment, on which the VIPs are: a cluster in
+    /// HA mode claims them there by ARP and neighbour discovery. Else each member has a link of its
+    /// own and the router has routes to the VIPs over all of them.
+    pub segment: bool,
 }
 
 impl Default for Plan {
@@ -53,20 +68,22 @@ impl Default for Plan {
             members: 3,
             sites: 1,
             nat: false,
+            segment: false,
         }
     }
 }
 
-/// How the router chooses a member for a packet to the VIP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spray {
-    /// ECMP by the layer-4 flow: what a real router does.
-    Flow,
-    /// The next member for every packet, in turn.
-    PerPacket,
-    /// Always this member (1-based).
-    Only(u8),
-}
+/// What every node is set to before it has an address.
+const BASICS: &[&str] = &[
+    "net.ipv6.conf.all.disable_ipv6=0",
+    "net.ipv6.conf.default.disable_ipv6=0",
+    "net.ipv6.conf.default.accept_dad=0",
+    "net.ipv6.conf.default.accept_ra=0",
+    "net.ipv4.conf.all.rp_filter=0",
+    "net.ipv4.conf.default.rp_filter=0",
+];
+/// What routers and members are set to.
+const FORWARDING: &[&str] = &["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"];
 
 /// The namespaces and the links between them.
 #[derive(Debug)]
@@ -118,9 +135,14 @@ pub fn inside_address(member: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, member)
 }
 
-/// A member's public address.
+/// A member's public address on a link of its own.
 pub fn public_address(member: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 4 * member + 2)
+}
+
+/// A member's public address on the shared segment.
+pub fn segment_address(member: u8) -> Ipv4Addr {
+    Ipv4Addr::new(203, 0, 113, 100 + member)
 }
 
 impl Network {
@@ -146,45 +168,30 @@ impl Network {
         network.prepare()?;
         network.link()?;
         network.configure_outside()?;
-        network.configure_members()?;
-        network.configure_inside()?;
-        network.spray(Spray::Flow)?;
+        let all: Vec<u8> = (1..=plan.members).collect();
+        for id in &all {
+            network.attach(*id)?;
+        }
+        network.configure_host()?;
+        network.upstream(&all)?;
+        network.inside_among(&all)?;
         Ok(network)
     }
 
-    fn nodes(&self) -> impl Iterator<Item = &Node> {
+    fn fixed_nodes(&self) -> impl Iterator<Item = &Node> {
         let fixed = [&self.peer, &self.router, &self.host, &self.switch];
-        fixed
-            .into_iter()
-            .chain(self.nat.as_ref())
-            .chain(&self.members)
+        fixed.into_iter().chain(self.nat.as_ref())
     }
 
     /// Settings that have to be there before the first address is.
     fn prepare(&self) -> Result<()> {
-        for node in self.nodes() {
-            node.sysctl(&[
-                "net.ipv6.conf.all.disable_ipv6=0",
-                "net.ipv6.conf.default.disable_ipv6=0",
-                "net.ipv6.conf.default.accept_dad=0",
-                "net.ipv6.conf.default.accept_ra=0",
-                "net.ipv4.conf.all.rp_filter=0",
-                "net.ipv4.conf.default.rp_filter=0",
-            ])?;
+        for node in self.fixed_nodes() {
+            node.sysctl(BASICS)?;
         }
-        let forwarding = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"];
+        let forwarding = FORWARDING;
         let routers = std::iter::once(&self.router).chain(self.nat.as_ref());
-        for node in routers.chain(&self.members) {
-            node.sysctl(&forwarding)?;
-        }
-        // What the pre-flight of the agent demands: no member may claim the VIP by ARP.
-        for node in &self.members {
-            node.sysctl(&[
-                "net.ipv4.conf.all.arp_ignore=1",
-                "net.ipv4.conf.default.arp_ignore=1",
-                "net.ipv4.conf.all.arp_announce=2",
-                "net.ipv4.conf.default.arp_announce=2",
-            ])?;
+        for node in routers {
+            node.sysctl(forwarding)?;
         }
         // By flow: addresses and ports, as routers with layer-4 hashing do.
         self.router.sysctl(&[
@@ -201,15 +208,12 @@ impl Network {
         }
         self.switch
             .ip("link add sync type bridge\nlink add inside type bridge\n\
-                        link set sync up\nlink set inside up")?;
-        for member in &self.members {
-            let name = &member.name;
-            connect(member, "eth0", &self.router, name)?;
-            connect(member, "eth1", &self.switch, &format!("s-{name}"))?;
-            connect(member, "eth2", &self.switch, &format!("i-{name}"))?;
-            self.switch.ip(&format!(
-                "link set s-{name} master sync\nlink set i-{name} master inside"
-            ))?;
+                 link set sync up\nlink set inside up")?;
+        if self.plan.segment {
+            self.switch
+                .ip("link add public type bridge\nlink set public up")?;
+            connect(&self.router, "segment", &self.switch, "p-router")?;
+            self.switch.ip("link set p-router master public")?;
         }
         connect(&self.host, "eth0", &self.switch, "i-host")?;
         self.switch.ip("link set i-host master inside")
@@ -247,80 +251,20 @@ impl Network {
         self.router.ip(&format!(
             "addr add {ROUTER_OUTSIDE}/24 dev outside\naddr add 2001:db8:51::1/64 dev outside nodad\n\
              route add blackhole {SPOOFED}"
-        ))
-    }
-
-    fn configure_members(&self) -> Result<()> {
-        for (id, member) in (1u8..).zip(&self.members) {
-            let (public, router) = (public_address(id), Ipv4Addr::new(192, 0, 2, 4 * id + 1));
-            let (sync, inside) = (sync_address(id), inside_address(id));
-            member.ip(&format!(
-                "addr add {public}/30 dev eth0\naddr add 2001:db8:2:{id}::2/64 dev eth0 nodad\n\
-                 addr add {sync}/24 dev eth1\naddr add {inside}/16 dev eth2\n\
-                 route add default via {router}\n-6 route add default via 2001:db8:2:{id}::1"
-            ))?;
+        ))?;
+        if self.plan.segment {
             self.router.ip(&format!(
-                "addr add {router}/30 dev m{id}\naddr add 2001:db8:2:{id}::1/64 dev m{id} nodad\n\
-                 route add {VIP} via {public} table {table}\n\
-                 -6 route add {VIP6} via 2001:db8:2:{id}::2 table {table}\n\
-                 rule add fwmark {id} lookup {table} priority {table}\n\
-                 -6 rule add fwmark {id} lookup {table} priority {table}",
-                table = 100 + u16::from(id),
+                "addr add {ROUTER_SEGMENT}/24 dev segment\naddr add 2001:db8:1::1/64 dev segment nodad"
             ))?;
         }
-        let hops = |via: &dyn Fn(u8) -> String| -> String {
-            (1..=self.plan.members)
-                .map(|id| format!(" nexthop via {}", via(id)))
-                .collect()
-        };
-        let v4 = hops(&|id| public_address(id).to_string());
-        let v6 = hops(&|id| format!("2001:db8:2:{id}::2"));
-        self.router
-            .ip(&format!("route add {VIP}{v4}\n-6 route add {VIP6}{v6}"))
+        Ok(())
     }
 
-    fn configure_inside(&self) -> Result<()> {
+    fn configure_host(&self) -> Result<()> {
         self.host
             .sysctl(&["net.ipv4.fib_multipath_hash_policy=1"])?;
-        let hops: String = (1..=self.plan.members)
-            .map(|id| format!(" nexthop via {}", inside_address(id)))
-            .collect();
         self.host.ip(&format!(
-            "addr add {INSIDE_HOST}/16 dev eth0\nroute add 10.2.0.0/16{hops}"
-        ))
-    }
-
-    /// Changes how the router distributes. Marks are set before the routing decision, packet by
-    /// packet, and no flow is tracked, so nothing is cached.
-    ///
-    /// # Errors
-    /// nft refuses the rules.
-    pub fn spray(&self, spray: Spray) -> Result<()> {
-        let mark = match spray {
-            Spray::Flow => None,
-            Spray::PerPacket => Some(format!("numgen inc mod {} offset 1", self.plan.members)),
-            Spray::Only(member) => Some(member.to_string()),
-        };
-        let rule = mark.map_or(String::new(), |mark| {
-            format!(
-                "iifname \"outside\" ip daddr {VIP} meta mark set {mark}\n\
-                 iifname \"outside\" ip6 daddr {VIP6} meta mark set {mark}"
-            )
-        });
-        self.router.nft(&format!(
-            "table inet spray {{}}\ndelete table inet spray\ntable inet spray {{\n\
-             chain pre {{ type filter hook prerouting priority mangle;\n{rule}\n}}\n}}"
-        ))
-    }
-
-    /// Makes the inside host use one member (1-based) for the networks behind the peer.
-    ///
-    /// # Errors
-    /// The route cannot be set.
-    pub fn inside_via(&self, member: u8) -> Result<()> {
-        self.host.ip(&format!(
-            "route replace 10.2.0.0/16 via {}",
-            inside_address(member)
+            "addr add {INSIDE_HOST}/16 dev eth0\naddr add {INSIDE_PUSHER}/16 dev eth0"
         ))
     }
 
