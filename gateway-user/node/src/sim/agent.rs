@@ -9,6 +9,7 @@ use gateway_cluster::membership::{
 };
 use gateway_cluster::slot_map::Weighted;
 use gateway_common::member::MemberId;
+use gateway_common::reason::Reason;
 use gateway_ike::output::{KernelRequest, Transmit};
 use gateway_ike::testing::Toy;
 
@@ -334,8 +335,11 @@ impl World {
         };
         let clock = host.clock(now);
         host.kernel.set_clock(clock);
-        if !host.kernel.may_send(transmit.slot) {
-            self.trace(|| format!("{member} fence drops IKE of {}", transmit.slot));
+        let reason = host
+            .kernel
+            .fence_ike(transmit.slot, transmit.path.remote.ip());
+        if reason != Reason::FenceOwned {
+            self.trace(|| format!("{member} {} IKE of {}", reason.as_str(), transmit.slot));
             return;
         }
         self.trace(|| {

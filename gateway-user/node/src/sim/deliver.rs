@@ -74,6 +74,7 @@ impl World {
             }
             Event::PeerActs { peer } => self.peer_acts(peer),
             Event::Traffic { peer } => self.traffic(peer),
+            Event::Junk => self.junk(),
             Event::Fault(fault) => self.fault(fault),
             Event::Heal(cut) => {
                 self.trace(|| format!("cut {} heals", cut.number));
@@ -91,6 +92,7 @@ impl World {
         let path = self.peers[peer].party.path;
         for bytes in std::mem::take(&mut self.peers[peer].out) {
             self.check.in_clear("IKE of a peer", &bytes);
+            self.capture(&bytes);
             self.trace(|| {
                 let message = super::check::Message::read(&bytes);
                 format!("peer {peer} -> {}", super::agent::summary(message))

@@ -88,6 +88,8 @@ pub(super) enum Event {
     Traffic {
         peer: usize,
     },
+    /// Somebody sends forged datagrams.
+    Junk,
     Fault(Fault),
     /// A fault ends.
     Heal(Cut),

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use gateway_cluster::slot_map::SlotMap;
 use gateway_cluster::table::TableChange;
 use gateway_common::abi::{
-    EspOutKey, EspSaKey, IkeSaKey, NegotiationKey, NegotiationValue, RemoteNet, SlotValue,
+    EspOutKey, EspOutValue, EspSaKey, IkeSaKey, NegotiationKey, NegotiationValue, RemoteNet,
+    Settings, SlotValue,
 };
 use gateway_common::member::MemberId;
-use gateway_common::route::IkeTables;
 use gateway_common::{slot::Slot, time::Instant};
 use gateway_ike::output::{ChildId, ChildSa, KernelRequest, KernelResult};
 
@@ -38,28 +38,24 @@ pub(super) struct Sa {
 pub(super) struct Kernel {
     pub(super) member: MemberId,
     pub(super) sas: BTreeMap<ChildId, Sa>,
+    /// Writes to SAs and to the tables of established ones so far.
+    pub(super) sa_writes: u64,
     installed: u64,
     pub(super) slot_owner: SlotMap,
     /// On the host's clock.
     pub(super) lease: Instant,
     pub(super) alive: Vec<MemberId>,
-    negotiations: BTreeMap<NegotiationKey, NegotiationValue>,
-    ike_sa: BTreeMap<IkeSaKey, SlotValue>,
-    esp_sa: BTreeMap<EspSaKey, SlotValue>,
-    pub(super) esp_out: BTreeMap<EspOutKey, EspOut>,
-    remote_net: BTreeMap<(u32, RemoteNet), SlotValue>,
+    pub(super) negotiations: BTreeMap<NegotiationKey, NegotiationValue>,
+    pub(super) ike_sa: BTreeMap<IkeSaKey, SlotValue>,
+    pub(super) esp_sa: BTreeMap<EspSaKey, SlotValue>,
+    pub(super) esp_out: BTreeMap<EspOutKey, EspOutValue>,
+    pub(super) remote_net: BTreeMap<(u32, RemoteNet), SlotValue>,
     /// The host's clock at the last look.
-    now: Instant,
+    pub(super) now: Instant,
+    pub(super) settings: Settings,
     pub(super) drops: BTreeMap<&'static str, u64>,
     /// Writes to maps and SAs so far.
     pub(super) operations: u64,
-}
-
-/// Value of `ESP_OUT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct EspOut {
-    pub(super) slot: Slot,
-    pub(super) ceiling: u32,
 }
 
 impl Kernel {
@@ -67,6 +63,7 @@ impl Kernel {
         Self {
             member,
             sas: BTreeMap::new(),
+            sa_writes: 0,
             installed: 0,
             slot_owner: SlotMap::UNSET,
             lease: Instant::default(),
@@ -77,6 +74,11 @@ impl Kernel {
             esp_out: BTreeMap::new(),
             remote_net: BTreeMap::new(),
             now: Instant::default(),
+            settings: Settings {
+                member: u32::from(member.get()),
+                enabled: 1,
+                ..Settings::default()
+            },
             drops: BTreeMap::new(),
             operations: 0,
         }
@@ -87,6 +89,7 @@ impl Kernel {
         *self = Self {
             drops: std::mem::take(&mut self.drops),
             operations: self.operations,
+            sa_writes: self.sa_writes,
             ..Self::new(self.member)
         };
     }
@@ -103,6 +106,7 @@ impl Kernel {
 
     pub(super) fn perform(&mut self, op: KernelOp) -> Option<KernelResult> {
         self.operations += 1;
+        self.sa_writes += 1;
         match op {
             KernelOp::Own { request, start } => match request {
                 KernelRequest::Install { child, .. } => {
@@ -168,6 +172,10 @@ impl Kernel {
 
     pub(super) fn write(&mut self, change: &TableChange) {
         self.operations += 1;
+        self.sa_writes += u64::from(!matches!(
+            change,
+            TableChange::PutNegotiation { .. } | TableChange::RemoveNegotiation(_)
+        ));
         match *change {
             TableChange::PutNegotiation { key, value } => {
                 self.negotiations.insert(key, value);
@@ -188,10 +196,7 @@ impl Kernel {
                 self.esp_sa.remove(&key);
             }
             TableChange::PutEspOut { key, value } => {
-                let value = EspOut {
-                    slot: Slot(value.slot),
-                    ceiling: u32::MAX >> 1,
-                };
+                let value = EspOutValue::new(value.slot, u32::MAX >> 1);
                 self.esp_out.insert(key, value);
             }
             TableChange::RemoveEspOut(key) => {
@@ -281,35 +286,13 @@ impl Kernel {
             last: sa.oseq,
             slot: sa.child.slot,
         };
-        self.fence(peer, packet)
-    }
-
-    /// `gateway_egress`, packet by packet: those up to the ceiling pass.
-    fn fence(&mut self, peer: IpAddr, mut packet: Packet) -> Option<Packet> {
-        let drops = &mut self.drops;
-        let mut drop = |reason| {
-            *drops.entry(reason).or_default() += 1;
-            None
-        };
-        if self.slot_owner.owner(packet.slot) != Some(self.member) {
-            return drop("not owner");
+        match self.fence_all(peer, packet) {
+            Ok(packet) => Some(packet),
+            Err(reason) => {
+                *self.drops.entry(reason.as_str()).or_default() += 1;
+                None
+            }
         }
-        if self.now >= self.lease {
-            return drop("lease over");
-        }
-        let key = EspOutKey {
-            spi: packet.spi,
-            peer: peer.into(),
-        };
-        let Some(out) = self.esp_out.get(&key) else {
-            return drop("unknown SA");
-        };
-        let room = i64::from(out.ceiling.wrapping_sub(packet.first as u32).cast_signed());
-        let Ok(room) = u64::try_from(room) else {
-            return drop("above ceiling");
-        };
-        packet.last = packet.last.min(packet.first + room);
-        Some(packet)
     }
 
     /// Decrypts what the peer sent, if an SA fits and the window allows it.
@@ -359,29 +342,5 @@ impl Sa {
             self.inbound = Inbound::at(standing.sequence_in);
             self.reported_in = standing.sequence_in;
         }
-    }
-}
-
-impl IkeTables for Kernel {
-    fn ike_sa(&self, key: &IkeSaKey) -> Option<SlotValue> {
-        self.ike_sa.get(key).copied()
-    }
-
-    fn negotiation(&self, key: &NegotiationKey) -> Option<NegotiationValue> {
-        self.negotiations.get(key).copied()
-    }
-
-    fn slot_owner(&self, slot: Slot) -> u32 {
-        let owner = self.slot_owner.owner(slot);
-        owner.map_or(0, |member| u32::from(member.get()))
-    }
-
-    fn is_alive(&self, member: u32) -> bool {
-        let is = |m: &MemberId| u32::from(m.get()) == member;
-        is(&self.member) || self.alive.iter().any(is)
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.now.as_nanos()
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) tracing: bool,
     /// The time for faults is over.
     pub(super) calm: bool,
+    /// IKE messages of peers and members that somebody has captured.
+    pub(super) captured: Vec<Vec<u8>>,
     /// All members of the only view failed at once: SAs may be gone.
     pub(super) excused: bool,
     pub(super) events: u64,
@@ -66,6 +68,7 @@ impl World {
             check: Check::default(),
             tracing: options.trace,
             calm: false,
+            captured: Vec::new(),
             excused: false,
             events: 0,
             rng,
@@ -91,6 +94,7 @@ impl World {
             let delay = self.rng.millis(2500, 3500);
             self.after(delay, Event::Traffic { peer });
         }
+        self.after(Duration::from_secs(3), Event::Junk);
         let begin = Duration::from_millis(1000);
         for _ in 0..self.plan.faults {
             let fault = Fault::draw(&mut self.rng);
