@@ -196,7 +196,8 @@ reasons! {
     /// ESP or IKE from a VIP, of a slot that this member owns under a running lease; ESP within
     /// its SA's ceiling.
     FenceOwned = 106 "fence_owned" Pass,
-    /// ESP or IKE from a VIP, of a slot that this member does not own.
+    /// IKE from a VIP, of a slot that this member does not own; or ESP of a slot without a live
+    /// owner.
     FenceNotOwner = 107 "fence_not_owner" Drop,
     /// ESP or IKE from a VIP without a mark that names its slot.
     FenceUnmarked = 108 "fence_unmarked" Drop,
@@ -208,6 +209,9 @@ reasons! {
     FenceAboveCeiling = 111 "fence_above_ceiling" Drop,
     /// ESP from a VIP, cut off before SPI and sequence number.
     FenceMalformed = 112 "fence_malformed" Drop,
+    /// ESP from a VIP, of a slot of another live member: made by this member's copy of the SA from
+    /// what never passed `gateway_inside`, its own traffic or another peer's (hub and spoke).
+    FenceStandbyCopy = 113 "fence_standby_copy" Drop,
     }
 }
 

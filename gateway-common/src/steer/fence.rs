@@ -1,6 +1,6 @@
 //! `gateway_egress`, the fence: what may leave in the cluster's name.
 
-use super::Tables;
+use super::{Tables, is_forwardable};
 use crate::abi::{EspOutKey, MARK_IKE, MARK_SA, is_within_ceiling};
 use crate::packet::{Ethernet, Frame, IKE_PORT, Ip, NAT_T_PORT, protocol};
 use crate::reason::Reason;
@@ -52,8 +52,9 @@ pub fn fence<F: Frame, T: Tables>(frame: &F, leaving: &Leaving, tables: &T) -> R
         return Reason::FenceUnmarked;
     }
     let slot = (leaving.mark >> 8) as u8;
-    if tables.slot_owner(Slot(slot)) != member {
-        return Reason::FenceNotOwner;
+    let owner = tables.slot_owner(Slot(slot));
+    if owner != member {
+        return not_owned(owner, leaving.mark, tables);
     }
     if !lease_runs(tables) {
         return Reason::FenceLeaseOver;
@@ -74,14 +75,28 @@ pub fn fence<F: Frame, T: Tables>(frame: &F, leaving: &Leaving, tables: &T) -> R
         return Reason::FenceUnknownSa;
     };
     // An SA that is on its way to another slot still has the old one in its mark.
-    if sa.slot != slot && tables.slot_owner(Slot(sa.slot)) != member {
-        return Reason::FenceNotOwner;
+    if sa.slot != slot {
+        let owner = tables.slot_owner(Slot(sa.slot));
+        if owner != member {
+            return not_owned(owner, leaving.mark, tables);
+        }
     }
     let last = sequence.wrapping_add(leaving.segments.saturating_sub(1));
     if is_within_ceiling(last, sa.ceiling) {
         Reason::FenceOwned
     } else {
         Reason::FenceAboveCeiling
+    }
+}
+
+/// Why a packet of `owner`'s slot does not leave here.
+#[inline(always)]
+fn not_owned<T: Tables>(owner: u32, mark: u32, tables: &T) -> Reason {
+    let alive = owner != 0 && tables.member(owner).is_some_and(is_forwardable);
+    if alive && mark & MARK_SA != 0 {
+        Reason::FenceStandbyCopy
+    } else {
+        Reason::FenceNotOwner
     }
 }
 

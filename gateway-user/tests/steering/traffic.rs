@@ -240,7 +240,7 @@ fn fence_holds(lab: &Lab, hook: FenceHook) {
     let steering = Steering::start(&config).unwrap();
     let counters = steering.tables().counters().unwrap();
     assert_eq!(
-        counters.reasons[Reason::FenceNotOwner as usize].packets,
+        counters.reasons[Reason::FenceStandbyCopy as usize].packets,
         dropped as u64
     );
 }

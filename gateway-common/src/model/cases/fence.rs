@@ -90,12 +90,17 @@ fn owned() -> Vec<Case> {
         };
         let ours = mark(kind, SELF);
         cases.push(about("own slot", ours, Reason::FenceOwned));
-        for (what, slot) in [
-            ("slot of another member", SECOND),
-            ("slot of a dead member", DEAD),
-            ("slot without owner", UNSET),
+        let copy = if kind == MARK_SA {
+            Reason::FenceStandbyCopy
+        } else {
+            Reason::FenceNotOwner
+        };
+        for (what, slot, reason) in [
+            ("slot of another member", SECOND, copy),
+            ("slot of a dead member", DEAD, Reason::FenceNotOwner),
+            ("slot without owner", UNSET, Reason::FenceNotOwner),
         ] {
-            cases.push(about(what, mark(kind, slot), Reason::FenceNotOwner));
+            cases.push(about(what, mark(kind, slot), reason));
         }
         for (what, lease) in [("no lease", 0), ("lease just over", 1_000_000)] {
             cases.push(Case {
@@ -226,7 +231,7 @@ fn unknown() -> Vec<Case> {
         case(
             "moved to another member's slot",
             out4(ESP, esp(MOVED_AWAY)).frame(),
-            Reason::FenceNotOwner,
+            Reason::FenceStandbyCopy,
         ),
         case(
             "seven octets of esp",
