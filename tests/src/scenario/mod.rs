@@ -206,6 +206,30 @@ const ROWS: &[Row] = &[
         xfrm::semantics,
         "the recording kernel agrees with the real one",
     ),
+    (
+        "xfrm-copies",
+        Tier::Esp,
+        xfrm::copies,
+        "standby copies: blocks, events by count, forwards only, the gate",
+    ),
+    (
+        "xfrm-adopt",
+        Tier::Esp,
+        xfrm::adopt,
+        "a restarted agent takes its SAs over where they stand",
+    ),
+    (
+        "xfrm-path",
+        Tier::Esp,
+        xfrm::path,
+        "ports and addresses change, sequence numbers go on",
+    ),
+    (
+        "xfrm-copy-rates",
+        Tier::Esp,
+        xfrm::rates,
+        "what copies cost to install and to move",
+    ),
 ];
 
 /// All scenarios, in the order they are run.

@@ -13,7 +13,7 @@ use crate::xfrm::parse::{self, Messages};
 use crate::xfrm::types::{
     Action, Direction, Encapsulation, Policy, PolicyKey, Replay, Request, Sa, SaId, Template,
 };
-use crate::xfrm::{PolicySelector, PortMatch};
+use crate::xfrm::{Move, PolicySelector, PortMatch, Position, Seen};
 
 const SEQ: u32 = 0x0102_0304;
 
@@ -409,4 +409,91 @@ fn messages_of_a_batch_are_aligned_and_numbered() {
     }
     let numbers: Vec<u32> = Messages(batch.bytes()).map(|m| m.header.seq).collect();
     assert_eq!(numbers, [5, 6, 7]);
+}
+
+fn other_id(id: &SaId) -> other::AsyncEventId {
+    let mut sa_id = other::UserSaId {
+        spi: u32::from_be_bytes(id.spi),
+        family: family(id.dst),
+        proto: other::constants::IPPROTO_ESP,
+        ..other::UserSaId::default()
+    };
+    sa_id.destination(&id.dst);
+    other::AsyncEventId {
+        sa_id,
+        ..other::AsyncEventId::default()
+    }
+}
+
+fn other_position(replay: Replay, position: &Position) -> XfrmAttrs {
+    if !replay.esn && replay.window <= 32 {
+        return XfrmAttrs::ReplayState(other::Replay {
+            oseq: position.sequence_out as u32,
+            seq: position.sequence_in as u32,
+            bitmap: u32::MAX,
+        });
+    }
+    let words = replay.window.div_ceil(32);
+    XfrmAttrs::ReplayStateEsn(other::ReplayEsn {
+        bmp_len: words,
+        oseq: position.sequence_out as u32,
+        seq: position.sequence_in as u32,
+        oseq_hi: (position.sequence_out >> 32) as u32,
+        seq_hi: (position.sequence_in >> 32) as u32,
+        replay_window: replay.window,
+        bmp: vec![u32::MAX; words as usize],
+    })
+}
+
+#[test]
+fn moves_agree_and_are_read_back() {
+    const NEWAE: i32 = libc::NLM_F_REQUEST | libc::NLM_F_REPLACE;
+    for (sa, high) in sas().iter().zip([0u64, 7].into_iter().cycle()) {
+        let high = if sa.replay.esn { high << 32 } else { 0 };
+        let to = Move {
+            id: sa.id,
+            replay: sa.replay,
+            position: Position {
+                sequence_out: high | 0x0102_0304,
+                sequence_in: high | 0x0506_0708,
+                seen: Seen::All,
+            },
+        };
+        let message = other::monitor::NewAsyncEventMessage {
+            id: other_id(&sa.id),
+            nlas: vec![other_position(sa.replay, &to.position)],
+        };
+        let message = XfrmMessage::NewAsyncEvent(message);
+        let bytes = encode(&Request::MoveSa(&to));
+        assert_eq!(bytes, expect(&message, NEWAE | libc::NLM_F_ACK));
+        let mut batch = Batch::new(MAX_REQUEST);
+        batch.push(&Request::MoveSa(&to), SEQ, false);
+        assert_eq!(batch.bytes(), expect(&message, NEWAE));
+
+        let payload = Messages(&bytes).next().unwrap().payload;
+        let (id, echo, found) = parse::replay_event(payload).unwrap();
+        assert_eq!((id, echo), (sa.id, false));
+        assert_eq!(found.position.sequence_out, to.position.sequence_out);
+        assert_eq!(found.position.sequence_in, to.position.sequence_in);
+        // As an SA starts there, so it is read back.
+        let mut started = sa.clone();
+        started.start = to.position.clone();
+        let bytes = encode(&Request::NewSa(&started));
+        let state = parse::sa(Messages(&bytes).next().unwrap().payload).unwrap();
+        assert_eq!(state.position(), found.position);
+    }
+}
+
+#[test]
+fn a_distance_of_events_agrees() {
+    let pace = Request::Pace(&sa(1).id, 77);
+    let message = other::monitor::NewAsyncEventMessage {
+        id: other_id(&sa(1).id),
+        nlas: vec![XfrmAttrs::ReplayThreshold(77)],
+    };
+    let flags = libc::NLM_F_REQUEST | libc::NLM_F_REPLACE | libc::NLM_F_ACK;
+    assert_eq!(
+        encode(&pace),
+        expect(&XfrmMessage::NewAsyncEvent(message), flags)
+    );
 }

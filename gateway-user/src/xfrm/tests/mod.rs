@@ -1,11 +1,13 @@
 //! Tests of the module as a whole, and what all its tests share.
 
 mod block;
+mod copies;
 mod encoder;
 mod live;
 mod parser;
 mod rekey;
 mod selector;
+mod told;
 mod tunnels;
 
 use std::net::IpAddr;

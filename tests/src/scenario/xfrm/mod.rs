@@ -1,7 +1,14 @@
 //! The XFRM back end against a kernel that has ESP, with static keys and without IKE.
 
+mod copies;
 mod measure;
+mod moves;
 mod pair;
+mod rates;
+
+pub(super) use copies::copies;
+pub(super) use moves::{adopt, path};
+pub(super) use rates::rates;
 
 use std::time::Duration;
 
