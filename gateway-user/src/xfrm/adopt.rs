@@ -82,6 +82,7 @@ impl Tunnels {
         let start = Start {
             sequence_out: sa_out.sequence_out,
             sequence_in: stands_in,
+            ceiling: sa_out.sequence_out,
             event_every: super::replay::EVENT_EVERY_OUT,
         };
         let result = self.book_outbound(child, &flows, before, sa_out.reqid, &start);

@@ -8,7 +8,7 @@ use super::error::XfrmError;
 use super::event::XfrmEvent;
 use super::replay::event_every;
 use super::tunnels::Tunnels;
-use super::types::{Request, SaState};
+use super::types::{Request, SaId, SaState};
 
 impl Tunnels {
     /// Carries out one operation. Only `Own { request: Install }` is answered.
@@ -116,6 +116,27 @@ impl Tunnels {
         Ok(())
     }
 
+    /// As [`Self::pace`], of the outbound SA whose ceiling is `ceiling` (low word) now, as the fence is
+    /// told: what it was raised by is what is reserved at a time. Unknown SAs are nobody's.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn ceiling_raised(&mut self, sa: &SaId, ceiling: u32) -> Result<(), XfrmError> {
+        let Some(child) = self.child_of(sa) else {
+            return Ok(());
+        };
+        let installed = self.children.get_mut(&child);
+        let Some(out) = installed.and_then(|installed| installed.out.as_mut()) else {
+            return Ok(());
+        };
+        let by = ceiling.wrapping_sub(std::mem::replace(&mut out.ceiling, ceiling));
+        // Half of the circle or more is no raise.
+        if by == 0 || by >= 1 << 31 {
+            return Ok(());
+        }
+        self.pace(child, u64::from(by))
+    }
+
     /// What an event of [`super::Events`] means for the node.
     ///
     /// Of sequence numbers it tells only where the slot is this member's: what a copy uses up, the
@@ -169,12 +190,7 @@ impl Tunnels {
         Ok(dump.iter().filter_map(told).collect())
     }
 
-    fn told(
-        &self,
-        child: ChildId,
-        sa: &super::types::SaId,
-        (sent, received): (u64, u64),
-    ) -> Option<KernelEvent> {
+    fn told(&self, child: ChildId, sa: &SaId, (sent, received): (u64, u64)) -> Option<KernelEvent> {
         let installed = self.children.get(&child)?;
         if !self.gate.owns(installed.path.slot) {
             return None;

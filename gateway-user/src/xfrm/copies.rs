@@ -91,6 +91,7 @@ impl Tunnels {
         Start {
             sequence_out: standing.sequence_out,
             sequence_in: self.inbound_policy.window_top(standing.sequence_in),
+            ceiling: standing.ceiling,
             event_every: event_every(standing.ceiling.saturating_sub(standing.sequence_out)),
         }
     }
@@ -177,6 +178,7 @@ impl Tunnels {
             // What it sent while the slot was ours is in no book.
             look: installed.quiet_since != Some(gained),
             gained,
+            ceiling: to.standing.ceiling as u32,
             top: Some(self.inbound_policy.window_top(to.standing.sequence_in))
                 .filter(|top| *top > installed.stands_in),
             every: (every / 2 >= out.event_every || every <= out.event_every / 2).then_some(every),
@@ -192,6 +194,7 @@ impl Tunnels {
                 installed.quiet_since = Some(plan.gained);
                 if let Some(out) = &mut installed.out {
                     out.stands = out.stands.max(*stands);
+                    out.ceiling = plan.ceiling;
                 }
             }
             Step::Go(_, Side::In(stands)) | Step::Stands(Side::In(stands)) => {
@@ -233,6 +236,7 @@ struct Plan {
     out: Option<u64>,
     look: bool,
     gained: u32,
+    ceiling: u32,
     top: Option<u64>,
     every: Option<u32>,
 }

@@ -47,6 +47,20 @@ pub struct Events {
     datagram: Vec<u8>,
 }
 
+/// Keeps SAs quiet that are installed from now on in this thread's network namespace without a word
+/// about replay events: while anybody listens, the kernel's defaults (every 2 packets, every second)
+/// would tell of all traffic of every other keying daemon's SAs. Ours say what they want themselves.
+///
+/// # Errors
+/// When the two files under `/proc/sys/net/core` cannot be written; nothing depends on it but load.
+pub fn quiet_defaults() -> io::Result<()> {
+    for name in ["xfrm_aevent_rseqth", "xfrm_aevent_etime"] {
+        // Of the thread: /proc/sys shows the namespace of who opens it.
+        std::fs::write(format!("/proc/sys/net/core/{name}"), "0")?;
+    }
+    Ok(())
+}
+
 impl Events {
     /// Listens in this thread's network namespace, from now on.
     ///
@@ -151,7 +165,9 @@ mod tests {
     use zerocopy::IntoBytes;
 
     use super::*;
-    use crate::xfrm::uapi::{Id, NlMsgHdr, UserExpire, UserSaInfo};
+    use crate::xfrm::uapi::{
+        AeventId, Id, NlAttr, NlMsgHdr, ReplayEsnHead, UserExpire, UserSaId, UserSaInfo, attr,
+    };
 
     fn datagram(kind: u16, hard: u8) -> Vec<u8> {
         let expire = UserExpire {
@@ -188,6 +204,52 @@ mod tests {
         assert_eq!(found, [expired(true), expired(false)]);
         assert_eq!(events(&datagram(msg::NEWSA, 1)).count(), 0);
         assert_eq!(events(&both[..both.len() - 1]).count(), 1);
+    }
+
+    fn replay(flags: u32) -> Vec<u8> {
+        let id = AeventId {
+            sa_id: UserSaId {
+                daddr: [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                spi: [0xc0, 0, 0, 1],
+                family: libc::AF_INET as u16,
+                proto: 50,
+                pad: 0,
+            },
+            flags,
+            ..AeventId::default()
+        };
+        let state = ReplayEsnHead {
+            oseq: 5,
+            oseq_hi: 1,
+            seq: 9,
+            ..ReplayEsnHead::default()
+        };
+        let attribute = NlAttr {
+            len: (size_of::<NlAttr>() + size_of::<ReplayEsnHead>()) as u16,
+            kind: attr::REPLAY_ESN_VAL,
+        };
+        let payload = [id.as_bytes(), attribute.as_bytes(), state.as_bytes()].concat();
+        let header = NlMsgHdr {
+            len: (size_of::<NlMsgHdr>() + payload.len()) as u32,
+            kind: msg::NEWAE,
+            ..NlMsgHdr::default()
+        };
+        [header.as_bytes(), &payload].concat()
+    }
+
+    #[test]
+    fn packets_are_told_and_echoes_are_not() {
+        // By count, by the clock, and by somebody's NEWAE.
+        let all = [replay(16), replay(32), replay(64)].concat();
+        let told = XfrmEvent::Replay {
+            sa: SaId {
+                spi: [0xc0, 0, 0, 1],
+                dst: "192.0.2.1".parse().unwrap(),
+            },
+            sequence_out: (1 << 32) + 5,
+            sequence_in: 9,
+        };
+        assert_eq!(events(&all).collect::<Vec<_>>(), [told, told]);
     }
 
     #[test]

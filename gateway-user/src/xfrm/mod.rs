@@ -5,7 +5,10 @@
 //!   same semantics, for kernels without ESP and for tests.
 //! * [`Tunnels`] stands on top: it turns CHILD_SAs into SAs and policies, and knows who holds
 //!   which policy when children overlap, are rekeyed or go.
-//! * [`Events`] tells what the kernel did on its own (hard lifetimes).
+//!   [`Tunnels::carry_out`] takes the node's operations: own children, standby copies of the other
+//!   members' (in blocks of sequence numbers of their own), and moves of these, which pass a [`Gate`].
+//! * [`Events`] tells what the kernel did on its own: hard lifetimes, and how many sequence numbers
+//!   are used up. [`Tunnels::hear`] says what that means for the node.
 //! * [`bypass`] exempts the IKE sockets from all policies.
 //!
 //! The messages are written by this module and not by a netlink crate: the types there derive
@@ -41,7 +44,7 @@ mod upkeep;
 
 pub use copies::{CopyMove, Moved};
 pub use error::{Refusal, XfrmError};
-pub use event::{EventStream, Events, XfrmEvent};
+pub use event::{EventStream, Events, XfrmEvent, quiet_defaults};
 pub use gate::Gate;
 pub use kernel::Xfrm;
 pub use recording::Recording;

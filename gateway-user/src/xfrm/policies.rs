@@ -12,7 +12,7 @@ use gateway_ike::output::ChildId;
 
 use super::SaKernel;
 use super::error::XfrmError;
-use super::types::{Policy, PolicyKey, Request};
+use super::types::{Action, Policy, PolicyKey, Request};
 
 /// Where a claim stands relative to that of the child it rekeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,19 +25,47 @@ pub(super) enum Place {
     Beneath(ChildId),
 }
 
+/// A policy without its key, which is that of its entry: with a hundred thousand children the books
+/// hold several hundred thousand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Body {
+    priority: u32,
+    action: Action,
+    icmp: bool,
+}
+
+impl Body {
+    const fn of(policy: &Policy) -> Self {
+        Self {
+            priority: policy.priority,
+            action: policy.action,
+            icmp: policy.icmp,
+        }
+    }
+
+    const fn policy(self, key: PolicyKey) -> Policy {
+        Policy {
+            key,
+            priority: self.priority,
+            action: self.action,
+            icmp: self.icmp,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Entry {
-    base: Option<Policy>,
+    base: Option<Body>,
     // Of an earlier process: stays until it is claimed or disowned.
-    found: Option<Policy>,
+    found: Option<Body>,
     // The last one is in force.
-    claims: Vec<(ChildId, Policy)>,
-    installed: Option<Policy>,
+    claims: Vec<(ChildId, Body)>,
+    installed: Option<Body>,
 }
 
 impl Entry {
-    fn wanted(&self) -> Option<Policy> {
-        let claimed = self.claims.last().map(|&(_, policy)| policy);
+    fn wanted(&self) -> Option<Body> {
+        let claimed = self.claims.last().map(|&(_, body)| body);
         claimed.or(self.found).or(self.base)
     }
 
@@ -65,7 +93,11 @@ enum Change {
 impl PolicyBook {
     /// Adds `child`'s claim, or moves it.
     pub(super) fn claim(&mut self, child: ChildId, policy: Policy, place: Place) {
-        let entry = self.entries.entry(policy.key).or_default();
+        self.claim_body(child, policy.key, Body::of(&policy), place);
+    }
+
+    fn claim_body(&mut self, child: ChildId, key: PolicyKey, body: Body, place: Place) {
+        let entry = self.entries.entry(key).or_default();
         if let Some(at) = entry.position(child) {
             entry.claims.remove(at);
         }
@@ -74,9 +106,11 @@ impl PolicyBook {
             Place::Above(other) => entry.position(other).map(|at| at + 1),
             Place::Beneath(other) => entry.position(other),
         };
+        // Most keys have one claim for ever.
+        entry.claims.reserve_exact(1);
         entry
             .claims
-            .insert(at.unwrap_or(entry.claims.len()), (child, policy));
+            .insert(at.unwrap_or(entry.claims.len()), (child, body));
     }
 
     /// Puts another policy in the place of `child`'s claim on the same key, if it has one.
@@ -84,7 +118,7 @@ impl PolicyBook {
         if let Some(entry) = self.entries.get_mut(&policy.key)
             && let Some(at) = entry.position(child)
         {
-            entry.claims[at].1 = policy;
+            entry.claims[at].1 = Body::of(&policy);
         }
     }
 
@@ -93,8 +127,8 @@ impl PolicyBook {
         for policy in policies {
             let entry = self.entries.entry(policy.key).or_default();
             if entry.installed.is_none() {
-                entry.found = Some(*policy);
-                entry.installed = Some(*policy);
+                entry.found = Some(Body::of(policy));
+                entry.installed = entry.found;
             }
         }
     }
@@ -114,8 +148,8 @@ impl PolicyBook {
         if let Some(at) = entry.position(child)
             && entry.position(other).is_some()
         {
-            let (_, policy) = entry.claims[at];
-            self.claim(child, policy, Place::Above(other));
+            let (_, body) = entry.claims[at];
+            self.claim_body(child, *key, body, Place::Above(other));
         }
     }
 
@@ -135,7 +169,7 @@ impl PolicyBook {
             }
         }
         for policy in policies {
-            self.entries.entry(policy.key).or_default().base = Some(*policy);
+            self.entries.entry(policy.key).or_default().base = Some(Body::of(policy));
         }
         keys.sort_unstable();
         keys.dedup();
@@ -152,8 +186,10 @@ impl PolicyBook {
     /// Believes a dump instead of its own books about what is installed. Returns the keys of which
     /// something else is installed than was believed.
     pub(super) fn observe(&mut self, dump: &[Policy]) -> Vec<PolicyKey> {
-        let installed: BTreeMap<PolicyKey, Policy> =
-            dump.iter().map(|policy| (policy.key, *policy)).collect();
+        let installed: BTreeMap<PolicyKey, Body> = dump
+            .iter()
+            .map(|policy| (policy.key, Body::of(policy)))
+            .collect();
         let mut differing = Vec::new();
         for (key, entry) in &mut self.entries {
             let found = installed.get(key).copied();
@@ -202,8 +238,10 @@ impl PolicyBook {
     fn change(&self, key: &PolicyKey) -> Option<Change> {
         let entry = self.entries.get(key)?;
         match (entry.installed, entry.wanted()) {
-            (None, Some(policy)) => Some(Change::Install(policy)),
-            (Some(installed), Some(policy)) if installed != policy => Some(Change::Replace(policy)),
+            (None, Some(body)) => Some(Change::Install(body.policy(*key))),
+            (Some(installed), Some(body)) if installed != body => {
+                Some(Change::Replace(body.policy(*key)))
+            }
             (Some(_), None) => Some(Change::Delete(*key)),
             _ => None,
         }
@@ -212,7 +250,7 @@ impl PolicyBook {
     fn note(&mut self, change: &Change) {
         match change {
             Change::Install(policy) | Change::Replace(policy) => {
-                self.entries.entry(policy.key).or_default().installed = Some(*policy);
+                self.entries.entry(policy.key).or_default().installed = Some(Body::of(policy));
             }
             Change::Delete(key) => {
                 if let Some(entry) = self.entries.get_mut(key) {

@@ -47,6 +47,8 @@ pub(super) struct Outbound {
     /// Highest number that it was put at.
     pub(super) stands: u64,
     pub(super) event_every: u32,
+    /// Low word of the ceiling of its numbers, as far as known.
+    pub(super) ceiling: u32,
 }
 
 /// What of a child can change while it is installed.
@@ -74,6 +76,8 @@ pub(super) struct Start {
     pub(super) sequence_out: u64,
     /// Highest inbound number that is not to be let in; 0 = none.
     pub(super) sequence_in: u64,
+    /// Last outbound number reserved.
+    pub(super) ceiling: u64,
     /// Packets between events of the outbound SA.
     pub(super) event_every: u32,
 }
@@ -84,6 +88,7 @@ impl Start {
         Self {
             sequence_out,
             sequence_in: 0,
+            ceiling: sequence_out,
             event_every: EVENT_EVERY_OUT,
         }
     }
@@ -489,6 +494,7 @@ impl Tunnels {
                 keys,
                 stands: start.sequence_out,
                 event_every: start.event_every,
+                ceiling: start.ceiling as u32,
             });
         }
         if let Some(old) = replaces {

@@ -3,7 +3,7 @@
 use gateway_common::slot::Slot;
 use gateway_node::effect::KernelEvent;
 
-use super::copies::{BLOCK, at, in_id, out_id, sent};
+use super::copies::{BLOCK, at, in_id, look, out_id, sent};
 use super::{child, contents, network, recorded, reqid_of, reqids};
 use crate::xfrm::{Direction, Recording, SaKernel, Tunnels, XfrmEvent};
 
@@ -62,6 +62,25 @@ fn a_larger_reservation_is_told_less_often_but_within_its_half() {
             "{told} events in half of {reserved}, {before} before"
         );
     }
+}
+
+#[test]
+fn each_raise_of_the_ceiling_says_how_much_is_reserved_at_a_time() {
+    let (mut kernel, mut tunnels) = recorded();
+    let (own, copy) = (child(1), child(2));
+    tunnels.install_child(&own, None).unwrap();
+    tunnels.install_copy(&copy, BLOCK).unwrap();
+    let mut every = |kernel: &mut Recording, c, ceiling| {
+        tunnels.ceiling_raised(&out_id(c), ceiling).unwrap();
+        look(kernel, out_id(c)).event_every
+    };
+    assert_eq!(every(&mut kernel, &own, 16_384), 4_096);
+    assert_eq!(every(&mut kernel, &own, 16_384 + 400_000), 100_000);
+    assert_eq!(every(&mut kernel, &own, 16_384), 100_000, "no raise");
+    // A copy goes on in its block, and raises from its end.
+    assert_eq!(every(&mut kernel, &copy, 32_768), 4_096);
+    assert_eq!(every(&mut kernel, &copy, 32_768 + 65_536), 16_384);
+    tunnels.ceiling_raised(&out_id(&child(3)), 1).unwrap();
 }
 
 #[test]

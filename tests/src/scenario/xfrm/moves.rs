@@ -104,13 +104,18 @@ fn one_path(pair: &mut Pair, kind: Kind, number: u8) -> Result<()> {
     let (mut near, mut far) = pair.install(kind, number)?;
     pair.ping_all(2)?;
     let before = sa(pair.near.kernel(), near.spi_out)?;
-    near.encap = Some((4500, 4500));
-    far.encap = Some((4500, 4500));
-    pair.near.update_path(&near)?;
-    pair.far.update_path(&far)?;
+    // While packets pass: none is lost.
+    let pinging = pair.ping_on(20)?;
+    for port in [4500, 61234, 4500] {
+        (near.encap, far.encap) = (Some((4500, port)), Some((port, 4500)));
+        pair.near.update_path(&near)?;
+        pair.far.update_path(&far)?;
+    }
+    pinging.finish()?;
     let after = sa(pair.near.kernel(), near.spi_out)?;
     same_sa(&before, &after)?;
-    ensure!(after.sequence_out == before.sequence_out, "{after:?}");
+    let pings = after.sequence_out - before.sequence_out;
+    ensure!(pings == 20, "{pings} numbers for 20 pings: {after:?}");
     ensure!(after.encapsulation.is_some_and(|e| e.dst_port == 4500));
     pair.ping_all(2)?;
 
