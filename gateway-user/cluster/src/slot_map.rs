@@ -51,6 +51,11 @@ impl SlotMap {
         owners: [None; Slot::COUNT],
     };
 
+    /// A map as it was agreed on.
+    pub const fn from_owners(owners: [Option<MemberId>; Slot::COUNT]) -> Self {
+        Self { owners }
+    }
+
     /// The map that follows `self` when `live` are the members that may own slots: a pure function,
     /// so that all members that agree on its arguments agree on the map.
     ///
@@ -71,6 +76,27 @@ impl SlotMap {
                 owners: [weights.keys().next().copied(); Slot::COUNT],
             },
             Mode::LoadSharing => self.spread(&weights),
+        }
+    }
+
+    /// HA mode: all slots on one of `live`, which is `preferred` if it is there, else by `failback`
+    /// the one that is active now or the one with the lowest id. Weights do not matter, except that
+    /// a member with weight 0 (drained) owns nothing.
+    #[must_use]
+    pub fn next_active(
+        &self,
+        live: &[Weighted],
+        failback: Failback,
+        preferred: Option<MemberId>,
+    ) -> Self {
+        let usable = |member: &MemberId| live.iter().any(|w| w.member == *member && w.weight > 0);
+        let current = (failback == Failback::MaintainActive)
+            .then(|| self.iter().find_map(|(_, owner)| owner.filter(usable)))
+            .flatten();
+        let active = preferred.filter(usable).or(current);
+        let lowest = || live.iter().filter(|w| w.weight > 0).map(|w| w.member).min();
+        Self {
+            owners: [active.or_else(lowest); Slot::COUNT],
         }
     }
 
@@ -211,6 +237,35 @@ mod tests {
         assert_eq!(map.owned_by(id(4)), 256);
         let map = map.next(&[], Mode::HighAvailability);
         assert_eq!(map, SlotMap::UNSET);
+    }
+
+    #[test]
+    fn the_active_member_stays_or_the_highest_priority_takes_over() {
+        let before = SlotMap::UNSET.next_active(&equal(&[2, 3]), Failback::MaintainActive, None);
+        assert_eq!(before.owned_by(id(2)), 256);
+        let next = |members: &[u8], failback, preferred: Option<u8>| {
+            let map = before.next_active(&equal(members), failback, preferred.map(id));
+            map.owner(Slot(0))
+        };
+        let (maintain, higher) = (Failback::MaintainActive, Failback::HigherPriority);
+        assert_eq!(next(&[1, 2, 3], maintain, None), Some(id(2)));
+        assert_eq!(next(&[1, 2, 3], higher, None), Some(id(1)));
+        assert_eq!(next(&[1, 2, 3], maintain, Some(3)), Some(id(3)));
+        assert_eq!(next(&[1, 2, 3], higher, Some(4)), Some(id(1)), "not there");
+        assert_eq!(next(&[1, 3], maintain, None), Some(id(1)));
+        assert_eq!(next(&[], maintain, None), None);
+    }
+
+    #[test]
+    fn a_drained_member_owns_nothing() {
+        let mut live = equal(&[1, 2, 3]);
+        let before = SlotMap::UNSET.next(&live, Mode::LoadSharing);
+        live[0].weight = 0;
+        let after = before.next(&live, Mode::LoadSharing);
+        assert_eq!([1, 2, 3].map(|m| after.owned_by(id(m))), [0, 128, 128]);
+        assert_eq!(moves(&before, &after), before.owned_by(id(1)));
+        let active = SlotMap::UNSET.next_active(&live, Failback::HigherPriority, Some(id(1)));
+        assert_eq!(active.owned_by(id(2)), 256);
     }
 
     fn members() -> impl Strategy<Value = Vec<Weighted>> {

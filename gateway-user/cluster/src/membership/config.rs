@@ -67,6 +67,44 @@ impl Config {
     }
 }
 
+/// The switches of [`Mutations`]; all off where they are not compiled in.
+impl Config {
+    pub(super) const fn ignores_lease(&self) -> bool {
+        #[cfg(any(test, feature = "mutations"))]
+        return self.mutations.no_lease;
+        #[cfg(not(any(test, feature = "mutations")))]
+        false
+    }
+
+    pub(super) const fn counts_from_receipt(&self) -> bool {
+        #[cfg(any(test, feature = "mutations"))]
+        return self.mutations.lease_from_receipt;
+        #[cfg(not(any(test, feature = "mutations")))]
+        false
+    }
+
+    pub(super) const fn skips_activation_wait(&self) -> bool {
+        #[cfg(any(test, feature = "mutations"))]
+        return self.mutations.no_activation_wait;
+        #[cfg(not(any(test, feature = "mutations")))]
+        false
+    }
+
+    pub(super) const fn skips_incarnations(&self) -> bool {
+        #[cfg(any(test, feature = "mutations"))]
+        return self.mutations.no_incarnation_check;
+        #[cfg(not(any(test, feature = "mutations")))]
+        false
+    }
+
+    pub(super) const fn skips_epochs(&self) -> bool {
+        #[cfg(any(test, feature = "mutations"))]
+        return self.mutations.no_epoch_check;
+        #[cfg(not(any(test, feature = "mutations")))]
+        false
+    }
+}
+
 /// What the survivor does when one of two members is lost and no witness is configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TwoMember {

@@ -1,0 +1,142 @@
+//! Starting when no view is live.
+
+use gateway_common::time::Instant;
+
+use super::accept::Acceptor;
+use super::config::Timing;
+use super::io::{Event, Output, Persisted};
+use super::tally::Handover;
+use super::wire::{Ballot, Basis};
+use super::{MemberSet, Membership};
+use crate::slot_map::Weighted;
+use crate::view::{Epoch, View};
+
+/// Epochs that are left out by a view without a majority, times the distance of the member from 64:
+/// two such views and what follows each have different numbers.
+const STRIDE: u64 = 1000;
+
+/// A member without a view that can go on.
+#[derive(Debug, Default)]
+pub(super) struct Cold {
+    /// Since when no live view is heard.
+    pub(super) quiet_since: Option<Instant>,
+    pub(super) acceptor: Acceptor,
+    /// Highest ballot of a view that was noted.
+    pub(super) noted: Option<(Basis, Ballot)>,
+    warned: bool,
+}
+
+impl Cold {
+    pub(super) fn due(&self, timing: Timing) -> Option<Instant> {
+        self.quiet_since.map(|since| since + timing.cold_start)
+    }
+}
+
+impl Membership {
+    pub(super) fn step_cold(&mut self) {
+        self.fallen |= self.admitted && self.superseded().len() >= self.majority();
+        let mut others = self.peers.values().filter(|peer| peer.alive);
+        let live = others.any(|peer| peer.said.admitted && !peer.said.cold);
+        if (self.admitted && !self.fallen) || live || self.control.stopping {
+            self.cold.quiet_since = None;
+            return;
+        }
+        let since = *self.cold.quiet_since.get_or_insert(self.now);
+        if self.now < since + self.config.timing.cold_start || self.cold.warned {
+            return;
+        }
+        let heard = self.heard();
+        let majority = (heard.len() + 1) * 2 > self.config.members.len();
+        if self.config.boot_alone && !majority && self.rank(Basis::Cold) == 0 {
+            return self.bootstrap();
+        }
+        self.cold.warned = true;
+        self.outputs
+            .push_back(Output::Event(Event::ColdStartWaits { heard }));
+    }
+
+    /// No view can go on, and none is heard.
+    pub(super) const fn is_cold(&self) -> bool {
+        self.cold.quiet_since.is_some()
+    }
+
+    /// Long enough for a live view to be heard.
+    pub(super) fn is_cold_voter(&self) -> bool {
+        let enough = self.config.timing.silence * 2;
+        let alone = self.config.members.len() == 1;
+        let quiet = self
+            .cold
+            .quiet_since
+            .is_some_and(|since| alone || self.now >= since + enough);
+        quiet && self.frozen_until.is_none()
+    }
+
+    /// Time to propose a first view: nobody is missing and all are in sync, or the wait is over.
+    pub(super) fn may_start_cold(&self) -> bool {
+        if !self.is_cold_voter() {
+            return false;
+        }
+        let local = self.config.local;
+        let mut there: MemberSet = self
+            .heard()
+            .iter()
+            .filter(|member| self.said(*member).is_some_and(|said| said.cold))
+            .collect();
+        there.insert(local);
+        let waited = self
+            .cold
+            .quiet_since
+            .is_some_and(|since| self.now >= since + self.config.timing.cold_start);
+        let all = there.len() == self.config.members.len();
+        let pairs = there.iter().all(|a| {
+            let mut others = there.iter().filter(|b| *b != a);
+            others.all(|b| self.connected(a, b))
+        });
+        there.len() * 2 > self.config.members.len() && (waited || (all && pairs))
+    }
+
+    /// Whether a view that those who promised remember could still be live without them: not if too
+    /// few of its members are missing to decide anything.
+    pub(super) fn covers(&self, promised: MemberSet, memory: &[Persisted]) -> bool {
+        if promised.len() == self.config.members.len() {
+            return true;
+        }
+        let mut views = memory.iter().filter(|persisted| persisted.epoch.0 > 0);
+        views.all(|persisted| {
+            let members = persisted.members.len();
+            let seat = usize::from(self.config.witness && members.is_multiple_of(2));
+            let missing = persisted.members.difference(promised).len() + seat;
+            missing < (members + seat) / 2 + 1
+        })
+    }
+
+    /// A view with this member alone, without anybody's vote.
+    pub(super) fn bootstrap(&mut self) {
+        let local = self.config.local;
+        let mut view = View {
+            epoch: self.lone_epoch(),
+            members: [(local, self.config.incarnation)].into(),
+            slots: self.view.slots.clone(),
+        };
+        view.slots = view.slots.next_active(
+            &[Weighted {
+                member: local,
+                weight: 1,
+            }],
+            self.config.failback,
+            None,
+        );
+        let unsafe_takeover = self.view.epoch > Epoch::default();
+        let base = self.handover.end().max(self.now);
+        let handover = Handover::after_all(base, self.ledger.others(local));
+        self.install(view, unsafe_takeover, handover);
+        let everybody = self.everybody();
+        self.send_commit(everybody);
+    }
+
+    fn lone_epoch(&self) -> Epoch {
+        let latest = self.view.epoch.max(self.persisted.epoch).0;
+        let rank = 64 - u64::from(self.config.local.get());
+        Epoch(latest.saturating_add(1 + rank * STRIDE))
+    }
+}

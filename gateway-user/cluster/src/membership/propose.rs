@@ -1,0 +1,297 @@
+//! The proposer of Paxos.
+
+use gateway_common::time::Instant;
+
+use super::io::{Persisted, Sender};
+use super::wire::{Ballot, Basis, Message};
+use super::{MemberSet, Membership};
+use crate::view::{Epoch, View};
+
+/// Repetitions before a ballot is given up.
+const TRIES: u32 = 6;
+
+/// What this member proposes, and when.
+#[derive(Debug, Default)]
+pub(super) struct Proposer {
+    /// Highest round that was seen.
+    round: u32,
+    running: Option<Proposal>,
+    /// Since when a change is wanted.
+    wanted: Option<(Basis, Instant)>,
+    /// Not before.
+    retry_after: Instant,
+    /// When there is something to do.
+    pub(super) due: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Proposal {
+    basis: Basis,
+    ballot: Ballot,
+    promised: MemberSet,
+    witness: bool,
+    best: Option<(Ballot, View)>,
+    /// What the voters of a cold start have on disk.
+    memory: Vec<Persisted>,
+    /// Second phase: what is proposed.
+    value: Option<View>,
+    tries: u32,
+    repeat_at: Instant,
+}
+
+impl Proposer {
+    pub(super) fn abandon(&mut self) {
+        self.running = None;
+        self.wanted = None;
+    }
+
+    pub(super) fn value(&self, basis: Basis, ballot: Ballot) -> Option<&View> {
+        let proposal = self.running.as_ref()?;
+        let same = proposal.basis == basis && proposal.ballot == ballot;
+        proposal.value.as_ref().filter(|_| same)
+    }
+}
+
+impl Membership {
+    pub(super) fn step_propose(&mut self) {
+        self.proposer.due = None;
+        let basis = self.basis();
+        if self.proposer.running.as_ref().map(|p| p.basis) != basis {
+            self.proposer.running = None;
+        }
+        if self.proposer.running.is_some() {
+            return self.repeat();
+        }
+        let Some(basis) = basis.filter(|basis| self.wants(*basis)) else {
+            self.proposer.wanted = None;
+            return;
+        };
+        let since = match self.proposer.wanted {
+            Some((wanted, since)) if wanted == basis => since,
+            _ => self.now,
+        };
+        self.proposer.wanted = Some((basis, since));
+        let timing = self.config.timing;
+        let mut at = since + timing.heartbeat * 2 * self.rank(basis);
+        if !self.is_urgent(basis) {
+            at = at.max(self.installed_at + timing.damping);
+        }
+        let at = at.max(self.proposer.retry_after);
+        if at <= self.now {
+            self.propose(basis);
+        } else {
+            self.proposer.due = Some(at);
+        }
+    }
+
+    /// The decision that this member could start now.
+    fn basis(&self) -> Option<Basis> {
+        if self.frozen_until.is_some() || self.control.stopped {
+            None
+        } else if self.may_start_cold() {
+            Some(Basis::Cold)
+        } else if self.admitted && !self.fallen {
+            Some(Basis::After(self.view.epoch))
+        } else {
+            None
+        }
+    }
+
+    fn wants(&self, basis: Basis) -> bool {
+        let hopeful = match basis {
+            Basis::Cold => true,
+            Basis::After(_) => {
+                let mut alive = self.voters_alive();
+                alive.insert(self.config.local);
+                let over = self.superseded();
+                self.is_quorum(basis, alive, self.witness.alive, over)
+            }
+        };
+        // A vote without decision holds up all leases: it has to be brought to an end.
+        hopeful && (self.acceptor(basis).accepted.is_some() || self.goal(basis).is_some())
+    }
+
+    /// Members of the view that are heard, in the run that it admitted.
+    pub(super) fn voters_alive(&self) -> MemberSet {
+        let members = self.view.members.keys().filter(|member| {
+            let alive = self.peers.get(member).is_some_and(|peer| peer.alive);
+            alive && self.is_voter(Sender::Member(**member))
+        });
+        members.copied().collect()
+    }
+
+    fn is_urgent(&self, basis: Basis) -> bool {
+        let mut there = self.voters_alive();
+        there.insert(self.config.local);
+        basis == Basis::Cold
+            || self.acceptor(basis).accepted.is_some()
+            || !self.view_members().is_subset(there)
+    }
+
+    fn propose(&mut self, basis: Basis) {
+        self.proposer.round = self.proposer.round.saturating_add(1);
+        let ballot = Ballot {
+            round: self.proposer.round,
+            proposer: self.config.local,
+        };
+        self.proposer.running = Some(Proposal {
+            basis,
+            ballot,
+            promised: MemberSet::EMPTY,
+            witness: false,
+            best: None,
+            memory: Vec::new(),
+            value: None,
+            tries: 0,
+            repeat_at: self.now,
+        });
+        self.repeat();
+        // The own vote comes last: with it alone a single member is done.
+        self.take_prepare(Sender::Member(self.config.local), basis, ballot);
+    }
+
+    /// Sends what has not been answered.
+    fn repeat(&mut self) {
+        let rank = self.proposer.running.as_ref().map(|p| self.rank(p.basis));
+        let interval = self.config.timing.heartbeat / 2;
+        let back_off = self.config.timing.heartbeat * (1 + rank.unwrap_or(0));
+        let Some(proposal) = &mut self.proposer.running else {
+            return;
+        };
+        if proposal.repeat_at > self.now {
+            self.proposer.due = Some(proposal.repeat_at);
+            return;
+        }
+        proposal.tries += 1;
+        if proposal.tries > TRIES {
+            self.proposer.running = None;
+            self.proposer.retry_after = self.now + back_off;
+            self.proposer.due = Some(self.proposer.retry_after);
+            return;
+        }
+        proposal.repeat_at = self.now + interval;
+        self.proposer.due = Some(proposal.repeat_at);
+        let (basis, ballot) = (proposal.basis, proposal.ballot);
+        let message = match proposal.value.clone() {
+            None => Message::Prepare { basis, ballot },
+            Some(view) => Message::Accept {
+                basis,
+                ballot,
+                view: Box::new(view),
+            },
+        };
+        let to = self.unanswered();
+        self.send_all(to, message);
+    }
+
+    fn unanswered(&self) -> Vec<Sender> {
+        let Some(proposal) = &self.proposer.running else {
+            return Vec::new();
+        };
+        let tally = self.tally.as_ref();
+        let (members, witness) = match (&proposal.value, tally) {
+            (None, _) => (proposal.promised, proposal.witness),
+            (Some(_), Some(tally)) => {
+                let noted = tally.noted.iter();
+                (tally.yes.iter().chain(noted).collect(), tally.witness)
+            }
+            (Some(_), None) => (MemberSet::EMPTY, false),
+        };
+        let voters = match proposal.basis {
+            Basis::After(_) => self.view_members(),
+            Basis::Cold => self.config.members.iter().map(|m| m.member).collect(),
+        };
+        let mut open = voters.difference(members);
+        open.remove(self.config.local);
+        let seat = matches!(proposal.basis, Basis::After(_)) && self.witness_seat() && !witness;
+        let witness = seat.then_some(Sender::Witness);
+        open.iter().map(Sender::Member).chain(witness).collect()
+    }
+
+    pub(super) fn take_promise(
+        &mut self,
+        from: Sender,
+        basis: Basis,
+        ballot: Ballot,
+        accepted: Option<(Ballot, Box<View>)>,
+        persisted: Persisted,
+    ) {
+        let voter = basis == Basis::Cold || self.is_voter(from);
+        let Some(proposal) = &mut self.proposer.running else {
+            return;
+        };
+        let same = proposal.basis == basis && proposal.ballot == ballot;
+        if !voter || !same || proposal.value.is_some() {
+            return;
+        }
+        match from {
+            Sender::Member(member) => proposal.promised.insert(member),
+            Sender::Witness => proposal.witness = true,
+        }
+        if let Some((accepted, view)) = accepted
+            && proposal
+                .best
+                .as_ref()
+                .is_none_or(|(best, _)| *best < accepted)
+        {
+            proposal.best = Some((accepted, *view));
+        }
+        proposal.memory.push(persisted);
+        self.second_phase();
+    }
+
+    fn second_phase(&mut self) {
+        let over = self.superseded();
+        let Some(proposal) = &self.proposer.running else {
+            return;
+        };
+        let (basis, ballot) = (proposal.basis, proposal.ballot);
+        if !self.is_quorum(basis, proposal.promised, proposal.witness, over) {
+            return;
+        }
+        let cold = basis == Basis::Cold;
+        if cold && !self.covers(proposal.promised, &proposal.memory) {
+            return;
+        }
+        let latest = proposal.memory.iter().map(|p| p.epoch).max();
+        let best = proposal.best.clone().map(|(_, view)| view);
+        let value = best.or_else(|| {
+            let mut goal = self.goal(basis)?;
+            if cold {
+                goal.epoch = after_all(latest.unwrap_or_default().max(self.view.epoch));
+            }
+            Some(goal)
+        });
+        let Some(view) = value else {
+            self.proposer.abandon();
+            return;
+        };
+        if let Some(proposal) = &mut self.proposer.running {
+            proposal.value = Some(view.clone());
+            proposal.tries = 0;
+            proposal.repeat_at = self.now;
+        }
+        self.repeat();
+        self.take_accept(Sender::Member(self.config.local), basis, ballot, view);
+    }
+
+    pub(super) fn take_reject(&mut self, basis: Basis, promised: Ballot) {
+        let outbid = |p: &Proposal| p.basis == basis && p.ballot < promised;
+        self.proposer.round = self.proposer.round.max(promised.round);
+        if self.proposer.running.as_ref().is_some_and(outbid) {
+            let back_off = self.config.timing.heartbeat * (1 + self.rank(basis));
+            self.proposer.running = None;
+            self.proposer.retry_after = self.now + back_off;
+        }
+    }
+}
+
+/// An epoch for a cold start after `latest`: with a gap, because views that nobody remembers who
+/// takes part may have followed.
+fn after_all(latest: Epoch) -> Epoch {
+    if latest == Epoch::default() {
+        latest.next()
+    } else {
+        Epoch(latest.0.saturating_add(16))
+    }
+}

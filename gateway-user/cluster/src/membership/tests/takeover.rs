@@ -1,0 +1,232 @@
+//! Single faults and the time until somebody else serves.
+
+use super::super::*;
+use super::net::*;
+
+fn fast(config: &mut Config) {
+    config.timing = Timing {
+        cold_start: config.timing.cold_start,
+        ..Timing::FAST
+    };
+}
+
+#[test]
+fn a_single_member_serves_at_once() {
+    let mut net = Net::new(1, configs(1, |_| {}), 0);
+    net.start_all();
+    assert_eq!(net.wait(5, Net::converged), Some(0), "{:?}", net.dump());
+    assert_eq!(
+        net.status(id(1)).members[0].shown.state,
+        MemberState::Active
+    );
+}
+
+#[test]
+fn clusters_of_every_size_form_before_the_cold_start_wait_is_over() {
+    for count in [2, 3, 4, 5, 16] {
+        let mut net = Net::new(1, configs(count, |_| {}), 0);
+        net.start_all();
+        let waited = net.wait(1500, Net::converged);
+        assert!(
+            waited.is_some(),
+            "{count}: {:?} {:?}",
+            net.violation,
+            net.dump()
+        );
+        let owned = net.owners();
+        let (most, least) = (owned.values().max().unwrap(), owned.values().min().unwrap());
+        assert!(most - least <= 1, "{owned:?}");
+    }
+}
+
+/// Time from the kill until every slot is served again, at all points of the heartbeat interval.
+fn worst_takeover(change: impl Fn(&mut Config) + Copy, count: u8) -> u64 {
+    (0..12)
+        .map(|offset| {
+            let mut net = started(count, change);
+            net.run_for(300 + offset * 5);
+            let before = net.hosts[&id(1)].installed;
+            net.kill(id(1));
+            let survivors: Vec<_> = net.members().into_iter().filter(|m| *m != id(1)).collect();
+            let served = |net: &Net| {
+                let owned = net.owners();
+                survivors.iter().map(|m| owned[m]).sum::<usize>() == 256
+            };
+            let waited = net.wait(2000, served);
+            assert!(net.hosts[&id(2)].installed > before);
+            waited.unwrap_or_else(|| panic!("{:?} {:?}", net.violation, net.dump()))
+        })
+        .max()
+        .unwrap()
+}
+
+#[test]
+fn a_killed_owner_is_replaced_within_the_budget() {
+    for count in [3, 4, 5] {
+        let normal = worst_takeover(|_| {}, count);
+        assert!(
+            (200..=400).contains(&normal),
+            "{count} members: {normal} ms"
+        );
+        let quick = worst_takeover(fast, count);
+        assert!(
+            (35..=100).contains(&quick),
+            "{count} members, fast: {quick} ms"
+        );
+    }
+}
+
+#[test]
+fn with_a_witness_one_of_two_takes_over_as_quickly() {
+    let normal = worst_takeover(|config| config.witness = true, 2);
+    assert!((200..=400).contains(&normal), "{normal} ms");
+}
+
+#[test]
+fn a_kill_moves_only_the_slots_of_the_dead() {
+    let mut net = started(3, |_| {});
+    let before = net.status(id(1)).view.slots;
+    net.kill(id(2));
+    net.run_for(1000);
+    let after = net.status(id(1)).view.slots;
+    for ((_, was), (_, is)) in before.iter().zip(after.iter()) {
+        assert!(was == is || was == Some(id(2)));
+    }
+    assert_eq!([1, 3].map(|m| after.owned_by(id(m))), [128, 128]);
+}
+
+#[test]
+fn an_isolated_owner_stops_by_its_lease_and_joins_again() {
+    let mut net = started(3, |_| {});
+    net.isolate(id(3));
+    net.run_for(210);
+    assert_eq!(
+        net.owners()[&id(3)],
+        0,
+        "lease over before anybody takes over"
+    );
+    net.run_for(400);
+    assert_eq!(
+        net.owners(),
+        [(id(1), 128), (id(2), 128), (id(3), 0)].into()
+    );
+    net.cut.clear();
+    assert!(net.wait(1000, Net::converged).is_some(), "{:?}", net.dump());
+}
+
+#[test]
+fn a_stopped_clock_or_agent_freezes_and_does_no_harm() {
+    let mut net = started(3, |_| {});
+    net.keep_events = true;
+    net.pause(id(1), 1500);
+    net.run_for(700);
+    assert_eq!(
+        net.owners(),
+        [(id(1), 0), (id(2), 128), (id(3), 128)].into()
+    );
+    net.run_for(820);
+    let frozen = |e: &(u64, _, Event)| e.1 == id(1) && matches!(e.2, Event::Frozen { .. });
+    assert!(net.events.iter().any(frozen));
+    let states = net.status(id(1)).members;
+    assert!(
+        states.iter().all(|m| m.shown.state != MemberState::Lost),
+        "{states:?}"
+    );
+    assert!(net.wait(1000, Net::converged).is_some(), "{:?}", net.dump());
+}
+
+#[test]
+fn a_short_hang_moves_nothing() {
+    let mut net = started(3, |_| {});
+    let before = net.status(id(1)).view;
+    net.pause(id(1), 150);
+    net.run_for(1000);
+    assert_eq!(net.status(id(2)).view, before);
+    assert_eq!(net.status(id(1)).counters.freezes, 1);
+}
+
+#[test]
+fn without_a_majority_two_members_do_as_configured() {
+    let mut net = started(2, |_| {});
+    net.isolate(id(1));
+    net.run_for(3000);
+    assert_eq!(net.owners(), [(id(1), 0), (id(2), 0)].into());
+    assert_eq!(net.status(id(2)).members[1].shown.state, MemberState::Down);
+
+    let mut net = started(2, |config| config.two_member = TwoMember::Availability);
+    net.kill(id(1));
+    net.run_for(900);
+    assert_eq!(net.owners()[&id(2)], 256, "{:?}", net.dump());
+    assert_eq!(net.hosts[&id(2)].unsafe_takeovers, 1);
+    net.start(id(1));
+    assert!(net.wait(1500, Net::converged).is_some(), "{:?}", net.dump());
+}
+
+#[test]
+fn a_half_that_still_answers_is_not_taken_over() {
+    let mut net = started(2, |config| config.two_member = TwoMember::Availability);
+    // Hung: its host answers ARP.
+    net.pause(id(1), 5000);
+    net.run_for(4000);
+    assert_eq!(net.owners(), [(id(1), 0), (id(2), 0)].into());
+    assert_eq!(net.hosts[&id(2)].unsafe_takeovers, 0);
+}
+
+#[test]
+fn a_restarted_half_lets_the_other_decide() {
+    let mut net = started(2, |_| {});
+    net.kill(id(1));
+    net.run_for(500);
+    assert_eq!(net.owners()[&id(2)], 0);
+    net.start(id(1));
+    assert!(net.wait(800, Net::converged).is_some(), "{:?}", net.dump());
+    assert_eq!(net.hosts[&id(2)].unsafe_takeovers, 0);
+}
+
+#[test]
+fn all_restarted_at_once_start_over_above_the_old_epochs() {
+    let mut net = started(3, |_| {});
+    let before = net.hosts[&id(1)].installed;
+    for member in net.members() {
+        net.kill(member);
+    }
+    net.run_for(50);
+    net.start_all();
+    assert!(net.wait(1500, Net::converged).is_some(), "{:?}", net.dump());
+    assert!(net.hosts[&id(1)].installed > before);
+}
+
+#[test]
+fn a_majority_starts_after_the_wait_and_fewer_do_not() {
+    let mut net = Net::new(3, configs(3, |_| {}), 0);
+    net.start(id(2));
+    net.run_for(4000);
+    assert_eq!(net.owners()[&id(2)], 0);
+    // It has waited, but the other one has to listen as well.
+    net.start(id(3));
+    net.run_for(500);
+    assert_eq!(net.owners()[&id(2)], 0);
+    net.run_for(1000);
+    let owned = net.owners();
+    assert_eq!(owned[&id(2)] + owned[&id(3)], 256, "{:?}", net.dump());
+}
+
+#[test]
+fn a_minority_starts_on_command_or_by_configuration() {
+    let mut net = Net::new(3, configs(3, |_| {}), 0);
+    net.start(id(3));
+    net.run_for(100);
+    net.act(id(3), |agent, now| {
+        agent.handle_command(now, Command::Bootstrap);
+    });
+    net.run_for(10);
+    assert_eq!(net.owners()[&id(3)], 256);
+    net.start(id(1));
+    net.start(id(2));
+    assert!(net.wait(1500, Net::converged).is_some(), "{:?}", net.dump());
+
+    let mut net = Net::new(3, configs(3, |config| config.boot_alone = true), 0);
+    net.start(id(3));
+    net.run_for(2100);
+    assert_eq!(net.owners()[&id(3)], 256);
+}

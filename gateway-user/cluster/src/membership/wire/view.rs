@@ -1,0 +1,62 @@
+//! Views and remaining leases.
+
+use std::collections::BTreeMap;
+
+use gateway_common::slot::Slot;
+
+use super::cursor::{Cursor, Writer};
+use super::{DecodeError, Left};
+use crate::frame::Incarnation;
+use crate::slot_map::SlotMap;
+use crate::view::{Epoch, View};
+
+pub(super) fn encode(out: &mut Writer, view: &View) {
+    out.u64(view.epoch.0);
+    out.u8(u8::try_from(view.members.len()).unwrap_or(u8::MAX));
+    for (member, incarnation) in &view.members {
+        out.member(Some(*member));
+        out.u64(incarnation.0);
+    }
+    for (_, owner) in view.slots.iter() {
+        out.member(owner);
+    }
+}
+
+pub(super) fn decode(body: &mut Cursor<'_>) -> Result<View, DecodeError> {
+    let epoch = Epoch(body.u64()?);
+    let mut members = BTreeMap::new();
+    for _ in 0..body.u8()? {
+        members.insert(body.member()?, Incarnation(body.u64()?));
+    }
+    let mut owners = [None; Slot::COUNT];
+    for owner in &mut owners {
+        *owner = body.optional_member()?;
+        if owner.is_some_and(|owner| !members.contains_key(&owner)) {
+            return Err(DecodeError::Invalid("owner"));
+        }
+    }
+    Ok(View {
+        epoch,
+        members,
+        slots: SlotMap::from_owners(owners),
+    })
+}
+
+pub(super) fn encode_left(out: &mut Writer, left: &Left) {
+    out.u32(left.settle);
+    out.u8(u8::try_from(left.owners.len()).unwrap_or(u8::MAX));
+    for (owner, micros) in &left.owners {
+        out.member(Some(*owner));
+        out.u32(*micros);
+    }
+}
+
+pub(super) fn decode_left(body: &mut Cursor<'_>) -> Result<Left, DecodeError> {
+    let settle = body.u32()?;
+    let count = body.u8()?;
+    let owners = (0..count).map(|_| Ok((body.member()?, body.u32()?)));
+    Ok(Left {
+        settle,
+        owners: owners.collect::<Result<_, DecodeError>>()?,
+    })
+}
