@@ -30,6 +30,10 @@ impl Membership {
     /// flapping device turns into a flood.
     pub(super) fn news(&self) -> bool {
         let said = self.say();
+        // Others may be waiting to hear that this member has installed the view.
+        if said.epoch != self.last_said.epoch {
+            return true;
+        }
         let differs = Heartbeat {
             reason: String::new(),
             load: 0,
@@ -50,7 +54,7 @@ impl Membership {
         let (shown, reason) = self.told.own();
         Heartbeat {
             epoch: self.view.epoch,
-            admitted: self.admitted,
+            admitted: self.admitted && !self.fallen,
             cold: self.is_cold(),
             frozen: self.frozen_until.is_some(),
             pivot: shown.flags.pivot,

@@ -10,6 +10,19 @@ use crate::frame::Incarnation;
 use crate::slot_map::{Mode, SlotMap, Weighted};
 use crate::view::{SyncReport, View};
 
+/// Connected members, by id.
+struct Graph([MemberSet; 64]);
+
+impl Graph {
+    const fn neighbours(&self, member: MemberId) -> MemberSet {
+        self.0[member.get() as usize]
+    }
+
+    const fn degree(&self, member: MemberId) -> usize {
+        self.neighbours(member).len()
+    }
+}
+
 impl Membership {
     /// The view that should follow, if it is another one than the present: the members that hear
     /// each other, are in sync with each other and have no more problems than the others.
@@ -46,12 +59,13 @@ impl Membership {
         };
         all = all.iter().filter(fits).collect();
         let fewest = all.iter().map(|member| self.problems_of(member)).min();
+        let graph = self.graph(all);
         let mut order: Vec<_> = all
             .iter()
             .filter(|member| Some(self.problems_of(*member)) == fewest)
             .map(|member| {
                 let outside = !self.is_in_view(member);
-                let degree = self.degree(member, all);
+                let degree = graph.degree(member);
                 (
                     member != self.config.local,
                     outside,
@@ -63,7 +77,7 @@ impl Membership {
         order.sort_unstable();
         let mut chosen = MemberSet::EMPTY;
         for (_, _, _, member) in order {
-            if chosen.iter().all(|other| self.connected(member, other)) {
+            if chosen.is_subset(graph.neighbours(member)) {
                 chosen.insert(member);
             }
         }
@@ -131,9 +145,10 @@ impl Membership {
     /// How many members that would rather propose there are.
     pub(super) fn rank(&self, basis: Basis) -> u32 {
         let all = self.usable(basis);
+        let graph = self.graph(all);
         let key = |member: MemberId| {
             let idle = self.said(member).is_some_and(|said| said.frozen);
-            let degree = usize::MAX - self.degree(member, all);
+            let degree = usize::MAX - graph.degree(member);
             (idle, self.problems_of(member), degree, member)
         };
         let own = key(self.config.local);
@@ -144,11 +159,18 @@ impl Membership {
         u32::try_from(better.count()).unwrap_or(u32::MAX)
     }
 
-    fn degree(&self, member: MemberId, all: MemberSet) -> usize {
-        let others = all.iter().filter(|other| *other != member);
-        others
-            .filter(|other| self.connected(member, *other))
-            .count()
+    /// Who of `all` is connected with whom.
+    fn graph(&self, all: MemberSet) -> Graph {
+        let mut graph = Graph([MemberSet::EMPTY; 64]);
+        for a in all.iter() {
+            for b in all.iter().filter(|b| *b > a) {
+                if self.connected(a, b) {
+                    graph.0[usize::from(a.get())].insert(b);
+                    graph.0[usize::from(b.get())].insert(a);
+                }
+            }
+        }
+        graph
     }
 
     /// Whether two members can be in one view: they hear each other and are in sync.

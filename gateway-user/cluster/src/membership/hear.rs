@@ -11,9 +11,10 @@ use crate::frame::Incarnation;
 use crate::view::View;
 
 impl Membership {
-    pub(super) fn hear(&mut self, from: Sender, via: LinkId, octets: &[u8]) {
+    /// False if nothing but the lease can have changed.
+    pub(super) fn hear(&mut self, from: Sender, via: LinkId, octets: &[u8]) -> bool {
         if self.control.stopped {
-            return;
+            return false;
         }
         let peer = match from {
             Sender::Member(member) => self.peers.get_mut(&member),
@@ -21,7 +22,7 @@ impl Membership {
         };
         let (Ok(datagram), Some(peer)) = (wire::decode(octets), peer) else {
             self.counters.malformed += 1;
-            return;
+            return false;
         };
         let restarted = peer.incarnation.is_some();
         match peer.judge(self.now, via, datagram.incarnation, datagram.sequence) {
@@ -42,10 +43,13 @@ impl Membership {
                     };
                     self.outputs.push_back(Output::Event(event));
                 }
+                let news = !matches!(datagram.message, Message::Ack(_));
                 self.expire();
                 self.take(from, via, datagram.sequence, datagram.message);
+                return news;
             }
         }
+        false
     }
 
     fn take(&mut self, from: Sender, via: LinkId, sequence: u64, message: Message) {
@@ -92,6 +96,9 @@ impl Membership {
                 if let Some(peer) = self.peer_mut(from) {
                     peer.gone = true;
                     peer.alive = false;
+                }
+                if let Sender::Member(member) = from {
+                    self.handover.stopped(member);
                 }
             }
         }
@@ -144,8 +151,9 @@ impl Membership {
         let Some(incarnation) = peer.incarnation else {
             return;
         };
-        let same_view = peer.said.epoch == self.view.epoch || self.config.skips_epochs();
-        if !same_view || !self.is_admitted(&self.view, member, incarnation) {
+        let same_view = peer.said.epoch == self.view.epoch;
+        let entitled = same_view && self.is_admitted(&self.view, member, incarnation);
+        if !entitled && !self.config.skips_epochs() {
             return;
         }
         let granted = self.grants();

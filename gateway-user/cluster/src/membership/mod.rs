@@ -161,8 +161,14 @@ impl Membership {
     /// A datagram of `from`, which the shell has authenticated; replays are found here.
     pub fn handle_datagram(&mut self, now: Instant, from: Sender, via: LinkId, octets: &[u8]) {
         self.enter(now);
-        self.hear(from, via, octets);
-        self.run();
+        let news = self.hear(from, via, octets);
+        if news || self.now >= self.due {
+            self.run();
+        } else if !self.control.stopped {
+            self.step_lease();
+            self.refresh();
+            self.due = self.next_due();
+        }
     }
 
     /// How this member's synchronisation stands, on every change.

@@ -66,9 +66,12 @@ impl MemberSet {
 
     /// In the order of the ids.
     pub fn iter(self) -> impl Iterator<Item = MemberId> + Clone {
-        (1..=MemberId::MAX)
-            .filter_map(MemberId::new)
-            .filter(move |member| self.contains(*member))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let member = MemberId::new(u8::try_from(left.trailing_zeros()).ok()?)?;
+            left &= left - 1;
+            Some(member)
+        })
     }
 }
 

@@ -30,7 +30,7 @@ const STOPPING: u8 = 32;
 pub struct Heartbeat {
     /// Its installed view.
     pub epoch: Epoch,
-    /// Its run is in that view.
+    /// Its run is in that view, and the view can go on.
     pub admitted: bool,
     /// It knows of no view that can go on.
     pub cold: bool,
