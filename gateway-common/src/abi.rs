@@ -282,8 +282,17 @@ pub struct FewVips {
     pub count: u32,
     /// Zero.
     pub reserved: u32,
-    /// The first `count` are [`Address`]es; the others zero.
-    pub vips: [[u8; 16]; FEW_VIPS],
+    /// The first `count` are in use; the others zero.
+    pub vips: [FewVip; FEW_VIPS],
+}
+
+/// One of [`FewVips::vips`]: an [`Address`], aligned so that two words compare it. The compiler
+/// would go octet by octet.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FewVip {
+    /// As in [`Address`].
+    pub octets: [u8; 16],
 }
 
 /// Entries of [`FewVips::vips`].
@@ -295,7 +304,7 @@ impl FewVips {
         let mut few = Self::default();
         if vips.len() <= FEW_VIPS {
             for (place, vip) in few.vips.iter_mut().zip(vips) {
-                *place = vip.octets;
+                place.octets = vip.octets;
                 few.count += 1;
             }
         }
@@ -310,7 +319,7 @@ impl FewVips {
         }
         let wanted = u128::from_ne_bytes(address.octets);
         // The unspecified address stands in the unused places, and is never a VIP.
-        let found = |vip: &[u8; 16]| u128::from_ne_bytes(*vip) == wanted;
+        let found = |vip: &FewVip| u128::from_ne_bytes(vip.octets) == wanted;
         Some(wanted != 0 && self.vips.iter().any(found))
     }
 }

@@ -49,8 +49,10 @@ pub struct IkeRoute {
 
 /// Finds the slot and the member of an IKE message that we and `peer` exchange.
 ///
-/// Version 2: our cookie in `IKE_SA`, then in the negotiations (exact message id, then any), and
-/// if we have drawn none yet, the peer's cookie and address in the negotiations. Version 1 has no
+/// Version 2: our cookie in `IKE_SA` and in the negotiations (exact message id, then any): those of
+/// the exchanges that open an IKE SA in the negotiations first, all others in `IKE_SA` first, so
+/// that the first look-up is the right one; no cookie is in both for longer than one change of the
+/// tables. If we have drawn none yet, the peer's cookie and address in the negotiations. Version 1 has no
 /// flag that says whose cookie is whose: the responder's is tried first, then the initiator's.
 /// What no table knows goes by the decision function. An entry that has expired, or whose member
 /// is not alive, is a miss.
@@ -65,7 +67,7 @@ pub fn route_ike<T: IkeTables>(
         by_either_cookie(header, peer, tables)
     } else {
         match header.our_cookie(direction) {
-            Some(cookie) => by_our_cookie(cookie, header.message_id, tables),
+            Some(cookie) => by_our_cookie(cookie, header.message_id, header.opens(), tables),
             None => by_peer(header, peer, tables),
         }
     };
@@ -88,12 +90,20 @@ fn owned<T: IkeTables>(slot: Slot, via: Via, tables: &T) -> IkeRoute {
 fn by_our_cookie<T: IkeTables>(
     cookie: [u8; 8],
     message_id: [u8; 4],
+    opens: bool,
     tables: &T,
 ) -> Option<IkeRoute> {
-    if let Some(value) = tables.ike_sa(&IkeSaKey { cookie }) {
-        return Some(owned(Slot(value.slot), Via::Sa, tables));
+    let established = || {
+        let value = tables.ike_sa(&IkeSaKey { cookie })?;
+        Some(owned(Slot(value.slot), Via::Sa, tables))
+    };
+    if !opens && let Some(route) = established() {
+        return Some(route);
     }
-    negotiation(cookie, message_id, Address::UNSPECIFIED, tables)
+    if let Some(route) = negotiation(cookie, message_id, Address::UNSPECIFIED, tables) {
+        return Some(route);
+    }
+    if opens { established() } else { None }
 }
 
 #[inline(always)]
@@ -109,7 +119,7 @@ fn by_either_cookie<T: IkeTables>(
 ) -> Option<IkeRoute> {
     for cookie in [header.responder, header.initiator] {
         if u64::from_ne_bytes(cookie) != 0
-            && let Some(route) = by_our_cookie(cookie, header.message_id, tables)
+            && let Some(route) = by_our_cookie(cookie, header.message_id, false, tables)
         {
             return Some(route);
         }

@@ -6,12 +6,19 @@ use core::mem::transmute_copy;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_skb_pull_data, bpf_xdp_get_buff_len};
+use gateway_common::abi::MemberValue;
 use gateway_common::packet::{Frame, MAX_OFFSET};
 
 /// Whether the kernel knows frames in several buffers, as it does from 5.18 on. The loader sets it
 /// to 0 on older ones, and their verifier then never sees the call that they do not have.
 #[unsafe(no_mangle)]
 static MULTI_BUFFER: Global<u8> = Global::new(1);
+
+/// Octets of the two addresses that an Ethernet header begins with.
+const ADDRESSES: usize = 12;
+const _: () = assert!(core::mem::offset_of!(MemberValue, mac) == 0);
+const _: () = assert!(core::mem::offset_of!(MemberValue, marked_mac) == 6);
+const _: () = assert!(align_of::<MemberValue>() >= 4);
 
 /// A frame in an XDP program: what lies in its first buffer. Further buffers of a jumbo frame
 /// hold no headers.
@@ -43,14 +50,30 @@ impl XdpFrame {
         self.octets.get() as u64
     }
 
-    /// Writes `octets` to the start of the frame; false if it is shorter.
+    /// Writes both Ethernet addresses to the start of the frame; false if it is shorter.
     #[inline(always)]
-    pub(crate) fn write_start<const N: usize>(&self, octets: [u8; N]) -> bool {
-        if self.data + N > self.end {
+    pub(crate) fn write_addresses(&self, to: &MemberValue) -> bool {
+        let start = opaque(self.data);
+        if start + ADDRESSES > self.end {
             return false;
         }
-        // SAFETY: the range was checked; packet memory has no alignment.
-        unsafe { (self.data as *mut [u8; N]).write_unaligned(octets) };
+        // SAFETY: both addresses are the first twelve octets of the value, which has the alignment
+        // of words.
+        let words = unsafe { core::ptr::from_ref(to).cast::<[u32; 3]>().read() };
+        // SAFETY: the range was checked; packet memory has no alignment, and the compiler would
+        // store octet by octet.
+        unsafe {
+            core::arch::asm!(
+                "*(u32 *)({start} + 0) = {first}",
+                "*(u32 *)({start} + 4) = {second}",
+                "*(u32 *)({start} + 8) = {third}",
+                start = in(reg) start,
+                first = in(reg) u64::from(words[0]),
+                second = in(reg) u64::from(words[1]),
+                third = in(reg) u64::from(words[2]),
+                options(nostack),
+            );
+        }
         true
     }
 }

@@ -76,7 +76,7 @@ fn gateway_egress(ctx: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn conclude(ctx: &XdpContext, frame: &XdpFrame, verdict: Verdict, program: Program) -> u32 {
+fn conclude(ctx: &XdpContext, frame: &XdpFrame, verdict: Verdict<'_>, program: Program) -> u32 {
     let octets = frame.octets();
     let forward = match verdict {
         Verdict::Stay(reason) => {
@@ -86,7 +86,7 @@ fn conclude(ctx: &XdpContext, frame: &XdpFrame, verdict: Verdict, program: Progr
         Verdict::Forward(forward) => forward,
     };
     // Before the frame is changed: if the device is missing it goes up the stack as it came.
-    let redirected = maps::SYNC_DEV.redirect(forward.device, u64::from(XDP_PASS));
+    let redirected = maps::SYNC_DEV.redirect(forward.value.device, u64::from(XDP_PASS));
     if redirected != Ok(XDP_REDIRECT) || !readdress(ctx, frame, &forward) {
         count(steer::without_device(program), octets);
         return XDP_PASS;
@@ -107,16 +107,13 @@ fn stay(reason: Reason) -> u32 {
 /// Pops the tags and writes both addresses. The EtherType behind the last tag already stands
 /// where the shorter header needs it.
 #[inline(always)]
-fn readdress(ctx: &XdpContext, frame: &XdpFrame, forward: &Forward) -> bool {
-    let [a, b, c, d, e, f] = forward.destination;
-    let [g, h, i, j, k, l] = forward.source;
-    let addresses = [a, b, c, d, e, f, g, h, i, j, k, l];
+fn readdress(ctx: &XdpContext, frame: &XdpFrame, forward: &Forward<'_>) -> bool {
     if forward.tags == 0 {
-        return frame.write_start(addresses);
+        return frame.write_addresses(forward.value);
     }
     // SAFETY: shortens the frame by tags that were read.
     let result = unsafe { bpf_xdp_adjust_head(ctx.ctx, 4 * i32::from(forward.tags)) };
-    result == 0 && XdpFrame::new(ctx.ctx).write_start(addresses)
+    result == 0 && XdpFrame::new(ctx.ctx).write_addresses(forward.value)
 }
 
 /// Whether the frame begins with an Ethernet header: it does unless the EtherType there is not the

@@ -86,7 +86,7 @@ fn fenced(frame: &[u8], tables: &ModelTables) {
     }
 }
 
-fn steered(program: Program, frame: &[u8], tables: &ModelTables) -> Verdict {
+fn steered<'a>(program: Program, frame: &[u8], tables: &'a ModelTables) -> Verdict<'a> {
     match program {
         Program::Inside => steer::inside(&Octets(frame), tables),
         _ => steer::ingress(&Octets(frame), tables),
@@ -97,7 +97,7 @@ fn steered(program: Program, frame: &[u8], tables: &ModelTables) -> Verdict {
 fn forwarded_once(frame: &[u8], forward: &Forward, tables: &ModelTables) {
     assert_ne!(forward.member, tables.settings.member);
     let rest = &frame[12 + 4 * usize::from(forward.tags)..];
-    let sent = [&forward.destination[..], &forward.source[..], rest].concat();
+    let sent = [&forward.value.mac[..], &forward.value.marked_mac[..], rest].concat();
     let mut there = tables.clone();
     there.settings.member = forward.member;
     there.settings.macs = [[0; 8]; 8];
@@ -239,20 +239,21 @@ mod tests {
             message_id in prop_oneof![Just(7u32), Just(0), any::<u32>()],
             version in prop_oneof![Just(0x20u8), Just(0x10)],
             sent in any::<bool>(),
+            exchange in prop_oneof![Just(34u8), Just(35), Just(36), Just(37), Just(43)],
             peer in prop_oneof![Just("198.51.100.7"), Just("2001:db8:2::7")],
         ) {
             let header = IkeHeader {
                 initiator,
                 responder,
                 version,
-                exchange: 34,
+                exchange,
                 flags,
                 message_id: message_id.to_be_bytes(),
                 length: 28,
             };
             let direction = if sent { Direction::Sent } else { Direction::Received };
             let peer = Address::from(peer.parse::<IpAddr>().unwrap());
-            let tables = world();
+            let tables = both_ways();
             prop_assert_eq!(
                 route_ike(&header, &peer, direction, &tables),
                 by_the_rules(&header, peer, sent, &tables)
@@ -308,6 +309,22 @@ mod tests {
         ]
     }
 
+    /// The world, but every established cookie is still among the negotiations too.
+    fn both_ways() -> ModelTables {
+        let mut tables = world();
+        let value = tables.negotiations.values().find(|value| value.member == 3);
+        let value = *value.expect("a negotiation of member 3");
+        for key in tables.ike_sa.keys() {
+            let key = NegotiationKey {
+                cookie: key.cookie,
+                message_id: ANY_MESSAGE_ID,
+                peer: Address::UNSPECIFIED,
+            };
+            tables.negotiations.insert(key, value);
+        }
+        tables
+    }
+
     /// The rules once more, as a list of questions.
     fn by_the_rules(header: &IkeHeader, peer: Address, sent: bool, t: &ModelTables) -> IkeRoute {
         let peer_initiated = (header.flags & 8 != 0) != sent;
@@ -327,34 +344,40 @@ mod tests {
         } else {
             questions.push((ours, nobody));
         }
+        let opens = header.version == 0x20 && [34, 35, 43].contains(&header.exchange);
         for (cookie, address) in questions {
-            if address == nobody
-                && let Some(value) = t.ike_sa.get(&IkeSaKey { cookie })
-            {
-                let member = t.slot_owner[&value.slot];
-                return IkeRoute {
-                    slot: Slot(value.slot),
-                    member,
-                    via: Via::Sa,
-                };
-            }
-            for message_id in [header.message_id, ANY_MESSAGE_ID] {
-                let key = NegotiationKey {
-                    cookie,
-                    message_id,
-                    peer: address,
-                };
-                let Some(value) = t.negotiations.get(&key) else {
-                    continue;
-                };
-                if value.expires_ns > t.now_ns && [1, 2, 3, 5].contains(&value.member) {
-                    let member = u32::from(value.member);
-                    return IkeRoute {
-                        slot: Slot(value.slot),
-                        member,
-                        via: Via::Negotiation,
+            let sa = t
+                .ike_sa
+                .get(&IkeSaKey { cookie })
+                .filter(|_| address == nobody);
+            let sa = sa.map(|value| IkeRoute {
+                slot: Slot(value.slot),
+                member: t.slot_owner[&value.slot],
+                via: Via::Sa,
+            });
+            let negotiation = [header.message_id, ANY_MESSAGE_ID]
+                .into_iter()
+                .find_map(|id| {
+                    let key = NegotiationKey {
+                        cookie,
+                        message_id: id,
+                        peer: address,
                     };
-                }
+                    let value = t.negotiations.get(&key)?;
+                    let alive = value.expires_ns > t.now_ns && [1, 2, 3, 5].contains(&value.member);
+                    alive.then(|| IkeRoute {
+                        slot: Slot(value.slot),
+                        member: u32::from(value.member),
+                        via: Via::Negotiation,
+                    })
+                });
+            let found = if opens {
+                negotiation.or(sa)
+            } else {
+                sa.or(negotiation)
+            };
+            if let Some(route) = found {
+                return route;
             }
         }
         let slot = Slot::for_negotiation(&peer.octets, &header.initiator);

@@ -95,14 +95,17 @@ impl IkeHeader {
 
     #[inline(always)]
     fn fields<F: Frame>(frame: &F, at: usize) -> Option<Self> {
+        let length = frame.u32(at + 24)?;
+        // Next payload, version, exchange, flags, message id: one word, one check.
+        let word = u64::from_be_bytes(frame.read(at + 16)?);
         Some(Self {
-            length: frame.u32(at + 24)?,
+            length,
             initiator: frame.read(at)?,
             responder: frame.read(at + 8)?,
-            version: frame.u8(at + 17)?,
-            exchange: frame.u8(at + 18)?,
-            flags: frame.u8(at + 19)?,
-            message_id: frame.read(at + 20)?,
+            version: (word >> 48) as u8,
+            exchange: (word >> 40) as u8,
+            flags: (word >> 32) as u8,
+            message_id: (word as u32).to_be_bytes(),
         })
     }
 
@@ -110,6 +113,13 @@ impl IkeHeader {
     #[inline(always)]
     pub const fn major(&self) -> u8 {
         self.version >> 4
+    }
+
+    /// Whether this is one of the exchanges that come before an IKE SA is established: IKE_SA_INIT,
+    /// IKE_AUTH and IKE_INTERMEDIATE (RFC 9242).
+    #[inline(always)]
+    pub const fn opens(&self) -> bool {
+        matches!(self.exchange, 34 | 35 | 43)
     }
 
     /// Our cookie, `None` if it is still zero: the responder's if the peer is the original

@@ -48,7 +48,7 @@ const ICMP: Kind = Kind {
 
 /// Steers a frame that arrived on a public interface.
 #[inline(always)]
-pub fn ingress<F: Frame, T: Tables>(frame: &F, tables: &T) -> Verdict {
+pub fn ingress<'a, F: Frame, T: Tables>(frame: &F, tables: &'a T) -> Verdict<'a> {
     match steer(frame, tables) {
         Ok(forward) => Verdict::Forward(forward),
         Err(reason) => Verdict::Stay(reason),
@@ -56,7 +56,7 @@ pub fn ingress<F: Frame, T: Tables>(frame: &F, tables: &T) -> Verdict {
 }
 
 #[inline(always)]
-fn steer<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Forward, Reason> {
+fn steer<'a, F: Frame, T: Tables>(frame: &F, tables: &'a T) -> Result<Forward<'a>, Reason> {
     let settings = match tables.settings() {
         Some(settings) if settings.member != 0 => settings,
         _ => return Err(Reason::NotConfigured),

@@ -14,7 +14,7 @@ const INSIDE: Kind = Kind {
 
 /// Steers a frame that arrived on an inside interface.
 #[inline(always)]
-pub fn inside<F: Frame, T: Tables>(frame: &F, tables: &T) -> Verdict {
+pub fn inside<'a, F: Frame, T: Tables>(frame: &F, tables: &'a T) -> Verdict<'a> {
     match steer(frame, tables) {
         Ok(forward) => Verdict::Forward(forward),
         Err(reason) => Verdict::Stay(reason),
@@ -22,7 +22,7 @@ pub fn inside<F: Frame, T: Tables>(frame: &F, tables: &T) -> Verdict {
 }
 
 #[inline(always)]
-fn steer<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Forward, Reason> {
+fn steer<'a, F: Frame, T: Tables>(frame: &F, tables: &'a T) -> Result<Forward<'a>, Reason> {
     let settings = match tables.settings() {
         Some(settings) if settings.member != 0 => settings,
         _ => return Err(Reason::InsideNotConfigured),

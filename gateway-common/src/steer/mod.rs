@@ -59,26 +59,23 @@ pub trait Tables: IkeTables {
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verdict<'a> {
     /// It is passed or dropped, as the reason says.
     Stay(Reason),
     /// It is sent to another member, if the sync device is there.
-    Forward(Forward),
+    Forward(Forward<'a>),
 }
 
 /// How a frame is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
+pub struct Forward<'a> {
     /// Why.
     pub reason: Reason,
     /// To whom, 1..=63.
     pub member: u32,
-    /// Index into `SYNC_DEV`.
-    pub device: u32,
-    /// New destination address: that member's sync interface.
-    pub destination: [u8; 6],
-    /// New source address: our marked one.
-    pub source: [u8; 6],
+    /// That member's entry: the device, and the new addresses (destination: its sync interface;
+    /// source: our marked one). Not copied: an octet in a register is an octet on the stack.
+    pub value: &'a MemberValue,
     /// VLAN tags to pop before the addresses are written.
     pub tags: u8,
 }
@@ -96,13 +93,13 @@ pub(crate) struct Kind {
 
 /// Sends the frame to `member`, unless that is this one or cannot be reached.
 #[inline(always)]
-pub(crate) fn hand_over<T: Tables>(
+pub(crate) fn hand_over<'a, T: Tables>(
     member: u32,
     kind: Kind,
     ethernet: &Ethernet,
     settings: &Settings,
-    tables: &T,
-) -> Result<Forward, Reason> {
+    tables: &'a T,
+) -> Result<Forward<'a>, Reason> {
     if member == settings.member {
         return Err(kind.local);
     }
@@ -115,9 +112,7 @@ pub(crate) fn hand_over<T: Tables>(
     Ok(Forward {
         reason: kind.forwarded,
         member,
-        device: value.device,
-        destination: value.mac,
-        source: value.marked_mac,
+        value,
         tags: ethernet.tags,
     })
 }

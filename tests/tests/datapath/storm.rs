@@ -42,16 +42,16 @@ fn judge(program: Program, frame: &[u8], skb: Skb, tables: &ModelTables) -> (Rea
     };
     match verdict {
         Verdict::Stay(reason) => (reason, frame.to_vec()),
-        Verdict::Forward(forward) if forward.device == MISSING_DEVICE => {
+        Verdict::Forward(forward) if forward.value.device == MISSING_DEVICE => {
             (steer::without_device(program), frame.to_vec())
         }
         Verdict::Forward(forward) => (forward.reason, readdressed(frame, &forward)),
     }
 }
 
-fn readdressed(frame: &[u8], forward: &Forward) -> Vec<u8> {
+fn readdressed(frame: &[u8], forward: &Forward<'_>) -> Vec<u8> {
     let rest = &frame[12 + 4 * usize::from(forward.tags)..];
-    [&forward.destination[..], &forward.source[..], rest].concat()
+    [&forward.value.mac[..], &forward.value.marked_mac[..], rest].concat()
 }
 
 /// Most frames for the program that faces the world.

@@ -336,7 +336,7 @@ mod tests {
         };
         match verdict {
             Verdict::Stay(reason) => (reason, 0, 0),
-            Verdict::Forward(forward) if forward.device == MISSING_DEVICE => {
+            Verdict::Forward(forward) if forward.value.device == MISSING_DEVICE => {
                 (steer::without_device(case.program), 0, 0)
             }
             Verdict::Forward(forward) => {
