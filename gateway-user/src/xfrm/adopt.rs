@@ -9,9 +9,10 @@ use gateway_ike::output::ChildSa;
 
 use super::child::{id_in, id_out, inbound, outbound};
 use super::error::XfrmError;
+use super::installed::Start;
 use super::reqid::is_ours;
 use super::selector::flows;
-use super::tunnels::{Start, Tunnels};
+use super::tunnels::Tunnels;
 use super::types::{KeyCheck, Sa, SaState};
 use super::upkeep::{Reconciled, is_our_policy};
 

@@ -21,6 +21,7 @@ impl Tunnels {
             KernelOp::Copy { child, standing } => {
                 if let Err(error) = self.install_copy(child, *standing) {
                     tracing::error!(spi = ?child.spi_in, %error, "installing a copy");
+                    self.copy_failures += 1;
                 }
             }
             KernelOp::MoveCopy { .. } => {
@@ -29,6 +30,12 @@ impl Tunnels {
             KernelOp::RemoveCopy(child) => self.remove_logged(*child),
         }
         None
+    }
+
+    /// Copies that could not be installed or moved, since the start: for each of them a takeover costs a
+    /// tunnel, until its record comes again.
+    pub const fn copy_failures(&self) -> u64 {
+        self.copy_failures
     }
 
     /// Carries out operations in order, with the answers in order. Moves that follow each other share

@@ -15,9 +15,10 @@ use gateway_node::effect::Standing;
 use super::child::outbound_replay;
 use super::error::XfrmError;
 use super::gate::Owned;
+use super::installed::Start;
 use super::replay::{Move, Position, Standpoint, event_every};
 use super::selector::flows;
-use super::tunnels::{Installed, Start, Tunnels};
+use super::tunnels::Tunnels;
 use super::types::{Request, SaId};
 
 /// Copies that are moved while the gate is held once: two SAs each, one `sendmsg`.
@@ -192,6 +193,7 @@ impl Tunnels {
         match step {
             Step::Go(_, Side::Out(stands)) | Step::Stands(Side::Out(stands)) => {
                 installed.quiet_since = Some(plan.gained);
+                installed.owned = false;
                 if let Some(out) = &mut installed.out {
                     out.stands = out.stands.max(*stands);
                     out.ceiling = plan.ceiling;
@@ -223,6 +225,7 @@ impl Tunnels {
         {
             tracing::error!(sa = %out, %error, "deleting a copy that could not be moved");
         }
+        self.copy_failures += 1;
         failure
     }
 }
@@ -329,12 +332,5 @@ impl Plan {
             });
         }
         steps
-    }
-}
-
-impl Installed {
-    /// Whether it has both SAs.
-    pub(super) const fn is_full(&self) -> bool {
-        self.out.is_some()
     }
 }

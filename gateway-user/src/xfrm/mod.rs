@@ -24,6 +24,8 @@ mod copies;
 mod error;
 mod event;
 mod gate;
+mod generations;
+mod installed;
 mod kernel;
 mod message;
 mod parse;

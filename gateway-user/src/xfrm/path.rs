@@ -13,9 +13,10 @@ use gateway_ike::output::{ChildId, ChildSa};
 
 use super::child::{inbound, outbound, policies};
 use super::error::XfrmError;
+use super::installed::{Path, Start, sa_out};
 use super::replay::Position;
 use super::selector::flows;
-use super::tunnels::{Path, Start, Tunnels, sa_out};
+use super::tunnels::Tunnels;
 use super::types::{Direction, PolicyKey, Request, Sa};
 
 impl Tunnels {

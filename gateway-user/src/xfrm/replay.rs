@@ -146,8 +146,12 @@ pub struct Standpoint {
     pub timed: bool,
 }
 
-/// When an outbound SA has to tell, for `reserved` numbers: a quarter, within what is useful.
+/// When an outbound SA has to tell, for `reserved` numbers: a quarter, within what is useful. 0: it
+/// is not known yet how many.
 pub(super) fn event_every(reserved: u64) -> u32 {
+    if reserved == 0 {
+        return EVENT_EVERY_OUT;
+    }
     let quarter = (reserved / 4).clamp(64, 1 << 24);
     quarter as u32
 }

@@ -1,105 +1,21 @@
 //! CHILD_SAs over a [`SaKernel`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
 
-use gateway_common::slot::Slot;
 use gateway_ike::output::{ChildId, ChildSa, TrafficSelector};
 use ipnet::IpNet;
 
 use super::SaKernel;
 use super::block;
-use super::child::{id_in, id_out, inbound, inbound_replay, outbound, policies};
+use super::child::{id_in, id_out, inbound, inbound_replay, policies};
 use super::error::XfrmError;
 use super::gate::Gate;
+use super::installed::{Installed, Outbound, Path, Start, kinship, sa_out};
 use super::policies::{Place, PolicyBook};
-use super::replay::{EVENT_EVERY_OUT, InboundPolicy, Position};
+use super::replay::InboundPolicy;
 use super::reqid::Reqids;
 use super::selector::{Flow, flows};
-use super::types::{Direction, PolicyKey, Replay, Sa, SaId, SaState};
-
-/// What is installed of one child.
-#[derive(Debug)]
-pub(super) struct Installed {
-    pub(super) sa_in: SaId,
-    pub(super) reqid_in: u32,
-    pub(super) keys_in: Vec<PolicyKey>,
-    /// Absent on a replica that only decrypts.
-    pub(super) out: Option<Outbound>,
-    pub(super) path: Path,
-    pub(super) replay: Replay,
-    kin: u64,
-    /// Highest number that the inbound SA was put at.
-    pub(super) stands_in: u64,
-    /// Installed as this member's own, and not made a copy since.
-    pub(super) owned: bool,
-    /// For the outbound SA of a copy: how often its slot had been gained when the books last knew
-    /// where it stands. `None`, or another number now: it may have sent on its own.
-    pub(super) quiet_since: Option<u32>,
-}
-
-#[derive(Debug)]
-pub(super) struct Outbound {
-    pub(super) sa: SaId,
-    pub(super) reqid: u32,
-    pub(super) keys: Vec<PolicyKey>,
-    /// Highest number that it was put at.
-    pub(super) stands: u64,
-    pub(super) event_every: u32,
-    /// Low word of the ceiling of its numbers, as far as known.
-    pub(super) ceiling: u32,
-}
-
-/// What of a child can change while it is installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Path {
-    pub(super) remote: IpAddr,
-    pub(super) encap: Option<(u16, u16)>,
-    pub(super) slot: Slot,
-}
-
-impl Path {
-    pub(super) const fn of(child: &ChildSa) -> Self {
-        Self {
-            remote: child.remote,
-            encap: child.encap,
-            slot: child.slot,
-        }
-    }
-}
-
-/// Where the SAs of a child start.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
-    /// Last outbound number used up.
-    pub(super) sequence_out: u64,
-    /// Highest inbound number that is not to be let in; 0 = none.
-    pub(super) sequence_in: u64,
-    /// Last outbound number reserved.
-    pub(super) ceiling: u64,
-    /// Packets between events of the outbound SA.
-    pub(super) event_every: u32,
-}
-
-impl Start {
-    /// Of an own child whose outbound numbers up to `sequence_out` are used up.
-    const fn after(sequence_out: u64) -> Self {
-        Self {
-            sequence_out,
-            sequence_in: 0,
-            ceiling: sequence_out,
-            event_every: EVENT_EVERY_OUT,
-        }
-    }
-
-    pub(super) fn inbound(self) -> Position {
-        match self.sequence_in {
-            0 => Position::default(),
-            sequence => Position::received(sequence),
-        }
-    }
-}
+use super::types::{Direction, Sa, SaId, SaState};
 
 /// The CHILD_SAs in the kernel, and the policies that keep cleartext in.
 ///
@@ -110,13 +26,14 @@ pub struct Tunnels {
     pub(super) children: BTreeMap<ChildId, Installed>,
     pub(super) by_sa: HashMap<SaId, ChildId>,
     // Rekeyed children that do not send yet, each with the one whose outbound policies it awaits.
-    waiting: BTreeMap<ChildId, ChildId>,
+    pub(super) waiting: BTreeMap<ChildId, ChildId>,
     pub(super) book: PolicyBook,
     pub(super) reqids: Reqids,
     pub(super) gate: Gate,
     pub(super) inbound_policy: InboundPolicy,
     // Generations of what is the same CHILD_SA to an operator, the oldest first.
-    kin: HashMap<u64, Vec<ChildId>>,
+    pub(super) kin: HashMap<u64, Vec<ChildId>>,
+    pub(super) copy_failures: u64,
     /// SAs of an earlier process that nobody has claimed yet.
     pub(super) orphans: HashMap<SaId, SaState>,
 }
@@ -135,6 +52,7 @@ impl Tunnels {
             gate: Gate::new(),
             inbound_policy: InboundPolicy::default(),
             kin: HashMap::new(),
+            copy_failures: 0,
             orphans: HashMap::new(),
         }
     }
@@ -300,72 +218,6 @@ impl Tunnels {
         outbound.and(policies).and(sa)
     }
 
-    /// Lets rekeyed children send whose peer has shown that it has the new SA, by using it
-    /// (RFC 7296 §2.8). To be called about once a second; costs one query per child that waits.
-    /// Returns those that now send.
-    ///
-    /// # Errors
-    /// The first refusal of the kernel.
-    pub fn promote_used(&mut self) -> Result<Vec<ChildId>, XfrmError> {
-        let waiting: Vec<(ChildId, SaId)> = self
-            .waiting
-            .keys()
-            .filter_map(|id| Some((*id, self.children.get(id)?.sa_in)))
-            .collect();
-        let mut promoted = Vec::new();
-        for (id, sa_in) in waiting {
-            match self.kernel.query_sa(&sa_in) {
-                Ok(state) if state.packets > 0 => {
-                    self.promote(id)?;
-                    promoted.push(id);
-                }
-                Ok(_) => {}
-                Err(error) if error.is_missing() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(promoted)
-    }
-
-    /// Lets a rekeyed child send, although the child that it replaces is still installed.
-    ///
-    /// # Errors
-    /// What the kernel answered.
-    pub fn promote(&mut self, id: ChildId) -> Result<(), XfrmError> {
-        let Some(old) = self.waiting.remove(&id) else {
-            return Ok(());
-        };
-        let Some(out) = self.children.get(&id).and_then(|child| child.out.as_ref()) else {
-            return Ok(());
-        };
-        for key in &out.keys {
-            self.book.raise_above(id, old, key);
-        }
-        self.book.sync(&mut *self.kernel, &out.keys)
-    }
-
-    /// An SA is gone ([`super::XfrmEvent::Expired`] with `hard`): a child that rekeys the one it
-    /// belonged to sends from now on. Returns that one; it stays in the books until
-    /// [`Self::remove_child`]. `None`: the SA was not ours.
-    ///
-    /// # Errors
-    /// What the kernel answered.
-    pub fn expired(&mut self, sa: &SaId) -> Result<Option<ChildId>, XfrmError> {
-        let Some(id) = self.child_of(sa) else {
-            return Ok(None);
-        };
-        let successors: Vec<ChildId> = self
-            .waiting
-            .iter()
-            .filter(|&(_, old)| *old == id)
-            .map(|(new, _)| *new)
-            .collect();
-        for new in successors {
-            self.promote(new)?;
-        }
-        Ok(Some(id))
-    }
-
     /// The child that an SA belongs to.
     pub fn child_of(&self, sa: &SaId) -> Option<ChildId> {
         self.by_sa.get(sa).copied()
@@ -379,13 +231,6 @@ impl Tunnels {
 
 /// The steps.
 impl Tunnels {
-    /// The latest installed child that is the same to an operator: names, peer and selectors.
-    pub(super) fn generation_before(&self, child: &ChildSa) -> Option<ChildId> {
-        let id = child.id();
-        let kin = self.kin.get(&kinship(child))?;
-        kin.iter().rev().find(|other| **other != id).copied()
-    }
-
     pub(super) fn sa_in(&self, child: &ChildSa, reqid: u32, start: &Start) -> Sa {
         Sa {
             start: start.inbound(),
@@ -542,20 +387,4 @@ impl Tunnels {
             tracing::warn!(%error, "rolling back a CHILD_SA");
         }
     }
-}
-
-pub(super) fn sa_out(child: &ChildSa, reqid: u32, start: &Start) -> Sa {
-    Sa {
-        start: Position::sent(start.sequence_out),
-        event_every: start.event_every,
-        ..outbound(child, reqid)
-    }
-}
-
-/// Equal for the generations of one CHILD_SA.
-fn kinship(child: &ChildSa) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (&child.connection, &child.name, child.remote, child.local).hash(&mut hasher);
-    (&child.local_ts, &child.remote_ts).hash(&mut hasher);
-    hasher.finish()
 }

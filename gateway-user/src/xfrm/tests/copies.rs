@@ -168,6 +168,49 @@ fn nothing_of_a_slot_of_ours_is_moved_whenever_it_was_decided() {
     assert_eq!(sent(&mut kernel, &ours), 99_000);
 }
 
+/// The membership's thread gains slots while the main loop moves copies in them.
+#[test]
+fn once_a_slot_is_gained_nothing_of_it_moves_any_more() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    let (mut kernel, mut tunnels) = recorded();
+    let children: Vec<ChildSa> = (1..=40).map(child).collect();
+    for c in &children {
+        tunnels.install_copy(c, BLOCK).unwrap();
+    }
+    let gate = tunnels.gate().clone();
+    let batches = AtomicU64::new(0);
+    let all =
+        |kernel: &mut Recording| -> Vec<u64> { children.iter().map(|c| sent(kernel, c)).collect() };
+    let frozen = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=600u64 {
+                let moves: Vec<CopyMove> = children
+                    .iter()
+                    .map(|c| CopyMove {
+                        child: c.id(),
+                        slot: c.slot,
+                        standing: at(16_384 + round),
+                    })
+                    .collect();
+                tunnels.move_copies(&moves);
+                batches.store(round, Ordering::Release);
+            }
+        });
+        while batches.load(Ordering::Acquire) < 50 {
+            std::thread::yield_now();
+        }
+        gate.gain(|slot| slot == children[0].slot);
+        let frozen = all(&mut kernel);
+        assert!(
+            batches.load(Ordering::Acquire) < 600,
+            "gained too late to show anything"
+        );
+        frozen
+    });
+    assert_eq!(all(&mut kernel), frozen);
+}
+
 #[test]
 fn many_moves_share_requests_and_each_is_answered() {
     let (mut kernel, mut tunnels) = recorded();
@@ -201,6 +244,7 @@ fn a_copy_that_cannot_be_moved_has_nothing_left_to_send_with_and_keeps_cleartext
     assert!(kernel.query_sa(&in_id(&c)).is_ok());
     assert_eq!(contents(&mut kernel).1, policies);
     assert_eq!(go(&mut tunnels, &c, at(50_000)), Moved::Missing);
+    assert_eq!(tunnels.copy_failures(), 2);
     // The next record brings it back, in its block.
     tunnels.install_copy(&c, at(60_000)).unwrap();
     assert_eq!(sent(&mut kernel, &c), 60_000);

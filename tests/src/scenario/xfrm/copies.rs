@@ -6,9 +6,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use gateway_ike::output::ChildSa;
 use gateway_node::effect::{KernelEvent, Standing};
 use gateway_user::xfrm::{
-    CopyMove, Events, Move, Moved, Position, SaId, Seen, Standpoint, Tunnels, XfrmEvent,
+    CopyMove, Events, Move, Moved, Position, SaId, SaKernel, Seen, Standpoint, Tunnels, Xfrm,
+    XfrmEvent, quiet_defaults,
 };
 
+use super::measure;
 use super::pair::{Kind, PLAIN, Pair, SLOT, ends};
 use crate::scenario::Context;
 
@@ -43,7 +45,26 @@ pub(in crate::scenario) fn copies(context: &Context) -> Result<String> {
         one_kind(&mut pair, kind, number).with_context(|| kind.name)?;
     }
     pair.expect_empty()?;
+    others_stay_quiet(&pair)?;
     Ok(format!("{} kinds of sequence numbers", kinds.len()))
+}
+
+/// SAs that say nothing about events, as other daemons' do, get none for our listening.
+fn others_stay_quiet(pair: &Pair) -> Result<()> {
+    let mut kernel = pair.b.inside(|| Ok(Xfrm::open()?))?;
+    let mut sa = measure::sa(1, false);
+    sa.event_every = 0;
+    for (quiet, expected) in [(false, true), (true, false)] {
+        if quiet {
+            pair.b.inside(|| Ok(quiet_defaults()?))?;
+        }
+        kernel.install_sa(&sa)?;
+        let found = kernel.standpoints(&[sa.id]).pop().context("no answer")??;
+        let told = found.timed || found.event_every != 0;
+        ensure!(told == expected, "{found:?}");
+        kernel.delete_sa(&sa.id)?;
+    }
+    Ok(())
 }
 
 fn one_kind(pair: &mut Pair, kind: Kind, number: u8) -> Result<()> {
