@@ -4,9 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_common::abi::{ANY_MESSAGE_ID, Address, NEGOTIATION_SECONDS, NegotiationKey};
+use gateway_common::member::MemberId;
 
+use crate::frame::{DeltaSeq, Incarnation, Position};
 use crate::network::Network;
 use crate::secret::Secret;
+use crate::view::Epoch;
 
 /// An IKE SPI as it stands on the wire.
 pub type Cookie = [u8; 8];
@@ -60,14 +63,82 @@ pub struct Child {
 }
 
 /// An established IKE SA, complete: it replaces what was said about it before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sa {
     /// Our IKE SPI.
     pub local_spi: Cookie,
     /// Its CHILD_SAs.
     pub children: Vec<Child>,
+    /// Digest of the pair of identities, for one identity, one slot; `None` if it is not told.
+    pub identities: Option<Identities>,
+    /// How often it has moved to another slot; kept by the cluster core, whatever is published.
+    pub moves: u32,
     /// The engine's record, opaque here.
     pub record: Secret,
+    /// What a later release says about it beyond all this: carried on as it came.
+    pub unknown: Secret,
+}
+
+/// Digest of a pair of identities (ours, the peer's).
+pub type Identities = [u8; 16];
+
+/// When and by whom a record was written: within an epoch a slot has one writer, whose deltas are
+/// numbered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp {
+    /// The epoch that the writer's stream had come to.
+    pub epoch: Epoch,
+    /// Number in the writer's stream.
+    pub seq: DeltaSeq,
+}
+
+/// A member that a view admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Who.
+    pub member: MemberId,
+    /// Which run.
+    pub incarnation: Incarnation,
+    /// Not before which epoch without interruption, as far as the speaker knows.
+    pub since: Epoch,
+}
+
+/// How far a member has come in the stream of one that is not in the view any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Whose stream.
+    pub member: MemberId,
+    /// Of which run, up to which delta.
+    pub position: Position,
+}
+
+/// A member installed a view: what follows on its stream belongs to `epoch`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marker {
+    /// The view.
+    pub epoch: Epoch,
+    /// Who is in it.
+    pub members: Vec<Admitted>,
+    /// Positions in the streams that ended and are not yet known to be level everywhere.
+    pub reached: Vec<Reached>,
+    /// The speaker owns slots that it did not own before: who is not in the view is told again
+    /// what is in them.
+    pub gained: bool,
+}
+
+/// How far the numbers of a CHILD_SA may go: 32 octets on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Our IKE SPI.
+    pub local_spi: Cookie,
+    /// Its inbound SPI, network order.
+    pub spi_in: [u8; 4],
+    /// The owner sends up to this outbound sequence number.
+    pub ceiling: u64,
+    /// Width of each member's block above it.
+    pub block: u32,
+    /// Highest inbound sequence number that the owner has seen.
+    pub sequence_in: u64,
 }
 
 /// One change of replicated state. Each stands for itself: applying a stream of changes again, in
@@ -94,6 +165,19 @@ pub enum Change {
     SaRemoved {
         /// Our IKE SPI.
         local_spi: Cookie,
+    },
+    /// The sender installed a view.
+    View(Marker),
+    /// The numbers of CHILD_SAs, in whatever slots.
+    Checkpoints(Vec<Checkpoint>),
+    /// The secret behind the cookies of IKE_SA_INIT (RFC 7296 §2.6), for the whole cluster.
+    CookieSecret(Secret),
+    /// Something that this release does not know; it has a number like everything else.
+    Unknown {
+        /// Its type.
+        kind: u16,
+        /// Its value.
+        body: Secret,
     },
 }
 

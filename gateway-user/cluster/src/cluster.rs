@@ -5,19 +5,23 @@ use std::sync::Arc;
 
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
-use crate::change::Cookie;
+use crate::change::{Cookie, Marker, Stamp};
 use crate::config::Config;
 use crate::frame::{self, DeltaSeq, Frame, Hello, PROTOCOL, Path};
 use crate::half_open::Gate;
+use crate::moves::Giving;
 use crate::outbox::Outbox;
 use crate::output::{Class, Event, Output};
 use crate::ownership::{Effect, Ownership};
-use crate::peer::{Link, Peer, Standing};
+use crate::peer::{Link, Peer};
+use crate::reservation::Reservations;
 use crate::secret::Secret;
 use crate::slot_map::{SlotMap, Weighted};
 use crate::slot_set::SlotSet;
-use crate::status::{PeerStatus, Status};
-use crate::view::{Epoch, View};
+use crate::snapshot::{Run, SnapshotIn};
+use crate::status::{Lag, PeerStatus, QueuePeaks, Status};
+use crate::stream::Ended;
+use crate::view::{Epoch, SyncReport, View};
 
 /// The largest datagram that can be relayed, in octets: the largest UDP payload.
 pub const MAX_DATAGRAM: usize = 65_527;
@@ -33,16 +37,40 @@ pub struct Cluster {
     pub(crate) view: View,
     /// Slots of this member whose earlier owner's transmit right has ended.
     pub(crate) active: SlotSet,
+    /// Slots of this member of which it knows all that their earlier owners wrote.
+    pub(crate) ready: SlotSet,
+    /// Since when each slot has been this member's without interruption, if it is.
+    pub(crate) gained: [Epoch; Slot::COUNT],
+    /// Members of the view: since when without interruption.
+    pub(crate) since: BTreeMap<Run, Epoch>,
+    /// Streams that ended and that somebody may lack the last deltas of.
+    pub(crate) ended: BTreeMap<Run, Ended>,
+    /// The last marker of this member, and its number.
+    pub(crate) marker: Option<Marker>,
+    pub(crate) marker_seq: DeltaSeq,
+    /// The last view whose gaps have been filled, in which this member is level, and in which all
+    /// members of it are.
+    pub(crate) filling: Epoch,
+    pub(crate) levelled: Epoch,
+    pub(crate) settled: Epoch,
+    /// Per slot the members that may have written in it since all were level, a bit each.
+    pub(crate) writers: [u64; Slot::COUNT],
     pub(crate) ownership: Ownership,
+    pub(crate) reservations: Reservations,
+    pub(crate) giving: BTreeMap<Cookie, Giving>,
+    /// IKE SAs that others gave to this member: the delta that says so, the giver, which.
+    pub(crate) taking: VecDeque<(DeltaSeq, MemberId, Cookie)>,
+    pub(crate) cookie_secret: Option<(Stamp, Secret)>,
     pub(crate) outbox: Outbox,
     pub(crate) released: DeltaSeq,
+    pub(crate) discarded: DeltaSeq,
     /// When background changes are sent at last.
     pub(crate) flush_at: Option<Instant>,
-    /// The deltas that stand for our established SAs: what a snapshot consists of.
-    pub(crate) own: BTreeMap<Cookie, Arc<Secret>>,
     pub(crate) gate: Gate,
     pub(crate) half_open_refused: u64,
+    pub(crate) peaks: QueuePeaks,
     pub(crate) peers: BTreeMap<MemberId, Peer>,
+    pub(crate) reported: SyncReport,
     pub(crate) outputs: VecDeque<Output>,
 }
 
@@ -55,18 +83,36 @@ impl Cluster {
             .filter(|weighted| weighted.member != config.local)
             .map(|weighted| (weighted.member, Peer::default()))
             .collect();
+        let mut ownership = Ownership::new();
+        ownership.unchecked = config.limits.mutations.no_epoch_check;
         Self {
             gate: Gate::new(&config.limits, now),
+            reservations: Reservations::new(Self::rank(&config)),
             config,
             view: View::default(),
             active: SlotSet::EMPTY,
-            ownership: Ownership::new(),
+            ready: SlotSet::EMPTY,
+            gained: [Epoch(0); Slot::COUNT],
+            since: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            marker: None,
+            marker_seq: DeltaSeq(0),
+            filling: Epoch(0),
+            levelled: Epoch(0),
+            settled: Epoch(0),
+            writers: [0; Slot::COUNT],
+            ownership,
+            giving: BTreeMap::new(),
+            taking: VecDeque::new(),
+            cookie_secret: None,
             outbox: Outbox::default(),
             released: DeltaSeq(0),
+            discarded: DeltaSeq(0),
             flush_at: None,
-            own: BTreeMap::new(),
             half_open_refused: 0,
+            peaks: QueuePeaks::default(),
             peers,
+            reported: SyncReport::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -99,32 +145,12 @@ impl Cluster {
     /// Whether this member may serve `slot`: it owns it, the earlier owner's transmit right has
     /// ended, and the streams of the members that died are levelled. (The lease is another matter.)
     pub fn serves(&self, slot: Slot) -> bool {
-        self.owns(slot) && self.active.contains(slot)
+        self.owns(slot) && self.active.contains(slot) && self.ready.contains(slot)
     }
 
     /// Whether this run of this member is in the installed view.
     pub fn admitted(&self) -> bool {
         self.view.admits(self.config.local, self.config.incarnation)
-    }
-
-    /// The membership installed a view. Lost slots are not this member's from now on; gained ones
-    /// wait for [`Cluster::handle_active`]. Views that are not newer are ignored.
-    pub fn handle_view(&mut self, now: Instant, view: View) {
-        if view.epoch <= self.view.epoch {
-            return;
-        }
-        self.view = view;
-        let owned = self.owned();
-        self.active = self.active.intersection(&owned);
-        self.flush(now);
-        self.release();
-    }
-
-    /// The transmit rights of those who owned this member's slots before `epoch` have ended.
-    pub fn handle_active(&mut self, _now: Instant, epoch: Epoch) {
-        if epoch == self.view.epoch {
-            self.active = self.owned();
-        }
     }
 
     pub(crate) fn owned(&self) -> SlotSet {
@@ -162,7 +188,7 @@ impl Cluster {
             cluster_id: self.config.cluster_id,
             cluster_name: self.config.cluster_name.clone(),
             config_hash: self.config.config_hash,
-            received: peer.received,
+            received: peer.received(),
         });
         self.send(member, hello.encode());
     }
@@ -193,44 +219,84 @@ impl Cluster {
 
     /// The next effect; see [`Output`] for what order means.
     pub fn poll_output(&mut self) -> Option<Output> {
-        while let Some(effect) = self.ownership.poll_effect() {
-            if let Some(output) = self.output_of(&effect) {
-                return Some(output);
+        self.emit_ownership();
+        if self.outputs.is_empty() {
+            self.acknowledge();
+            self.report();
+        }
+        self.outputs.pop_front()
+    }
+
+    /// Acknowledgements last: one for all that came together, after its effects.
+    fn acknowledge(&mut self) {
+        let (epoch, levelled) = (self.view.epoch, self.levelled);
+        let mut acks = Vec::new();
+        for (member, peer) in &mut self.peers {
+            let incoming = &mut peer.incoming;
+            if !std::mem::take(&mut incoming.ack_due) {
+                continue;
+            }
+            let run = incoming.run;
+            let stream = incoming.stream.as_ref().filter(|s| Some(s.run) == run);
+            let under_way = incoming.snapshot.as_ref().map(SnapshotIn::taken);
+            let ack = Frame::Ack {
+                seq: stream.map(|stream| stream.seq).unwrap_or_default(),
+                epoch,
+                levelled,
+                taken: under_way.or(incoming.taken),
+            };
+            acks.push((*member, ack.encode()));
+        }
+        for (member, ack) in acks {
+            self.send(member, ack);
+        }
+    }
+
+    /// Says what the membership has to know, if that is something else than before.
+    fn report(&mut self) {
+        let mut report = SyncReport {
+            levelled: self.levelled,
+            ..SyncReport::default()
+        };
+        for (member, peer) in &self.peers {
+            let gate = self.config.limits.mutations.no_full_sync_gate;
+            if peer.is_complete() || gate {
+                report.complete_from.insert(*member);
+            }
+            if !self.view.members.contains_key(member) {
+                if peer.in_sync() || gate && peer.link == Link::Up {
+                    report.caught_up.insert(*member);
+                }
+            } else if peer.link != Link::Up || peer.out.lagging {
+                report.lagging.insert(*member);
             }
         }
-        if let Some(output) = self.outputs.pop_front() {
-            return Some(output);
+        if report != self.reported {
+            self.reported = report.clone();
+            self.outputs.push_back(Output::Report(report));
         }
-        // Acknowledgements last: one for all that came together, after its effects.
-        let (member, peer) = self.peers.iter_mut().find(|(_, peer)| peer.ack_due)?;
-        peer.ack_due = false;
-        let ack = Frame::Ack {
-            seq: peer
-                .received
-                .map(|position| position.seq)
-                .unwrap_or_default(),
-            snapshot_entries: peer
-                .snapshot_in
-                .as_ref()
-                .map(|snapshot| snapshot.entries.len() as u64),
-        };
-        Some(Output::Send {
-            to: *member,
-            frame: Arc::new(ack.encode()),
-            class: Class::Stream,
-        })
     }
 
     /// For the faces.
     pub fn status(&self) -> Status {
+        let last = self.outbox.last();
         let peers = self.peers.iter().map(|(member, peer)| PeerStatus {
             member: *member,
             connected: peer.link == Link::Up,
-            in_sync: peer.standing == Standing::InSync,
+            in_sync: peer.in_sync(),
+            protocol: peer.protocol,
             config_differs: peer.config_differs,
-            sent: peer.sent,
-            acknowledged: peer.acked.unwrap_or_default(),
-            received: peer.received,
+            sent: peer.out.sent,
+            acknowledged: peer.out.acked.unwrap_or_default(),
+            lag: Lag {
+                deltas: last.0 - peer.out.acked.unwrap_or_default().0.min(last.0),
+                octets: peer.out.in_flight_bytes,
+                since: peer.out.waiting_since(),
+            },
+            peaks: peer.peaks,
+            last_full_sync: peer.out.reason,
+            complete: peer.is_complete(),
+            received: peer.received(),
             round_trip: peer.round_trip,
             slots: self.view.slots.owned_by(*member),
             counters: peer.counters,
@@ -238,9 +304,12 @@ impl Cluster {
         Status {
             member: self.local(),
             slots: self.view.slots.owned_by(self.local()),
-            published: self.outbox.last(),
+            epoch: self.view.epoch,
+            levelled: self.levelled,
+            published: last,
             released: self.released,
             retained: self.outbox.retained(),
+            peaks: self.peaks,
             half_open: self.ownership.half_open(self.local()),
             half_open_suppressed: self.gate.suppressed(),
             half_open_refused: self.half_open_refused,
@@ -283,34 +352,30 @@ impl Cluster {
         });
     }
 
-    fn output_of(&self, effect: &Effect) -> Option<Output> {
-        let local = self.local();
-        match *effect {
-            Effect::Table(change) => Some(Output::Table(change)),
-            // The agent made its own SAs itself.
-            Effect::RecordUpserted { announcer, .. } | Effect::RecordRemoved { announcer, .. }
-                if announcer == local =>
-            {
-                None
-            }
-            Effect::RecordUpserted {
-                announcer,
-                local_spi,
-            } => {
-                let held = self.ownership.sa(announcer, local_spi)?;
-                Some(Output::RecordUpserted {
-                    announcer,
-                    slot: held.slot,
-                    sa: held.sa.clone(),
-                })
-            }
-            Effect::RecordRemoved {
-                announcer,
-                local_spi,
-            } => Some(Output::RecordRemoved {
-                announcer,
-                local_spi,
-            }),
+    /// Puts what follows from changes of ownership into the queue.
+    pub(crate) fn emit_ownership(&mut self) {
+        while let Some(effect) = self.ownership.poll_effect() {
+            let output = match effect {
+                Effect::Table(change) => Output::Table(change),
+                Effect::RecordUpserted(local_spi) => {
+                    let Some(held) = self.ownership.sa(local_spi) else {
+                        continue;
+                    };
+                    Output::RecordUpserted {
+                        slot: held.slot,
+                        written: held.written,
+                        sa: held.sa.clone(),
+                    }
+                }
+                Effect::RecordRemoved { slot, local_spi } => {
+                    Output::RecordRemoved { slot, local_spi }
+                }
+                Effect::ChildGone(spi_in) => {
+                    self.reservations.close(spi_in);
+                    continue;
+                }
+            };
+            self.outputs.push_back(output);
         }
     }
 }

@@ -43,20 +43,51 @@ pub struct Limits {
     pub mirror_burst: u32,
     /// How long a background change waits for company. Default 5 ms.
     pub background_delay: Duration,
-    /// A connected peer that leaves a delta unacknowledged for so long is taken out of the in-sync
-    /// set. Default 100 ms.
+    /// A peer that leaves a delta unacknowledged for so long is reported as lagging
+    /// ([`crate::view::SyncReport::lagging`]). Default 100 ms.
     pub ack_timeout: Duration,
     /// Deltas kept for a peer that comes back. Default 65,536.
     pub retained_deltas: usize,
     /// Octets of such deltas. Default 64 MiB.
     pub retained_bytes: usize,
-    /// Octets sent to a peer ahead of its acknowledgements. Default 1 MiB. A transport that queues
-    /// twice as much per peer never overflows by deltas and snapshots.
+    /// Octets of deltas sent to a peer ahead of its acknowledgements. Default 1 MiB. A transport that
+    /// queues twice as much per peer never overflows by deltas and snapshots.
     pub window_bytes: usize,
+    /// Octets of a snapshot sent to a peer ahead of its acknowledgements: deltas wait behind them.
+    /// Default 256 KiB.
+    pub snapshot_window_bytes: usize,
     /// A connection that was silent for so long is probed. Default 1 s.
     pub keepalive: Duration,
     /// A connection that was silent for so long is given up. Default 5 s.
     pub silence: Duration,
+    /// For tests of tests: safety mechanisms that are off. Default: none.
+    pub mutations: Mutations,
+}
+
+/// Safety mechanisms that a test switches off, to see that it notices. Never set otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
+pub struct Mutations {
+    /// Messages leave before the others have the state behind them.
+    pub no_flush_and_ack: bool,
+    /// A member takes itself for level as soon as it has installed a view.
+    pub no_levelling: bool,
+    /// Older records replace newer ones, and what a member wrote outside the view counts.
+    pub no_epoch_check: bool,
+    /// A ceiling is raised before the others have moved their copies.
+    pub no_ceiling: bool,
+    /// All members have the same block.
+    pub overlapping_blocks: bool,
+    /// A member counts as complete before it has been told everything.
+    pub no_full_sync_gate: bool,
+}
+
+impl Limits {
+    /// Octets of each other member's last deltas that are kept for members that lack them when it
+    /// dies: more than can be under way to one of them.
+    pub(crate) const fn tail_bytes(&self) -> usize {
+        self.window_bytes.saturating_mul(2)
+    }
 }
 
 impl Default for Limits {
@@ -71,8 +102,10 @@ impl Default for Limits {
             retained_deltas: 65_536,
             retained_bytes: 64 << 20,
             window_bytes: 1 << 20,
+            snapshot_window_bytes: 1 << 18,
             keepalive: Duration::from_secs(1),
             silence: Duration::from_secs(5),
+            mutations: Mutations::default(),
         }
     }
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use gateway_common::{member::MemberId, slot::Slot};
 
-use crate::change::{Cookie, Sa};
+use crate::change::{Cookie, Sa, Stamp};
 use crate::frame::{DeltaSeq, FrameError, Path};
+use crate::reservation::Standing;
 use crate::secret::Secret;
+use crate::status::FullSync;
 use crate::table::TableChange;
-use crate::view::SyncReport;
+use crate::view::{Epoch, SyncReport};
 
 /// One effect. They have to be carried out in the order in which they come: an acknowledgement
 /// comes after the table writes and records that it stands for.
@@ -27,27 +29,62 @@ pub enum Output {
     },
     /// Close the connection to this member; the transport dials again as usual.
     Disconnect(MemberId),
-    /// Every delta up to and including this one is on all in-sync peers (or there are none): what
-    /// waits for them may leave.
+    /// Every delta up to and including this one is on all members of the view: what waits for them
+    /// may leave.
     Released(DeltaSeq),
+    /// No delta up to and including this one that was not released ever will be: this member was out
+    /// of the view. What waits for them must not leave.
+    Discarded(DeltaSeq),
     /// Write to a steering map.
     Table(TableChange),
-    /// Another member's IKE SA is new or changed: install or update the inbound copies.
+    /// An IKE SA is new or changed, not by this member's engine: install or update its copies. It may
+    /// be in a slot of this member's: what it is told before it is level, or what was moved to it.
     RecordUpserted {
-        /// Who announced it.
-        announcer: MemberId,
         /// Its slot.
         slot: Slot,
+        /// When it was written.
+        written: Stamp,
         /// The SA with its record.
         sa: Sa,
     },
-    /// Another member's IKE SA is gone: remove the copies.
+    /// An IKE SA is gone, not by this member's engine: remove its copies.
     RecordRemoved {
-        /// Who had announced it.
-        announcer: MemberId,
+        /// Its slot.
+        slot: Slot,
         /// Which.
         local_spi: Cookie,
     },
+    /// The copies of a CHILD_SA's SAs, which another member owns, go on from here. Forwards only,
+    /// and never when this member owns the slot by then.
+    Moved {
+        /// Our IKE SPI.
+        local_spi: Cookie,
+        /// Its inbound SPI, network order.
+        spi_in: [u8; 4],
+        /// Its slot.
+        slot: Slot,
+        /// Where they stand.
+        standing: Standing,
+    },
+    /// This member's own outbound SA of a CHILD_SA has to go on after the number `to`, forwards: it
+    /// has come to the end of the block in which it took over. The higher ceiling follows.
+    Advance {
+        /// Our IKE SPI.
+        local_spi: Cookie,
+        /// Its inbound SPI, network order.
+        spi_in: [u8; 4],
+        /// The last number that is used up.
+        to: u64,
+    },
+    /// The end of a [`crate::Cluster::move_sa`].
+    MoveEnded {
+        /// Our IKE SPI.
+        local_spi: Cookie,
+        /// It is not this member's any more; otherwise it stays, unchanged.
+        gone: bool,
+    },
+    /// The cookie secret of the cluster (RFC 7296 §2.6) is this one from now on.
+    CookieSecret(Secret),
     /// Another member received this datagram and thinks that it is ours. Ask
     /// [`crate::Cluster::route`] with [`crate::route::Origin::Relayed`].
     Relayed {
@@ -99,6 +136,18 @@ pub enum Event {
         /// How many.
         deltas: u64,
     },
+    /// A peer is sent everything in some slots, because deltas cannot help it.
+    FullSync {
+        /// To whom.
+        member: MemberId,
+        /// Why.
+        reason: FullSync,
+    },
+    /// This member has all that the members of earlier views have left behind: it serves IKE.
+    Levelled {
+        /// In which view.
+        epoch: Epoch,
+    },
     /// Everything that this member owns is sent to a peer.
     SnapshotSent {
         /// To whom.
@@ -113,12 +162,12 @@ pub enum Event {
         /// Number of entries.
         entries: u64,
     },
-    /// A peer acknowledged everything: from now on messages wait for its acknowledgements.
+    /// A peer acknowledged everything.
     InSync {
         /// Which.
         member: MemberId,
     },
-    /// A peer did not acknowledge in time: messages do not wait for it any more.
+    /// A peer did not acknowledge in time.
     Lagging {
         /// Which.
         member: MemberId,
@@ -180,6 +229,9 @@ pub enum Violation {
         /// Entries that its end announced.
         announced: u64,
     },
+    /// An entry without a snapshot.
+    #[error("entry outside a snapshot")]
+    EntryOutOfPlace,
     /// A removal within a snapshot.
     #[error("snapshot with an entry that is none")]
     NotAnEntry,
@@ -199,6 +251,8 @@ impl Event {
     pub const fn severity(&self) -> Severity {
         match self {
             Self::Resumed { .. }
+            | Self::FullSync { .. }
+            | Self::Levelled { .. }
             | Self::SnapshotSent { .. }
             | Self::SnapshotApplied { .. }
             | Self::InSync { .. } => Severity::Info,
@@ -223,6 +277,10 @@ impl fmt::Display for Event {
             Self::Resumed { member, deltas } => {
                 write!(f, "member {member} is back, sending {deltas} deltas again")
             }
+            Self::FullSync { member, reason } => {
+                write!(f, "full sync to member {member}: {reason}")
+            }
+            Self::Levelled { epoch } => write!(f, "level in view {epoch}"),
             Self::SnapshotSent { member, entries } => {
                 write!(f, "sent all {entries} own entries to member {member}")
             }

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use gateway_common::time::Instant;
 
-use crate::frame::{DeltaSeq, Incarnation, Position};
-use crate::ownership::Announcement;
+use crate::change::Reached;
+use crate::frame::{DeltaSeq, Incarnation, Position, Taken};
 use crate::secret::Secret;
-use crate::status::PeerCounters;
+use crate::slot_set::SlotSet;
+use crate::snapshot::{SnapshotIn, SnapshotOut};
+use crate::status::{FullSync, PeerCounters, QueuePeaks};
+use crate::stream::StreamIn;
+use crate::view::Epoch;
 
 /// How far the conversation with a peer has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,30 +27,6 @@ pub(crate) enum Link {
     Up,
 }
 
-/// Whether messages wait for the peer's acknowledgements.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// They do not.
-    #[default]
-    Out,
-    /// They do not; they will as soon as it has acknowledged `target`.
-    CatchingUp {
-        target: DeltaSeq,
-        /// It lagged: one answer in time is needed before it is trusted again.
-        suspect: bool,
-    },
-    /// They do, but it has not acknowledged all that left before they did.
-    Joining { until: DeltaSeq },
-    /// They do, and it has everything that ever left.
-    InSync,
-}
-
-impl Standing {
-    pub(crate) const fn blocks(self) -> bool {
-        matches!(self, Self::Joining { .. } | Self::InSync)
-    }
-}
-
 /// Something sent and not acknowledged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlight {
@@ -55,82 +35,119 @@ pub(crate) struct InFlight {
     pub(crate) sent_at: Instant,
 }
 
-/// A snapshot on its way to the peer.
-#[derive(Debug)]
-pub(crate) struct SnapshotOut {
-    /// What it contains the effect of.
-    pub(crate) seq: DeltaSeq,
-    /// Entries not sent yet.
-    pub(crate) rest: VecDeque<Arc<Secret>>,
-    /// Sizes of the entries sent and not acknowledged.
-    pub(crate) in_flight: VecDeque<usize>,
-    pub(crate) in_flight_bytes: usize,
-    /// Number of entries, and how many of them are acknowledged.
-    pub(crate) entries: u64,
-    pub(crate) acked: u64,
-    pub(crate) end_sent: bool,
-}
-
-/// A snapshot on its way from the peer.
-#[derive(Debug)]
-pub(crate) struct SnapshotIn {
-    pub(crate) seq: DeltaSeq,
-    pub(crate) entries: Vec<Announcement>,
-}
-
 /// The state of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) link: Link,
-    // Our stream to it.
-    pub(crate) standing: Standing,
-    /// What it has of our stream, if that is known; outlives the connection.
-    pub(crate) acked: Option<DeltaSeq>,
-    /// Sent on this connection, or contained in what was sent.
-    pub(crate) sent: DeltaSeq,
-    pub(crate) in_flight: VecDeque<InFlight>,
-    pub(crate) in_flight_bytes: usize,
-    pub(crate) snapshot_out: Option<SnapshotOut>,
-    // Its stream to us.
-    /// Its run at the other end of this connection.
-    pub(crate) run: Option<Incarnation>,
-    /// What we have of that run's stream: nothing before its first snapshot is applied, because
-    /// entries of an earlier run may be left to replace. Outlives the connection.
-    pub(crate) received: Option<Position>,
-    pub(crate) snapshot_in: Option<SnapshotIn>,
-    pub(crate) ack_due: bool,
+    pub(crate) out: Outgoing,
+    pub(crate) incoming: Incoming,
+    pub(crate) protocol: u16,
     pub(crate) config_differs: bool,
     // Liveness.
     pub(crate) heard: Instant,
     pub(crate) ping: Option<(u64, Instant)>,
     pub(crate) round_trip: Option<Duration>,
     pub(crate) counters: PeerCounters,
+    pub(crate) peaks: QueuePeaks,
+}
+
+/// Our stream to a peer.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    /// What it has acknowledged; `None` if it has to begin with a snapshot.
+    pub(crate) acked: Option<DeltaSeq>,
+    /// The view that it had installed then.
+    pub(crate) ack_epoch: Epoch,
+    /// What it acknowledged in a view that is not later than ours: only that counts for release.
+    pub(crate) confirmed: DeltaSeq,
+    /// Acknowledgements below are of before a new beginning.
+    pub(crate) base: DeltaSeq,
+    /// Sent on this connection, or contained in what was sent.
+    pub(crate) sent: DeltaSeq,
+    pub(crate) in_flight: VecDeque<InFlight>,
+    pub(crate) in_flight_bytes: usize,
+    pub(crate) snapshot: Option<SnapshotOut>,
+    /// Snapshots begun on this connection.
+    pub(crate) snapshots: u64,
+    /// All that we own has to be sent, for this reason.
+    pub(crate) due: Option<FullSync>,
+    /// Slots that it must be told again, because it did not see how we came to own them.
+    pub(crate) refeed: SlotSet,
+    /// Gaps in the streams of others that we have to fill.
+    pub(crate) fills: VecDeque<(Reached, SlotSet)>,
+    /// It has taken a snapshot of all that we own, and everything since.
+    pub(crate) complete: bool,
+    /// It has once acknowledged everything since then.
+    pub(crate) caught: bool,
+    pub(crate) lagging: bool,
+    /// The last epoch in which it is level.
+    pub(crate) levelled: Epoch,
+    pub(crate) reason: Option<FullSync>,
+}
+
+/// A peer's stream to us.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    /// Its run at the other end of this connection.
+    pub(crate) run: Option<Incarnation>,
+    /// Outlives the connection.
+    pub(crate) stream: Option<StreamIn>,
+    pub(crate) snapshot: Option<SnapshotIn>,
+    pub(crate) taken: Option<Taken>,
+    pub(crate) ack_due: bool,
 }
 
 impl Peer {
     /// Forgets what belongs to a connection.
     pub(crate) fn reset(&mut self, now: Instant, link: Link) {
         self.link = link;
-        self.standing = Standing::Out;
-        self.sent = self.acked.unwrap_or_default();
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
-        self.snapshot_out = None;
-        self.run = None;
-        self.snapshot_in = None;
-        self.ack_due = false;
+        let out = &mut self.out;
+        out.sent = out.acked.unwrap_or_default();
+        out.in_flight.clear();
+        out.in_flight_bytes = 0;
+        out.snapshot = None;
+        out.snapshots = 0;
+        out.fills.clear();
+        out.caught = false;
+        out.lagging = false;
+        let incoming = &mut self.incoming;
+        incoming.run = None;
+        incoming.snapshot = None;
+        incoming.taken = None;
+        incoming.ack_due = false;
+        if let Some(stream) = &mut incoming.stream {
+            stream.forget_held();
+        }
         self.heard = now;
         self.ping = None;
         self.round_trip = None;
     }
 
+    /// It is connected and has all that we own, as far as that has been released.
+    pub(crate) fn in_sync(&self) -> bool {
+        let out = &self.out;
+        self.link == Link::Up && out.complete && out.caught && !out.lagging && out.due.is_none()
+    }
+
+    /// Everything of the peer's is known here: its snapshot, or all since, is applied.
+    pub(crate) fn is_complete(&self) -> bool {
+        let stream = self.incoming.stream.as_ref();
+        let run = self.incoming.run;
+        stream.is_some_and(|stream| stream.complete() && run.is_none_or(|run| run == stream.run))
+    }
+
+    /// What we have applied of its stream, if that is all up to there.
+    pub(crate) fn received(&self) -> Option<Position> {
+        let stream = self.incoming.stream.as_ref();
+        stream.filter(|s| s.base).map(StreamIn::position)
+    }
+}
+
+impl Outgoing {
     /// The first delta that may be dropped from the outbox is not above this; `None` if the peer
     /// needs none because it gets a snapshot anyway.
     pub(crate) fn needs_after(&self) -> Option<DeltaSeq> {
-        match &self.snapshot_out {
-            Some(snapshot) => Some(snapshot.seq),
-            None => self.acked,
-        }
+        self.acked
     }
 
     /// When the oldest delta that was sent and not acknowledged was sent.
@@ -139,48 +156,37 @@ impl Peer {
     }
 
     /// Notes a delta as sent.
-    pub(crate) fn fly(&mut self, seq: DeltaSeq, bytes: usize, now: Instant) {
+    pub(crate) fn fly(&mut self, seq: DeltaSeq, frame: &Arc<Secret>, now: Instant) {
         self.sent = seq;
-        self.in_flight_bytes += bytes;
+        self.in_flight_bytes += frame.len();
         self.in_flight.push_back(InFlight {
             seq,
-            bytes,
+            bytes: frame.len(),
             sent_at: now,
         });
     }
 
     /// Takes what `seq` acknowledges out of flight and measures the round trip.
-    pub(crate) fn land(&mut self, seq: DeltaSeq, now: Instant) {
+    pub(crate) fn land(&mut self, seq: DeltaSeq, now: Instant) -> Option<Duration> {
+        let mut round_trip = None;
         while let Some(oldest) = self.in_flight.front()
             && oldest.seq <= seq
         {
             self.in_flight_bytes -= oldest.bytes;
-            self.round_trip = Some(now.saturating_since(oldest.sent_at));
+            round_trip = Some(now.saturating_since(oldest.sent_at));
             self.in_flight.pop_front();
         }
-    }
-}
-
-impl SnapshotOut {
-    pub(crate) fn new(seq: DeltaSeq, entries: VecDeque<Arc<Secret>>) -> Self {
-        Self {
-            seq,
-            entries: entries.len() as u64,
-            rest: entries,
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
-            acked: 0,
-            end_sent: false,
-        }
+        round_trip
     }
 
-    /// Takes the entries that `count` (cumulative) acknowledges out of flight.
-    pub(crate) fn land(&mut self, count: u64) {
-        while self.acked < count
-            && let Some(bytes) = self.in_flight.pop_front()
-        {
-            self.in_flight_bytes -= bytes;
-            self.acked += 1;
-        }
+    /// The peer has to begin again with a snapshot, and goes on after `seq`.
+    pub(crate) fn start_over(&mut self, seq: DeltaSeq) {
+        self.acked = None;
+        self.base = seq;
+        self.sent = seq;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.complete = false;
+        self.caught = false;
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use gateway_common::{slot::Slot, time::Instant};
 
-use crate::change::{Change, Mirror, NEGOTIATION_LIFETIME, Sa};
+use crate::change::{Change, Cookie, Mirror, NEGOTIATION_LIFETIME, Sa, Stamp};
 use crate::cluster::Cluster;
 use crate::frame::{DeltaSeq, MAX_FRAME, encode_delta};
 use crate::output::Output;
+use crate::ownership::Writer;
 use crate::secret::Secret;
 
 /// A change that cannot be mirrored; nothing has happened.
@@ -22,19 +23,31 @@ pub enum PublishError {
         /// Its size.
         octets: usize,
     },
+    /// The slot is not this member's in the installed view, or this member is not level yet:
+    /// whoever owned it before may know more.
+    #[error("{0} is not this member's")]
+    NotOwner(Slot),
+    /// It is on its way to another member ([`Cluster::move_sa`]).
+    #[error("this IKE SA is on its way to another member")]
+    Moving,
+    /// A kind of change that is not for the caller to make.
+    #[error("this change follows from others")]
+    Internal,
 }
 
 impl Cluster {
     /// Announces a change of what this member owns: applies it to the tables and mirrors it.
     ///
     /// Whatever depends on the change may leave once [`Output::Released`] names the returned number
-    /// or a higher one (with no peer in sync: already among the outputs of this call). A change that
+    /// or a higher one (with no other member in the view: already among the outputs of this call),
+    /// and never if [`Output::Discarded`] does. A change that
     /// the others need not know (a half-open negotiation above rate or threshold, the end of one
     /// that they never heard of) takes no number; then it is the number of the change before.
     ///
     /// # Errors
     ///
-    /// [`PublishError`] if the change is too large for a frame.
+    /// [`PublishError`] if the change is too large for a frame, or about an established IKE SA in a
+    /// slot that is not this member's.
     pub fn publish(
         &mut self,
         now: Instant,
@@ -42,82 +55,133 @@ impl Cluster {
         change: Change,
         mirror: Mirror,
     ) -> Result<DeltaSeq, PublishError> {
-        let (change, mirrored) = match change {
-            Change::NegotiationOpened { .. } => self.publish_opened(now, slot, change),
+        match change {
+            Change::NegotiationOpened { .. } => self.publish_opened(now, slot, change, mirror),
             Change::NegotiationClosed { local_cookie } => {
                 self.ownership.close(self.config.local, local_cookie);
-                (change, self.gate.ended(local_cookie))
+                if self.gate.ended(local_cookie) {
+                    self.mirror(now, slot, &change, mirror);
+                }
             }
             Change::SaUpsert(sa) => return self.publish_sa(now, slot, sa, mirror),
             Change::SaRemoved { local_spi } => {
-                self.own.remove(&local_spi);
-                let known = self.ownership.remove(self.config.local, local_spi);
-                (change, known)
+                self.check_owner(slot)?;
+                self.remove_own(now, slot, local_spi, mirror);
             }
-        };
-        if mirrored {
-            let frame = encode_delta(self.outbox.last().next(), slot, &change);
-            self.enqueue(now, Arc::new(frame), mirror);
+            Change::CookieSecret(secret) => {
+                self.check_owner(Slot(0))?;
+                let change = Change::CookieSecret(secret.clone());
+                let seq = self.mirror(now, Slot(0), &change, mirror);
+                let epoch = self.written_epoch();
+                self.cookie_secret = Some((Stamp { epoch, seq }, secret));
+            }
+            Change::View(_) | Change::Checkpoints(_) | Change::Unknown { .. } => {
+                return Err(PublishError::Internal);
+            }
         }
         self.release();
         Ok(self.outbox.last())
     }
 
-    fn publish_opened(&mut self, now: Instant, slot: Slot, mut change: Change) -> (Change, bool) {
+    fn check_owner(&self, slot: Slot) -> Result<(), PublishError> {
+        if self.owns(slot) && self.ready.contains(slot) {
+            Ok(())
+        } else {
+            Err(PublishError::NotOwner(slot))
+        }
+    }
+
+    fn publish_opened(&mut self, now: Instant, slot: Slot, mut change: Change, mirror: Mirror) {
         let Change::NegotiationOpened {
             negotiation,
             lifetime,
         } = &mut change
         else {
-            return (change, false);
+            return;
         };
         let local = self.config.local;
-        if self.own.contains_key(&negotiation.local_cookie) {
-            return (change, false);
+        if self.ownership.sa(negotiation.local_cookie).is_some() {
+            return;
         }
         if self.ownership.half_open(local) >= self.config.limits.half_open_entries {
             self.half_open_refused += 1;
-            return (change, false);
+            return;
         }
         *lifetime = (*lifetime).min(NEGOTIATION_LIFETIME);
         self.ownership
             .open(now, local, slot, *negotiation, now + *lifetime);
         let half_open = self.ownership.half_open(local);
         let limits = &self.config.limits;
-        let mirrored = self
-            .gate
-            .admit(limits, now, half_open, negotiation.local_cookie);
-        (change, mirrored)
+        let cookie = negotiation.local_cookie;
+        if self.gate.admit(limits, now, half_open, cookie) {
+            self.mirror(now, slot, &change, mirror);
+        }
     }
 
     fn publish_sa(
         &mut self,
         now: Instant,
         slot: Slot,
-        sa: Sa,
+        mut sa: Sa,
         mirror: Mirror,
     ) -> Result<DeltaSeq, PublishError> {
+        self.check_owner(slot)?;
+        if self.is_moving(sa.local_spi) {
+            return Err(PublishError::Moving);
+        }
+        if let Some(held) = self.ownership.sa(sa.local_spi) {
+            self.check_owner(held.slot)?;
+            let moved = u32::from(held.slot != slot);
+            sa.moves = held.sa.moves.saturating_add(moved);
+        }
         let change = Change::SaUpsert(sa);
-        let frame = Arc::new(encode_delta(self.outbox.last().next(), slot, &change));
+        let seq = self.outbox.last().next();
+        let frame = Arc::new(encode_delta(seq, slot, &change));
         if frame.len() > MAX_FRAME {
             return Err(PublishError::TooLarge {
                 octets: frame.len(),
             });
         }
-        if let Change::SaUpsert(mut sa) = change {
-            // The engine has the record, and `own` has it encoded; a third copy serves nobody.
-            sa.record = Secret::default();
+        if let Change::SaUpsert(sa) = change {
             self.gate.ended(sa.local_spi);
-            self.own.insert(sa.local_spi, Arc::clone(&frame));
-            self.ownership.upsert(self.config.local, slot, sa);
+            let epoch = self.written_epoch();
+            self.take_sa(Writer::Local, slot, sa, Stamp { epoch, seq });
         }
         self.enqueue(now, frame, mirror);
         self.release();
-        Ok(self.outbox.last())
+        Ok(seq)
     }
 
-    fn enqueue(&mut self, now: Instant, frame: Arc<Secret>, mirror: Mirror) {
+    pub(crate) fn remove_own(&mut self, now: Instant, slot: Slot, spi: Cookie, mirror: Mirror) {
+        let seq = self.outbox.last().next();
+        let epoch = self.written_epoch();
+        let written = Stamp { epoch, seq };
+        if self.ownership.remove(Writer::Local, slot, spi, written) {
+            if self.settled < self.view.epoch {
+                self.ownership.bury(spi, written);
+            }
+            let change = Change::SaRemoved { local_spi: spi };
+            self.mirror(now, slot, &change, mirror);
+        }
+    }
+
+    /// Gives a change its number.
+    pub(crate) fn mirror(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        change: &Change,
+        mirror: Mirror,
+    ) -> DeltaSeq {
+        let seq = self.outbox.last().next();
+        self.enqueue(now, Arc::new(encode_delta(seq, slot, change)), mirror);
+        seq
+    }
+
+    pub(crate) fn enqueue(&mut self, now: Instant, frame: Arc<Secret>, mirror: Mirror) {
         self.outbox.push(frame);
+        let (deltas, octets) = self.outbox.retained();
+        self.peaks.note(deltas, octets);
         match mirror {
             Mirror::Urgent => self.flush(now),
             Mirror::Background => {
@@ -131,6 +195,7 @@ impl Cluster {
     /// Lets waiting changes out to all peers.
     pub(crate) fn flush(&mut self, now: Instant) {
         self.flush_at = None;
+        self.publish_checkpoints();
         if self.outbox.flush() {
             self.pump_all(now);
         }
@@ -142,25 +207,40 @@ impl Cluster {
         let everyone_has = self
             .peers
             .values()
-            .filter_map(crate::peer::Peer::needs_after)
+            .filter_map(|peer| {
+                peer.out
+                    .needs_after()
+                    .or(peer.out.snapshot.as_ref().map(|_| peer.out.base))
+            })
             .min()
             .unwrap_or(self.outbox.last());
         self.outbox
             .trim(everyone_has, limits.retained_deltas, limits.retained_bytes);
     }
 
-    /// Says what has been released since it was last said.
+    /// Says what has been released since it was last said: what all other members of the view have
+    /// acknowledged, in a view that they are in, too.
     pub(crate) fn release(&mut self) {
-        let blocking = self
-            .peers
-            .values()
-            .filter(|peer| peer.standing.blocks())
-            .map(|peer| peer.acked.unwrap_or_default())
-            .min();
-        let reached = blocking.unwrap_or(self.outbox.last());
+        let last = self.outbox.last();
+        let reached = if self.config.limits.mutations.no_flush_and_ack {
+            last
+        } else if self.view.is_static() {
+            let blocking = self.peers.values().filter(|peer| peer.in_sync());
+            blocking
+                .map(|peer| peer.out.confirmed)
+                .min()
+                .unwrap_or(last)
+        } else if self.admitted() && self.levelled == self.view.epoch {
+            let confirmed = |member| self.peers.get(&member).map(|p| p.out.confirmed);
+            let members = self.others().map(|m| confirmed(m).unwrap_or_default());
+            members.min().unwrap_or(last)
+        } else {
+            return;
+        };
         if reached > self.released {
             self.released = reached;
             self.outputs.push_back(Output::Released(reached));
+            self.take_effect(reached);
         }
     }
 }

@@ -1,13 +1,19 @@
 //! What the peers send.
 
+use std::sync::Arc;
+
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
-use crate::change::{Change, NEGOTIATION_LIFETIME};
+use crate::change::{Change, NEGOTIATION_LIFETIME, Sa, Stamp};
 use crate::cluster::Cluster;
-use crate::frame::{DeltaSeq, Frame, Hello, Position};
+use crate::frame::{DeltaSeq, Frame, Hello};
 use crate::output::{Event, Output, Violation};
-use crate::ownership::Announcement;
-use crate::peer::{Link, SnapshotIn};
+use crate::ownership::Writer;
+use crate::peer::Link;
+use crate::secret::Secret;
+use crate::status::FullSync;
+use crate::stream::{Delta, StreamIn};
+use crate::view::Epoch;
 
 impl Cluster {
     /// A frame came from `member`. Frames on connections that are not up any more are ignored.
@@ -21,7 +27,7 @@ impl Cluster {
         peer.heard = now;
         let handled = Frame::decode(octets)
             .map_err(Violation::Malformed)
-            .and_then(|frame| self.dispatch(now, member, frame));
+            .and_then(|frame| self.dispatch(now, member, octets, frame));
         if let Err(violation) = handled {
             if let Some(peer) = self.peers.get_mut(&member) {
                 peer.counters.protocol_errors += 1;
@@ -30,7 +36,13 @@ impl Cluster {
         }
     }
 
-    fn dispatch(&mut self, now: Instant, member: MemberId, frame: Frame) -> Result<(), Violation> {
+    fn dispatch(
+        &mut self,
+        now: Instant,
+        member: MemberId,
+        octets: &[u8],
+        frame: Frame,
+    ) -> Result<(), Violation> {
         if let Frame::Hello(hello) = frame {
             return self.handle_hello(now, member, &hello);
         }
@@ -39,16 +51,60 @@ impl Cluster {
         }
         match frame {
             Frame::Hello(_) | Frame::Unknown(_) => Ok(()),
-            Frame::Delta { seq, slot, change } => self.handle_delta(now, member, seq, slot, change),
+            Frame::Delta { seq, slot, change } => {
+                let raw = Arc::new(Secret::from(octets));
+                let delta = Delta {
+                    seq,
+                    slot,
+                    change,
+                    raw,
+                };
+                self.handle_delta(now, member, delta)
+            }
             Frame::Ack {
                 seq,
-                snapshot_entries,
-            } => self.handle_ack(now, member, seq, snapshot_entries),
-            Frame::SnapshotBegin { seq } => {
-                self.begin_snapshot(member, seq);
+                epoch,
+                levelled,
+                taken,
+            } => self.handle_ack(now, member, seq, (epoch, levelled), taken),
+            Frame::SnapshotBegin {
+                snapshot,
+                seq,
+                scope,
+            } => {
+                self.begin_snapshot(member, snapshot, seq, scope);
                 Ok(())
             }
+            Frame::Entry {
+                written,
+                slot,
+                change,
+            } => self.take_entry(now, member, written, slot, change),
             Frame::SnapshotEnd { entries } => self.end_snapshot(now, member, entries),
+            Frame::Tail {
+                member: of,
+                incarnation,
+                delta,
+            } => {
+                self.take_tail(now, of, incarnation, delta);
+                Ok(())
+            }
+            Frame::Resync => {
+                if let Some(peer) = self.peers.get_mut(&member) {
+                    peer.out.due = Some(FullSync::Asked);
+                    peer.out.snapshot = None;
+                }
+                self.pump(now, member);
+                Ok(())
+            }
+            Frame::Move { slot, sa } => {
+                self.take_move(now, member, slot, *sa);
+                Ok(())
+            }
+            Frame::Moved { local_spi, taken } => {
+                self.move_answered(now, member, local_spi, taken);
+                Ok(())
+            }
             Frame::Relay { path, datagram } => {
                 if let Some(peer) = self.peers.get_mut(&member) {
                     peer.counters.relayed_in += 1;
@@ -92,19 +148,28 @@ impl Cluster {
         }
         peer.link = Link::Up;
         peer.counters.connections += 1;
-        // A new run has a new stream, of which we have nothing. What the previous run announced
-        // stays until the snapshot of the new one replaces it.
-        peer.run = Some(hello.incarnation);
-        peer.received = peer
-            .received
-            .filter(|position| position.incarnation == hello.incarnation);
+        peer.protocol = hello.protocol;
+        peer.incoming.run = Some(hello.incarnation);
+        peer.incoming.ack_due = true;
+        // A new run has a new stream, of which we have nothing.
+        let stream = peer.incoming.stream.as_ref();
+        let new_run = stream.is_some_and(|stream| stream.run != hello.incarnation);
+        if new_run {
+            peer.out.levelled = Epoch(0);
+            peer.out.confirmed = DeltaSeq(0);
+            peer.out.acked = None;
+        }
         let report = differs && !peer.config_differs;
         peer.config_differs = differs;
+        if new_run {
+            self.end_run(member);
+        }
         self.outputs.push_back(Output::PeerUp(member));
         if report {
             self.event(Event::ConfigurationDiffers { member });
         }
         self.start_stream(now, member, hello.received);
+        self.repeat_moves(member);
         Ok(())
     }
 
@@ -134,47 +199,129 @@ impl Cluster {
         &mut self,
         now: Instant,
         member: MemberId,
-        seq: DeltaSeq,
-        slot: Slot,
-        change: Change,
+        delta: Delta,
     ) -> Result<(), Violation> {
         let Some(peer) = self.peers.get_mut(&member) else {
             return Ok(());
         };
-        peer.ack_due = true;
-        if let Some(snapshot) = &mut peer.snapshot_in {
-            let entry = announcement(now, slot, change).ok_or(Violation::NotAnEntry)?;
-            snapshot.entries.push(entry);
-            return Ok(());
-        }
-        let Some(position) = &mut peer.received else {
+        peer.incoming.ack_due = true;
+        let run = peer.incoming.run;
+        let stream = peer.incoming.stream.as_mut();
+        let Some(stream) = stream.filter(|stream| Some(stream.run) == run) else {
             return Err(Violation::NoSnapshot);
         };
-        if seq <= position.seq {
+        let expected = stream.expected();
+        if delta.seq < expected {
             peer.counters.deltas_duplicate += 1;
             return Ok(());
         }
-        if seq != position.seq.next() {
+        if delta.seq != expected {
             return Err(Violation::Gap {
-                after: position.seq.0,
-                got: seq.0,
+                after: expected.0 - 1,
+                got: delta.seq.0,
             });
         }
-        position.seq = seq;
         peer.counters.deltas_received += 1;
-        self.apply(now, member, slot, change);
+        let marker = match &delta.change {
+            Change::View(marker) => Some(marker.clone()),
+            _ => None,
+        };
+        stream.held.push_back(delta);
+        if let Some(marker) = &marker {
+            self.scan(member, marker);
+        }
+        self.drain(now, member);
+        if marker.is_some() {
+            self.level(now);
+        }
         Ok(())
     }
 
-    fn apply(&mut self, now: Instant, member: MemberId, slot: Slot, change: Change) {
+    pub(crate) fn drain_all(&mut self, now: Instant) {
+        let members: Vec<MemberId> = self.peers.keys().copied().collect();
+        for member in members {
+            self.drain(now, member);
+        }
+    }
+
+    /// Applies what came of a stream, up to a marker of an epoch in which this member is not level.
+    fn drain(&mut self, now: Instant, member: MemberId) {
+        let bound = self.config.limits.tail_bytes();
+        let holds = self.admitted() && !self.view.is_static();
+        let checked = !self.config.limits.mutations.no_epoch_check;
+        let levelled = self.levelled;
+        loop {
+            let Some(peer) = self.peers.get_mut(&member) else {
+                return;
+            };
+            let incoming = &mut peer.incoming;
+            let Some(stream) = &mut incoming.stream else {
+                return;
+            };
+            if holds && stream.marker > levelled {
+                return;
+            }
+            let Some(Delta {
+                seq,
+                slot,
+                change,
+                raw,
+            }) = stream.held.pop_front()
+            else {
+                return;
+            };
+            stream.seq = seq;
+            incoming.ack_due = true;
+            stream.tail.push(seq, raw, bound);
+            if let Some(snapshot) = &mut incoming.snapshot {
+                snapshot.note(&change);
+            }
+            if let Change::View(marker) = &change {
+                stream.marker = marker.epoch;
+                stream.void = stream.void.filter(|void| marker.epoch <= *void);
+                continue;
+            }
+            let written = Stamp {
+                epoch: stream.marker,
+                seq,
+            };
+            // What a member wrote while it was out of the view is not to be undone: it never was.
+            let negotiation = matches!(
+                change,
+                Change::NegotiationOpened { .. } | Change::NegotiationClosed { .. }
+            );
+            if negotiation || stream.void.is_none() || !checked {
+                self.apply(now, member, slot, change, written);
+            }
+        }
+    }
+
+    pub(crate) fn apply(
+        &mut self,
+        now: Instant,
+        member: MemberId,
+        slot: Slot,
+        change: Change,
+        written: Stamp,
+    ) {
         match change {
             Change::NegotiationClosed { local_cookie } => {
                 self.ownership.close(member, local_cookie);
             }
+            // Nobody else writes in slots of this member's.
+            Change::SaUpsert(_) | Change::SaRemoved { .. } if self.ready.contains(slot) => {}
+            Change::SaUpsert(sa) if self.keeps(&sa) => {}
             Change::SaRemoved { local_spi } => {
-                self.ownership.remove(member, local_spi);
+                self.ownership
+                    .remove(Writer::Stream, slot, local_spi, written);
+                if self.admitted() && self.settled < self.view.epoch {
+                    self.ownership.bury(local_spi, written);
+                }
             }
-            Change::SaUpsert(sa) => self.ownership.upsert(member, slot, sa),
+            Change::SaUpsert(sa) => self.take_sa(Writer::Stream, slot, sa, written),
+            Change::Checkpoints(checkpoints) => self.take_checkpoints(&checkpoints, written),
+            Change::CookieSecret(secret) => self.take_cookie_secret(written, secret),
+            Change::View(_) | Change::Unknown { .. } => {}
             Change::NegotiationOpened {
                 negotiation,
                 lifetime,
@@ -189,49 +336,26 @@ impl Cluster {
         }
     }
 
-    fn begin_snapshot(&mut self, member: MemberId, seq: DeltaSeq) {
-        if let Some(peer) = self.peers.get_mut(&member) {
-            // One that had begun is given up by its sender.
-            peer.snapshot_in = Some(SnapshotIn {
-                seq,
-                entries: Vec::new(),
-            });
+    /// Whether this is an IKE SA of this member's that it has not given away.
+    fn keeps(&self, sa: &Sa) -> bool {
+        let held = self.ownership.sa(sa.local_spi);
+        held.is_some_and(|held| self.ready.contains(held.slot)) && !self.is_moving(sa.local_spi)
+    }
+
+    /// The cookie secret of the cluster: the last one written counts.
+    pub(crate) fn take_cookie_secret(&mut self, written: Stamp, secret: Secret) {
+        let known = self.cookie_secret.as_ref().map(|(known, _)| *known);
+        if known < Some(written) {
+            self.cookie_secret = Some((written, secret.clone()));
+            self.outputs.push_back(Output::CookieSecret(secret));
         }
     }
 
-    fn end_snapshot(
-        &mut self,
-        now: Instant,
-        member: MemberId,
-        announced: u64,
-    ) -> Result<(), Violation> {
-        let Some(peer) = self.peers.get_mut(&member) else {
-            return Ok(());
-        };
-        let snapshot = peer.snapshot_in.take();
-        let got = snapshot.as_ref().map_or(0, |s| s.entries.len() as u64);
-        let Some(mut snapshot) = snapshot.filter(|_| got == announced) else {
-            return Err(Violation::SnapshotIncomplete { got, announced });
-        };
-        peer.received = peer.run.map(|incarnation| Position {
-            incarnation,
-            seq: snapshot.seq,
-        });
-        peer.counters.snapshots_received += 1;
-        peer.ack_due = true;
-        let refused = limit_half_open(&mut snapshot.entries, self.config.limits.half_open_entries);
-        if refused > 0 {
-            self.refuse_half_open(member, refused);
-        }
-        self.ownership.replace(now, member, snapshot.entries);
-        self.event(Event::SnapshotApplied {
-            member,
-            entries: announced,
-        });
-        Ok(())
+    pub(crate) fn stream_mut(&mut self, member: MemberId) -> Option<&mut StreamIn> {
+        self.peers.get_mut(&member)?.incoming.stream.as_mut()
     }
 
-    fn refuse_half_open(&mut self, member: MemberId, count: u64) {
+    pub(crate) fn refuse_half_open(&mut self, member: MemberId, count: u64) {
         if let Some(peer) = self.peers.get_mut(&member) {
             let first = peer.counters.half_open_refused == 0;
             peer.counters.half_open_refused += count;
@@ -240,34 +364,4 @@ impl Cluster {
             }
         }
     }
-}
-
-/// A change as an entry of a snapshot; removals are none.
-fn announcement(now: Instant, slot: Slot, change: Change) -> Option<Announcement> {
-    match change {
-        Change::NegotiationOpened {
-            negotiation,
-            lifetime,
-        } => Some(Announcement::Negotiation {
-            slot,
-            negotiation,
-            expires: now + lifetime.min(NEGOTIATION_LIFETIME),
-        }),
-        Change::SaUpsert(sa) => Some(Announcement::Sa { slot, sa }),
-        Change::NegotiationClosed { .. } | Change::SaRemoved { .. } => None,
-    }
-}
-
-/// Keeps the first `limit` negotiations; says how many went.
-fn limit_half_open(entries: &mut Vec<Announcement>, limit: usize) -> u64 {
-    let before = entries.len();
-    let mut negotiations = 0;
-    entries.retain(|entry| match entry {
-        Announcement::Negotiation { .. } => {
-            negotiations += 1;
-            negotiations <= limit
-        }
-        Announcement::Sa { .. } => true,
-    });
-    (before - entries.len()) as u64
 }

@@ -41,8 +41,11 @@ pub enum TableChange {
     PutEspOut {
         /// Key.
         key: EspOutKey,
-        /// Value.
-        value: SlotValue,
+        /// Its slot.
+        slot: Slot,
+        /// Low word of the highest sequence number that this member may send: of its reservation if
+        /// it is the owner, else of the block that it would go on with as the owner.
+        ceiling: u32,
     },
     /// `ESP_OUT`.
     RemoveEspOut(EspOutKey),
@@ -74,12 +77,12 @@ pub(crate) enum SaKey {
 }
 
 impl SaKey {
-    pub(crate) fn put(self, slot: Slot) -> TableChange {
+    pub(crate) fn put(self, slot: Slot, ceiling: u32) -> TableChange {
         let value = SlotValue::new(slot.0);
         match self {
             Self::Ike(key) => TableChange::PutIkeSa { key, value },
             Self::EspIn(key) => TableChange::PutEspSa { key, value },
-            Self::EspOut(key) => TableChange::PutEspOut { key, value },
+            Self::EspOut(key) => TableChange::PutEspOut { key, slot, ceiling },
             Self::RemoteNet(prefix_len, net) => TableChange::PutRemoteNet {
                 prefix_len,
                 net,

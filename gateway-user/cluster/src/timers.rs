@@ -5,7 +5,7 @@ use gateway_common::{member::MemberId, time::Instant};
 use crate::cluster::Cluster;
 use crate::frame::Frame;
 use crate::output::Event;
-use crate::peer::{Link, Peer, Standing};
+use crate::peer::{Link, Peer};
 
 impl Cluster {
     /// When [`Cluster::handle_timeout`] has to be called next.
@@ -40,31 +40,32 @@ impl Cluster {
         let probe =
             (peer.link == Link::Up && peer.ping.is_none()).then(|| peer.heard + limits.keepalive);
         let overdue = peer
+            .out
             .waiting_since()
-            .filter(|_| peer.standing.blocks())
+            .filter(|_| !peer.out.lagging)
             .map(|since| since + limits.ack_timeout);
         [silent, probe, overdue].into_iter().flatten().min()
     }
 
-    /// Takes a peer that does not acknowledge out of the in-sync set, so that it blocks nobody.
+    /// Reports a peer that does not acknowledge, so that it is taken out of the view.
     fn check_acknowledgements(&mut self, now: Instant, member: MemberId) {
-        let target = self.outbox.last();
         let timeout = self.config.limits.ack_timeout;
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
-        let Some(since) = peer.waiting_since().filter(|_| peer.standing.blocks()) else {
+        if peer.link == Link::Up && peer.out.lagging && peer.out.in_flight.is_empty() {
+            // It has to show that it answers in time again.
+            return self.probe(now, member);
+        }
+        let Some(since) = peer.out.waiting_since().filter(|_| !peer.out.lagging) else {
             return;
         };
         let behind = now.saturating_since(since);
         if behind < timeout {
             return;
         }
-        peer.standing = Standing::CatchingUp {
-            target,
-            suspect: true,
-        };
-        peer.round_trip = None;
+        peer.out.lagging = true;
+        peer.out.caught = false;
         peer.counters.lagged += 1;
         self.event(Event::Lagging { member, behind });
         self.release();
@@ -98,12 +99,20 @@ impl Cluster {
     }
 
     pub(crate) fn handle_pong(&mut self, now: Instant, member: MemberId, nonce: u64) {
+        let timeout = self.config.limits.ack_timeout;
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
         if let Some((_, sent_at)) = peer.ping.take_if(|(expected, _)| *expected == nonce) {
-            peer.round_trip = Some(now.saturating_since(sent_at));
-            self.advance(now, member);
+            let time = now.saturating_since(sent_at);
+            peer.round_trip = Some(time);
+            let suspect = peer.out.lagging && peer.out.in_flight.is_empty();
+            if suspect && time < timeout {
+                peer.out.lagging = false;
+            } else if suspect {
+                self.probe(now, member);
+            }
+            self.advance(member);
         }
     }
 }

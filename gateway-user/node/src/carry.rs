@@ -113,6 +113,11 @@ impl Node {
                 let path = Path::new(path.local, path.remote);
                 self.receive(now, Origin::Relayed(from), path, &datagram);
             }
+            ClusterOutput::Discarded(_)
+            | ClusterOutput::Moved { .. }
+            | ClusterOutput::Advance { .. }
+            | ClusterOutput::MoveEnded { .. }
+            | ClusterOutput::CookieSecret(_) => {}
             ClusterOutput::Report(report) => self.effects.push_back(Effect::Report(report)),
             ClusterOutput::PeerUp(member) => {
                 self.effects.push_back(Effect::Event(Event::PeerUp(member)));

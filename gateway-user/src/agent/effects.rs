@@ -110,14 +110,15 @@ impl Agent {
                 }
             }
             ClusterOutput::Table(change) => self.write_table(&change),
-            ClusterOutput::RecordUpserted { announcer, sa, .. } => {
-                self.mirror(now, announcer, sa.record.expose());
+            ClusterOutput::RecordUpserted { slot, sa, .. } => {
+                if let Some(owner) = self.cluster.slots().owner(slot) {
+                    self.mirror(now, owner, sa.record.expose());
+                }
             }
-            ClusterOutput::RecordRemoved {
-                announcer,
-                local_spi,
-            } => {
-                self.forget(announcer, local_spi);
+            ClusterOutput::RecordRemoved { slot, local_spi } => {
+                if let Some(owner) = self.cluster.slots().owner(slot) {
+                    self.forget(owner, local_spi);
+                }
             }
             ClusterOutput::Relayed {
                 from,
@@ -127,7 +128,12 @@ impl Agent {
                 let path = Path::new(path.local, path.remote);
                 self.receive(now, Origin::Relayed(from), path, &datagram);
             }
-            ClusterOutput::Report(_) => {}
+            ClusterOutput::Report(_)
+            | ClusterOutput::Discarded(_)
+            | ClusterOutput::Moved { .. }
+            | ClusterOutput::Advance { .. }
+            | ClusterOutput::MoveEnded { .. }
+            | ClusterOutput::CookieSecret(_) => {}
             ClusterOutput::PeerUp(member) => tracing::info!(%member, "sync channel up"),
             ClusterOutput::PeerDown(member) => tracing::warn!(%member, "sync channel down"),
             ClusterOutput::Event(event) => {
@@ -189,6 +195,6 @@ impl Agent {
 fn mirror(change: &Change) -> Mirror {
     match change {
         Change::NegotiationOpened { .. } | Change::NegotiationClosed { .. } => Mirror::Background,
-        Change::SaUpsert(_) | Change::SaRemoved { .. } => Mirror::Urgent,
+        _ => Mirror::Urgent,
     }
 }

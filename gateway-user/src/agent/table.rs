@@ -173,9 +173,7 @@ fn write(tables: &dyn Tables, change: &TableChange) -> Result<(), TableError> {
         TableChange::RemoveIkeSa(key) => tables.remove_ike_sa(key).map(drop),
         TableChange::PutEspSa { key, value } => tables.put_esp_sa(key, Slot(value.slot)),
         TableChange::RemoveEspSa(key) => tables.remove_esp_sa(key).map(drop),
-        TableChange::PutEspOut { key, value } => {
-            tables.put_esp_out(key, Slot(value.slot), UNRESERVED)
-        }
+        TableChange::PutEspOut { key, slot, .. } => tables.put_esp_out(key, *slot, UNRESERVED),
         TableChange::RemoveEspOut(key) => tables.remove_esp_out(key).map(drop),
         TableChange::PutRemoteNet {
             prefix_len,

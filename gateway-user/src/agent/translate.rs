@@ -175,6 +175,7 @@ fn sa(record: &IkeSaRecord) -> Sa {
             .map(|child| self::child(&child.sa))
             .collect(),
         record: Secret::new(record.encode().expose().to_vec()),
+        ..Sa::default()
     }
 }
 

@@ -69,6 +69,8 @@ struct Driver {
     released: DeltaSeq,
     published: DeltaSeq,
     up: BTreeSet<MemberId>,
+    /// Our SAs, by SPI.
+    own: BTreeSet<[u8; 8]>,
 }
 
 impl Driver {
@@ -99,6 +101,7 @@ impl Driver {
             released: DeltaSeq(0),
             published: DeltaSeq(0),
             up: BTreeSet::new(),
+            own: BTreeSet::new(),
         };
         let members = driver.core.members().to_vec();
         let view = View::of_all(&members, Mode::LoadSharing);
@@ -138,10 +141,21 @@ impl Driver {
                     remote_nets: Vec::new(),
                 }],
                 record: Secret::new(vec![n; 100]),
+                ..Sa::default()
             })
         };
-        let published = self.core.publish(self.now, Slot(n), change, Mirror::Urgent);
-        self.published = published.expect("small");
+        // Member 1 owns every third slot.
+        let slot = Slot(3 * n);
+        let published = self.core.publish(self.now, slot, change, Mirror::Urgent);
+        // Unless a peer was there first with the same SPI in a slot of its own.
+        if let Ok(published) = published {
+            self.published = published;
+        }
+        let held = self.core.ownership().sa(local_spi);
+        match held.is_some_and(|held| self.core.owns(held.slot)) {
+            true => self.own.insert(local_spi),
+            false => self.own.remove(&local_spi),
+        };
     }
 
     fn wait(&mut self, duration: Duration) {
@@ -166,14 +180,24 @@ impl Driver {
                 Output::PeerUp(peer) => assert!(self.up.insert(peer)),
                 Output::PeerDown(peer) => assert!(self.up.remove(&peer)),
                 Output::Disconnect(peer) => assert!(!self.core.is_up(peer)),
-                Output::RecordUpserted { announcer, .. }
-                | Output::RecordRemoved { announcer, .. } => assert_eq!(announcer, peer_id()),
+                Output::RecordUpserted { sa, .. } => self.check_foreign(&sa.local_spi),
+                Output::RecordRemoved { local_spi, .. } => self.check_foreign(&local_spi),
+                Output::Moved { slot, .. } => assert!(!self.core.owns(slot)),
                 Output::Table(_)
+                | Output::Discarded(_)
+                | Output::Advance { .. }
+                | Output::MoveEnded { .. }
+                | Output::CookieSecret(_)
                 | Output::Relayed { .. }
                 | Output::Report(_)
                 | Output::Event(_) => {}
             }
         }
+    }
+
+    /// Our own SAs are ours to change.
+    fn check_foreign(&self, local_spi: &[u8; 8]) {
+        assert!(!self.own.contains(local_spi), "{local_spi:?} is ours");
     }
 
     /// Whatever the peer did: it cannot hold us up for longer than the silence that is allowed, its

@@ -4,9 +4,15 @@ use std::time::Duration;
 
 use super::tlv::{HEADER, Once, Reader, Value, Writer};
 use super::{FrameError, field};
-use crate::change::{Change, Child, Cookie, Negotiation, Sa};
+use gateway_common::member::MemberId;
+
+use super::{DeltaSeq, Incarnation, Position};
+use crate::change::{
+    Admitted, Change, Checkpoint, Child, Cookie, Marker, Negotiation, Reached, Sa,
+};
 use crate::network::Network;
 use crate::secret::Secret;
+use crate::view::Epoch;
 
 const LOCAL_COOKIE: u16 = 1;
 const PEER_COOKIE: u16 = 2;
@@ -18,19 +24,35 @@ const SPI_IN: u16 = 7;
 const SPI_OUT: u16 = 8;
 const VIP: u16 = 9;
 const NETWORK: u16 = 10;
+const IDENTITIES: u16 = 11;
+const EPOCH: u16 = 12;
+const ADMITTED: u16 = 13;
+const REACHED: u16 = 14;
+const GAINED: u16 = 15;
+const MOVES: u16 = 16;
+
+/// Octets of a checkpoint.
+const CHECKPOINT_LEN: usize = 32;
+
+/// Enough for a few fields of fixed length.
+const SMALL: usize = 128;
+
+/// An upper bound of the octets that [`write_upsert`] appends.
+pub(super) fn sa_capacity(sa: &Sa) -> usize {
+    let children = sa.children.iter();
+    let nets: usize = children.map(|child| child.remote_nets.len()).sum();
+    let fixed = SMALL + sa.record.len() + sa.unknown.len();
+    fixed + SMALL * sa.children.len() + (HEADER + 21) * nets
+}
 
 /// An upper bound of the octets that [`write`] appends.
 pub(super) fn capacity(change: &Change) -> usize {
-    const SMALL: usize = 128;
     match change {
-        Change::SaUpsert(sa) => {
-            let nets: usize = sa
-                .children
-                .iter()
-                .map(|child| child.remote_nets.len())
-                .sum();
-            SMALL + sa.record.len() + SMALL * sa.children.len() + (HEADER + 21) * nets
-        }
+        Change::SaUpsert(sa) => sa_capacity(sa),
+        Change::View(marker) => SMALL + 32 * marker.members.len() + 32 * marker.reached.len(),
+        Change::Checkpoints(checkpoints) => HEADER + CHECKPOINT_LEN * checkpoints.len(),
+        Change::CookieSecret(secret) => SMALL + secret.len(),
+        Change::Unknown { body, .. } => SMALL + body.len(),
         Change::NegotiationOpened { .. }
         | Change::NegotiationClosed { .. }
         | Change::SaRemoved { .. } => SMALL,
@@ -52,11 +74,23 @@ pub(super) fn write(writer: &mut Writer, change: &Change) {
         Change::NegotiationClosed { local_cookie } => {
             writer.nested(field::CLOSED, |w| w.tlv(LOCAL_COOKIE, local_cookie));
         }
-        Change::SaUpsert(sa) => writer.nested(field::UPSERT, |w| write_sa(w, sa)),
+        Change::SaUpsert(sa) => write_upsert(writer, sa),
         Change::SaRemoved { local_spi } => {
             writer.nested(field::REMOVED, |w| w.tlv(LOCAL_COOKIE, local_spi));
         }
+        Change::View(marker) => writer.nested(field::VIEW, |w| write_marker(w, marker)),
+        Change::Checkpoints(checkpoints) => writer.nested(field::CHECKPOINTS, |w| {
+            for checkpoint in checkpoints {
+                write_checkpoint(w, checkpoint);
+            }
+        }),
+        Change::CookieSecret(secret) => writer.tlv(field::COOKIE_SECRET, secret.expose()),
+        Change::Unknown { kind, body } => writer.tlv(*kind, body.expose()),
     }
+}
+
+pub(super) fn write_upsert(writer: &mut Writer, sa: &Sa) {
+    writer.nested(field::UPSERT, |w| write_sa(w, sa));
 }
 
 fn write_sa(writer: &mut Writer, sa: &Sa) {
@@ -72,7 +106,109 @@ fn write_sa(writer: &mut Writer, sa: &Sa) {
             }
         });
     }
+    if let Some(identities) = &sa.identities {
+        writer.tlv(IDENTITIES, identities);
+    }
+    if sa.moves != 0 {
+        writer.tlv(MOVES, &sa.moves.to_be_bytes());
+    }
     writer.tlv(RECORD, sa.record.expose());
+    writer.raw(sa.unknown.expose());
+}
+
+fn write_marker(writer: &mut Writer, marker: &Marker) {
+    writer.tlv(EPOCH, &marker.epoch.0.to_be_bytes());
+    for admitted in &marker.members {
+        writer.nested(ADMITTED, |w| {
+            w.raw(&[admitted.member.get()]);
+            w.raw(&admitted.incarnation.0.to_be_bytes());
+            w.raw(&admitted.since.0.to_be_bytes());
+        });
+    }
+    for reached in &marker.reached {
+        writer.nested(REACHED, |w| {
+            w.raw(&[reached.member.get()]);
+            w.raw(&reached.position.incarnation.0.to_be_bytes());
+            w.raw(&reached.position.seq.0.to_be_bytes());
+        });
+    }
+    if marker.gained {
+        writer.tlv(GAINED, &[]);
+    }
+}
+
+fn write_checkpoint(writer: &mut Writer, checkpoint: &Checkpoint) {
+    writer.raw(&checkpoint.local_spi);
+    writer.raw(&checkpoint.spi_in);
+    writer.raw(&checkpoint.block.to_be_bytes());
+    writer.raw(&checkpoint.ceiling.to_be_bytes());
+    writer.raw(&checkpoint.sequence_in.to_be_bytes());
+}
+
+pub(super) fn view(value: Value<'_>, _: &'static str) -> Result<Change, FrameError> {
+    let mut epoch = Once::new("epoch");
+    let mut gained = Once::new("gained");
+    let (mut members, mut reached) = (Vec::new(), Vec::new());
+    for tlv in value.nested() {
+        let (kind, value) = tlv?;
+        match kind {
+            EPOCH => epoch.set(value, Value::u64)?,
+            GAINED => gained.set(value, |_, _| Ok(true))?,
+            ADMITTED => {
+                let (member, incarnation, since) = member_and_numbers(value, "member of a view")?;
+                members.push(Admitted {
+                    member,
+                    incarnation: Incarnation(incarnation),
+                    since: Epoch(since),
+                });
+            }
+            REACHED => {
+                let (member, incarnation, seq) = member_and_numbers(value, "position")?;
+                let position = Position {
+                    incarnation: Incarnation(incarnation),
+                    seq: DeltaSeq(seq),
+                };
+                reached.push(Reached { member, position });
+            }
+            _ => {}
+        }
+    }
+    Ok(Change::View(Marker {
+        epoch: Epoch(epoch.required()?),
+        members,
+        reached,
+        gained: gained.optional().unwrap_or(false),
+    }))
+}
+
+fn member_and_numbers(
+    value: Value<'_>,
+    name: &'static str,
+) -> Result<(MemberId, u64, u64), FrameError> {
+    let [member, numbers @ ..] = value.array::<17>(name)?;
+    let member = MemberId::new(member).ok_or(FrameError::Invalid(name))?;
+    let numbers = u128::from_be_bytes(numbers);
+    Ok((member, (numbers >> 64) as u64, numbers as u64))
+}
+
+pub(super) fn checkpoints(value: Value<'_>, name: &'static str) -> Result<Change, FrameError> {
+    let (chunks, rest) = value.0.as_chunks::<CHECKPOINT_LEN>();
+    if chunks.is_empty() || !rest.is_empty() {
+        return Err(FrameError::Invalid(name));
+    }
+    let checkpoints = chunks.iter().map(|chunk| Value(chunk)).map(|value| {
+        let part = |from: usize, to: usize| Value(&value.0[from..to]);
+        Ok(Checkpoint {
+            local_spi: part(0, 8).array(name)?,
+            spi_in: part(8, 12).array(name)?,
+            block: part(12, 16).u32(name)?,
+            ceiling: part(16, 24).u64(name)?,
+            sequence_in: part(24, 32).u64(name)?,
+        })
+    });
+    checkpoints
+        .collect::<Result<_, _>>()
+        .map(Change::Checkpoints)
 }
 
 fn write_network(writer: &mut Writer, network: &Network) {
@@ -133,20 +269,31 @@ fn cookie(body: Reader<'_>) -> Result<Cookie, FrameError> {
 pub(super) fn upsert(value: Value<'_>, _: &'static str) -> Result<Change, FrameError> {
     let mut local_spi = Once::new("our cookie");
     let mut record = Once::new("record");
+    let mut identities = Once::new("identities");
+    let mut moves = Once::new("moves");
+    let octets = value.0.len();
     let mut children = Vec::new();
+    let mut unknown: Option<Writer> = None;
     for tlv in value.nested() {
         let (kind, value) = tlv?;
         match kind {
             LOCAL_COOKIE => local_spi.set(value, Value::array)?,
             CHILD => children.push(child(value.nested())?),
+            MOVES => moves.set(value, Value::u32)?,
+            IDENTITIES => identities.set(value, Value::array)?,
             RECORD => record.set(value, |value, _| Ok(Secret::from(value.0)))?,
-            _ => {}
+            _ => unknown
+                .get_or_insert_with(|| Writer::with_capacity(octets))
+                .tlv(kind, value.0),
         }
     }
     Ok(Change::SaUpsert(Sa {
         local_spi: local_spi.required()?,
         children,
+        identities: identities.optional(),
+        moves: moves.optional().unwrap_or(0),
         record: record.required()?,
+        unknown: unknown.map_or_else(Secret::default, |w| Secret::new(w.finish())),
     }))
 }
 

@@ -4,21 +4,33 @@
 //! frame. Unknown kinds and unknown TLVs are skipped, so that a later release can add to both.
 
 mod change;
+mod decode;
+mod encode;
 mod tlv;
 
 use std::net::SocketAddr;
 
 use gateway_common::{member::MemberId, slot::Slot};
 
-use self::tlv::{Once, Reader, Value, Writer};
-use crate::change::Change;
+use self::decode::{
+    decode_ack, decode_begin, decode_delta, decode_entry, decode_hello, decode_move, decode_moved,
+    decode_numbers, decode_relay, decode_tail,
+};
+pub(crate) use self::encode::{
+    encode_delta, encode_entry, encode_move, encode_relay, encode_sa_entry, encode_tail,
+};
+use self::encode::{encode_hello, small, write_position};
+use self::tlv::Reader;
+use crate::change::{Change, Cookie, Reached, Sa, Stamp};
 use crate::secret::Secret;
+use crate::slot_set::SlotSet;
+use crate::view::Epoch;
 
 /// First octet of every frame.
 pub const FRAME_VERSION: u8 = 1;
 
 /// Protocol level that [`Hello::protocol`] announces; levels only add.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// The longest frame in octets; a transport refuses longer ones before it allocates.
 pub const MAX_FRAME: usize = 1 << 20;
@@ -56,6 +68,29 @@ pub struct Position {
     pub seq: DeltaSeq,
 }
 
+/// What a snapshot stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The view of the sender.
+    pub epoch: Epoch,
+    /// Everything in these slots, and nothing else is in them.
+    pub slots: SlotSet,
+    /// `None`: all that the sender owns, its half-open negotiations included. Otherwise it fills a
+    /// gap in the stream of a member that is not in the view any more, up to this position.
+    pub fills: Option<Reached>,
+}
+
+/// How much of a snapshot has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Which snapshot, numbered per connection from 1.
+    pub snapshot: u64,
+    /// Entries taken.
+    pub entries: u64,
+    /// Its end has come, and it is in effect.
+    pub complete: bool,
+}
+
 /// Where an IKE datagram came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Path {
@@ -89,8 +124,7 @@ pub struct Hello {
 pub enum Frame {
     /// First frame in each direction.
     Hello(Hello),
-    /// A numbered change; between [`Frame::SnapshotBegin`] and [`Frame::SnapshotEnd`] an entry of
-    /// the snapshot, with the number of the change that made it.
+    /// A numbered change.
     Delta {
         /// Its number.
         seq: DeltaSeq,
@@ -103,18 +137,61 @@ pub enum Frame {
     Ack {
         /// Position in the listener's stream.
         seq: DeltaSeq,
-        /// Entries taken of the snapshot under way, for its flow control.
-        snapshot_entries: Option<u64>,
+        /// The speaker's view.
+        epoch: Epoch,
+        /// The last view in which the streams that ended are level here.
+        levelled: Epoch,
+        /// The snapshot under way or the last one on this connection.
+        taken: Option<Taken>,
     },
-    /// The entries that follow are all that the sender owns.
+    /// Entries follow.
     SnapshotBegin {
-        /// The snapshot contains the effect of all deltas up to here.
+        /// On this connection, from 1.
+        snapshot: u64,
+        /// The listener goes on after this delta; changes after it come as deltas, meanwhile.
         seq: DeltaSeq,
+        /// What it stands for.
+        scope: Scope,
     },
-    /// Replace what is known of the sender by the entries since [`Frame::SnapshotBegin`].
+    /// An entry of the snapshot under way, as it stands when it is sent.
+    Entry {
+        /// When it was written.
+        written: Stamp,
+        /// Its slot.
+        slot: Slot,
+        /// A change that makes it.
+        change: Change,
+    },
+    /// Forget what is in the slots of the snapshot and has not been named since
+    /// [`Frame::SnapshotBegin`].
     SnapshotEnd {
         /// Number of entries.
         entries: u64,
+    },
+    /// A delta of a member that is not in the view any more, which the listener lacks.
+    Tail {
+        /// Whose.
+        member: MemberId,
+        /// Of which run.
+        incarnation: Incarnation,
+        /// A [`Frame::Delta`], encoded.
+        delta: Secret,
+    },
+    /// Send all that you own again.
+    Resync,
+    /// The listener owns `slot`: it shall take this IKE SA over into it.
+    Move {
+        /// The slot that it goes to.
+        slot: Slot,
+        /// The SA.
+        sa: Box<Sa>,
+    },
+    /// The SA is in `slot` now, and all members have it.
+    Moved {
+        /// Our IKE SPI.
+        local_spi: Cookie,
+        /// Whether it was taken; otherwise it stays where it was.
+        taken: bool,
     },
     /// An IKE datagram that the listener has to process.
     Relay {
@@ -169,6 +246,11 @@ mod kind {
     pub(super) const RELAY: u8 = 6;
     pub(super) const PING: u8 = 7;
     pub(super) const PONG: u8 = 8;
+    pub(super) const ENTRY: u8 = 9;
+    pub(super) const TAIL: u8 = 10;
+    pub(super) const RESYNC: u8 = 11;
+    pub(super) const MOVE: u8 = 12;
+    pub(super) const MOVED: u8 = 13;
 }
 
 mod field {
@@ -190,6 +272,16 @@ mod field {
     pub(super) const CLOSED: u16 = 31;
     pub(super) const UPSERT: u16 = 32;
     pub(super) const REMOVED: u16 = 33;
+    pub(super) const VIEW: u16 = 34;
+    pub(super) const CHECKPOINTS: u16 = 35;
+    pub(super) const COOKIE_SECRET: u16 = 36;
+    pub(super) const EPOCH: u16 = 40;
+    pub(super) const LEVELLED: u16 = 41;
+    pub(super) const SNAPSHOT: u16 = 42;
+    pub(super) const COMPLETE: u16 = 43;
+    pub(super) const SLOTS: u16 = 44;
+    pub(super) const DELTA: u16 = 45;
+    pub(super) const COOKIE: u16 = 46;
 }
 
 impl Frame {
@@ -200,18 +292,51 @@ impl Frame {
             Self::Delta { seq, slot, change } => encode_delta(*seq, *slot, change),
             Self::Ack {
                 seq,
-                snapshot_entries,
+                epoch,
+                levelled,
+                taken,
             } => small(kind::ACK, |w| {
                 w.tlv(field::SEQ, &seq.0.to_be_bytes());
-                if let Some(entries) = snapshot_entries {
-                    w.tlv(field::ENTRIES, &entries.to_be_bytes());
+                w.tlv(field::EPOCH, &epoch.0.to_be_bytes());
+                w.tlv(field::LEVELLED, &levelled.0.to_be_bytes());
+                if let Some(taken) = taken {
+                    w.tlv(field::SNAPSHOT, &taken.snapshot.to_be_bytes());
+                    w.tlv(field::ENTRIES, &taken.entries.to_be_bytes());
+                    w.tlv(field::COMPLETE, &[u8::from(taken.complete)]);
                 }
             }),
-            Self::SnapshotBegin { seq } => small(kind::SNAPSHOT_BEGIN, |w| {
+            Self::SnapshotBegin {
+                snapshot,
+                seq,
+                scope,
+            } => small(kind::SNAPSHOT_BEGIN, |w| {
+                w.tlv(field::SNAPSHOT, &snapshot.to_be_bytes());
                 w.tlv(field::SEQ, &seq.0.to_be_bytes());
+                w.tlv(field::EPOCH, &scope.epoch.0.to_be_bytes());
+                w.tlv(field::SLOTS, &scope.slots.to_octets());
+                if let Some(fills) = &scope.fills {
+                    w.tlv(field::MEMBER, &[fills.member.get()]);
+                    w.nested(field::RECEIVED, |w| write_position(w, fills.position));
+                }
             }),
+            Self::Entry {
+                written,
+                slot,
+                change,
+            } => encode_entry(*written, *slot, change),
             Self::SnapshotEnd { entries } => small(kind::SNAPSHOT_END, |w| {
                 w.tlv(field::ENTRIES, &entries.to_be_bytes());
+            }),
+            Self::Tail {
+                member,
+                incarnation,
+                delta,
+            } => encode_tail(*member, *incarnation, delta),
+            Self::Resync => small(kind::RESYNC, |_| {}),
+            Self::Move { slot, sa } => encode_move(*slot, sa),
+            Self::Moved { local_spi, taken } => small(kind::MOVED, |w| {
+                w.tlv(field::COOKIE, local_spi);
+                w.tlv(field::COMPLETE, &[u8::from(*taken)]);
             }),
             Self::Relay { path, datagram } => encode_relay(path, datagram),
             Self::Ping { nonce } => small(kind::PING, |w| {
@@ -242,20 +367,17 @@ impl Frame {
         match *kind {
             kind::HELLO => decode_hello(body).map(Self::Hello),
             kind::DELTA => decode_delta(body),
-            kind::ACK => decode_numbers(body).and_then(|numbers| {
-                Ok(Self::Ack {
-                    seq: DeltaSeq(numbers.seq.required()?),
-                    snapshot_entries: numbers.entries.optional(),
-                })
-            }),
-            kind::SNAPSHOT_BEGIN => decode_numbers(body).and_then(|numbers| {
-                let seq = DeltaSeq(numbers.seq.required()?);
-                Ok(Self::SnapshotBegin { seq })
-            }),
+            kind::ACK => decode_ack(body),
+            kind::SNAPSHOT_BEGIN => decode_begin(body),
+            kind::ENTRY => decode_entry(body),
             kind::SNAPSHOT_END => decode_numbers(body).and_then(|numbers| {
                 let entries = numbers.entries.required()?;
                 Ok(Self::SnapshotEnd { entries })
             }),
+            kind::TAIL => decode_tail(body),
+            kind::RESYNC => Ok(Self::Resync),
+            kind::MOVE => decode_move(body),
+            kind::MOVED => decode_moved(body),
             kind::RELAY => decode_relay(body),
             kind::PING => decode_numbers(body).and_then(|numbers| {
                 let nonce = numbers.nonce.required()?;
@@ -268,174 +390,6 @@ impl Frame {
             unknown => Ok(Self::Unknown(unknown)),
         }
     }
-}
-
-/// Encodes [`Frame::Delta`] from a borrowed change.
-pub(crate) fn encode_delta(seq: DeltaSeq, slot: Slot, change: &Change) -> Secret {
-    let mut writer = Writer::with_capacity(64 + change::capacity(change));
-    writer.raw(&[FRAME_VERSION, kind::DELTA]);
-    writer.tlv(field::SEQ, &seq.0.to_be_bytes());
-    writer.tlv(field::SLOT, &[slot.0]);
-    change::write(&mut writer, change);
-    Secret::new(writer.finish())
-}
-
-/// Encodes [`Frame::Relay`] from a borrowed datagram.
-pub(crate) fn encode_relay(path: &Path, datagram: &[u8]) -> Secret {
-    let mut writer = Writer::with_capacity(64 + datagram.len());
-    writer.raw(&[FRAME_VERSION, kind::RELAY]);
-    writer.socket(field::LOCAL, path.local);
-    writer.socket(field::REMOTE, path.remote);
-    writer.tlv(field::DATAGRAM, datagram);
-    Secret::new(writer.finish())
-}
-
-fn small(kind: u8, body: impl FnOnce(&mut Writer)) -> Secret {
-    let mut writer = Writer::with_capacity(32);
-    writer.raw(&[FRAME_VERSION, kind]);
-    body(&mut writer);
-    Secret::new(writer.finish())
-}
-
-fn encode_hello(hello: &Hello) -> Secret {
-    let mut writer = Writer::with_capacity(160 + hello.cluster_name.len());
-    writer.raw(&[FRAME_VERSION, kind::HELLO]);
-    writer.tlv(field::PROTOCOL, &hello.protocol.to_be_bytes());
-    writer.tlv(field::MEMBER, &[hello.member.get()]);
-    writer.tlv(field::INCARNATION, &hello.incarnation.0.to_be_bytes());
-    writer.tlv(field::CLUSTER_ID, &[hello.cluster_id]);
-    writer.tlv(field::CLUSTER_NAME, hello.cluster_name.as_bytes());
-    writer.tlv(field::CONFIG_HASH, &hello.config_hash);
-    if let Some(Position { incarnation, seq }) = hello.received {
-        writer.nested(field::RECEIVED, |w| {
-            w.raw(&incarnation.0.to_be_bytes());
-            w.raw(&seq.0.to_be_bytes());
-        });
-    }
-    Secret::new(writer.finish())
-}
-
-fn decode_hello(body: Reader<'_>) -> Result<Hello, FrameError> {
-    let mut protocol = Once::new("protocol");
-    let mut member = Once::new("member");
-    let mut incarnation = Once::new("incarnation");
-    let mut cluster_id = Once::new("cluster id");
-    let mut cluster_name = Once::new("cluster name");
-    let mut config_hash = Once::new("configuration hash");
-    let mut received = Once::new("received position");
-    for tlv in body {
-        let (kind, value) = tlv?;
-        match kind {
-            field::PROTOCOL => protocol.set(value, Value::u16)?,
-            field::MEMBER => member.set(value, parse_member)?,
-            field::INCARNATION => incarnation.set(value, Value::u64)?,
-            field::CLUSTER_ID => cluster_id.set(value, Value::u8)?,
-            field::CLUSTER_NAME => cluster_name.set(value, parse_name)?,
-            field::CONFIG_HASH => config_hash.set(value, Value::array)?,
-            field::RECEIVED => received.set(value, parse_position)?,
-            _ => {}
-        }
-    }
-    Ok(Hello {
-        protocol: protocol.required()?,
-        member: member.required()?,
-        incarnation: Incarnation(incarnation.required()?),
-        cluster_id: cluster_id.required()?,
-        cluster_name: cluster_name.required()?,
-        config_hash: config_hash.required()?,
-        received: received.optional(),
-    })
-}
-
-fn parse_member(value: Value<'_>, name: &'static str) -> Result<MemberId, FrameError> {
-    MemberId::new(value.u8(name)?).ok_or(FrameError::Invalid(name))
-}
-
-fn parse_name(value: Value<'_>, name: &'static str) -> Result<String, FrameError> {
-    if value.0.len() > MAX_NAME {
-        return Err(FrameError::Invalid(name));
-    }
-    let text = std::str::from_utf8(value.0).map_err(|_| FrameError::Invalid(name))?;
-    Ok(text.to_owned())
-}
-
-fn parse_position(value: Value<'_>, name: &'static str) -> Result<Position, FrameError> {
-    let both = u128::from_be_bytes(value.array(name)?);
-    Ok(Position {
-        incarnation: Incarnation((both >> 64) as u64),
-        seq: DeltaSeq(both as u64),
-    })
-}
-
-fn decode_delta(body: Reader<'_>) -> Result<Frame, FrameError> {
-    let mut seq = Once::new("sequence number");
-    let mut slot = Once::new("slot");
-    let mut change = Once::new("change");
-    for tlv in body {
-        let (kind, value) = tlv?;
-        match kind {
-            field::SEQ => seq.set(value, Value::u64)?,
-            field::SLOT => slot.set(value, Value::u8)?,
-            field::OPENED => change.set(value, change::opened)?,
-            field::CLOSED => change.set(value, change::closed)?,
-            field::UPSERT => change.set(value, change::upsert)?,
-            field::REMOVED => change.set(value, change::removed)?,
-            _ => {}
-        }
-    }
-    Ok(Frame::Delta {
-        seq: DeltaSeq(seq.required()?),
-        slot: Slot(slot.required()?),
-        change: change.required()?,
-    })
-}
-
-fn decode_relay(body: Reader<'_>) -> Result<Frame, FrameError> {
-    let mut local = Once::new("local address");
-    let mut remote = Once::new("remote address");
-    let mut datagram = Once::new("datagram");
-    for tlv in body {
-        let (kind, value) = tlv?;
-        match kind {
-            field::LOCAL => local.set(value, Value::socket)?,
-            field::REMOTE => remote.set(value, Value::socket)?,
-            field::DATAGRAM => datagram.set(value, |value, _| Ok(value.0.to_vec()))?,
-            _ => {}
-        }
-    }
-    let path = Path {
-        local: local.required()?,
-        remote: remote.required()?,
-    };
-    Ok(Frame::Relay {
-        path,
-        datagram: datagram.required()?,
-    })
-}
-
-/// The numbers that the small frames consist of.
-struct Numbers {
-    seq: Once<u64>,
-    entries: Once<u64>,
-    nonce: Once<u64>,
-}
-
-fn decode_numbers(body: Reader<'_>) -> Result<Numbers, FrameError> {
-    let mut numbers = Numbers {
-        seq: Once::new("sequence number"),
-        entries: Once::new("number of entries"),
-        nonce: Once::new("nonce"),
-    };
-    for tlv in body {
-        let (kind, value) = tlv?;
-        match kind {
-            field::SEQ => numbers.seq.set(value, Value::u64)?,
-            field::ENTRIES => numbers.entries.set(value, Value::u64)?,
-            field::NONCE => numbers.nonce.set(value, Value::u64)?,
-            _ => {}
-        }
-    }
-    Ok(numbers)
 }
 
 #[cfg(test)]

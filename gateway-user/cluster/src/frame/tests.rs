@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::tlv::Writer;
 use super::*;
+use crate::change::Marker;
 use crate::change::{Child, Negotiation, Sa};
 use crate::network::Network;
 
@@ -43,8 +45,6 @@ fn child() -> impl Strategy<Value = Child> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let cookie = any::<[u8; 8]>;
-    let record = prop::collection::vec(any::<u8>(), 0..200);
     prop_oneof![
         (cookie(), cookie(), address(), any::<u32>()).prop_map(|(ours, theirs, peer, ms)| {
             Change::NegotiationOpened {
@@ -57,14 +57,163 @@ fn change() -> impl Strategy<Value = Change> {
             }
         }),
         cookie().prop_map(|local_cookie| Change::NegotiationClosed { local_cookie }),
-        (cookie(), prop::collection::vec(child(), 0..4), record).prop_map(
-            |(local_spi, children, record)| Change::SaUpsert(Sa {
-                local_spi,
-                children,
-                record: Secret::new(record),
-            })
-        ),
+        sa().prop_map(Change::SaUpsert),
+        marker().prop_map(Change::View),
+        prop::collection::vec(checkpoint(), 1..4).prop_map(Change::Checkpoints),
+        prop::collection::vec(any::<u8>(), 0..40)
+            .prop_map(|octets| Change::CookieSecret(Secret::new(octets))),
+        (37u16..=39, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(kind, octets)| {
+            let body = Secret::new(octets);
+            Change::Unknown { kind, body }
+        }),
         cookie().prop_map(|local_spi| Change::SaRemoved { local_spi }),
+    ]
+}
+
+fn cookie() -> impl Strategy<Value = Cookie> {
+    any::<[u8; 8]>()
+}
+
+fn sa() -> impl Strategy<Value = Sa> {
+    let record = prop::collection::vec(any::<u8>(), 0..200);
+    let unknown = prop::option::of((500u16.., prop::collection::vec(any::<u8>(), 0..30)));
+    let children = prop::collection::vec(child(), 0..4);
+    let identities = any::<Option<[u8; 16]>>();
+    (
+        cookie(),
+        children,
+        record,
+        identities,
+        any::<u32>(),
+        unknown,
+    )
+        .prop_map(
+            |(local_spi, children, record, identities, moves, unknown)| {
+                let mut writer = Writer::with_capacity(0);
+                if let Some((kind, value)) = unknown {
+                    writer.tlv(kind, &value);
+                }
+                Sa {
+                    local_spi,
+                    children,
+                    identities,
+                    moves,
+                    record: Secret::new(record),
+                    unknown: Secret::new(writer.finish()),
+                }
+            },
+        )
+}
+
+fn member() -> impl Strategy<Value = MemberId> {
+    (1u8..=63).prop_map(|id| MemberId::new(id).unwrap())
+}
+
+fn position() -> impl Strategy<Value = Position> {
+    (any::<u64>(), any::<u64>()).prop_map(|(incarnation, seq)| Position {
+        incarnation: Incarnation(incarnation),
+        seq: DeltaSeq(seq),
+    })
+}
+
+fn reached() -> impl Strategy<Value = Reached> {
+    (member(), position()).prop_map(|(member, position)| Reached { member, position })
+}
+
+fn marker() -> impl Strategy<Value = Marker> {
+    let admitted = (member(), any::<u64>(), any::<u64>()).prop_map(|(member, run, since)| {
+        crate::change::Admitted {
+            member,
+            incarnation: Incarnation(run),
+            since: Epoch(since),
+        }
+    });
+    (
+        any::<u64>(),
+        prop::collection::vec(admitted, 0..5),
+        prop::collection::vec(reached(), 0..5),
+        any::<bool>(),
+    )
+        .prop_map(|(epoch, members, reached, gained)| Marker {
+            epoch: Epoch(epoch),
+            members,
+            reached,
+            gained,
+        })
+}
+
+fn checkpoint() -> impl Strategy<Value = crate::change::Checkpoint> {
+    let numbers = (any::<u64>(), any::<u32>(), any::<u64>());
+    (cookie(), any::<[u8; 4]>(), numbers).prop_map(
+        |(local_spi, spi_in, (ceiling, block, sequence_in))| crate::change::Checkpoint {
+            local_spi,
+            spi_in,
+            ceiling,
+            block,
+            sequence_in,
+        },
+    )
+}
+
+fn snapshot_frame() -> impl Strategy<Value = Frame> {
+    let slots = any::<[u8; 32]>().prop_map(|octets| SlotSet::from_octets(&octets));
+    let epoch = || any::<u64>().prop_map(Epoch);
+    let taken = (any::<u64>(), any::<u64>(), any::<bool>());
+    prop_oneof![
+        (
+            any::<u64>(),
+            any::<u64>(),
+            epoch(),
+            slots,
+            prop::option::of(reached())
+        )
+            .prop_map(
+                |(snapshot, seq, epoch, slots, fills)| Frame::SnapshotBegin {
+                    snapshot,
+                    seq: DeltaSeq(seq),
+                    scope: Scope {
+                        epoch,
+                        slots,
+                        fills
+                    },
+                }
+            ),
+        (epoch(), any::<u64>(), any::<u8>(), change()).prop_map(|(epoch, seq, slot, change)| {
+            let seq = DeltaSeq(seq);
+            Frame::Entry {
+                written: Stamp { epoch, seq },
+                slot: Slot(slot),
+                change,
+            }
+        }),
+        (any::<u64>(), epoch(), epoch(), prop::option::of(taken)).prop_map(
+            |(seq, epoch, levelled, taken)| Frame::Ack {
+                seq: DeltaSeq(seq),
+                epoch,
+                levelled,
+                taken: taken.map(|(snapshot, entries, complete)| Taken {
+                    snapshot,
+                    entries,
+                    complete,
+                }),
+            }
+        ),
+        (
+            member(),
+            any::<u64>(),
+            prop::collection::vec(any::<u8>(), 0..90)
+        )
+            .prop_map(|(member, run, delta)| Frame::Tail {
+                member,
+                incarnation: Incarnation(run),
+                delta: Secret::new(delta),
+            }),
+        Just(Frame::Resync),
+        (any::<u8>(), sa()).prop_map(|(slot, sa)| Frame::Move {
+            slot: Slot(slot),
+            sa: Box::new(sa),
+        }),
+        (cookie(), any::<bool>()).prop_map(|(local_spi, taken)| Frame::Moved { local_spi, taken }),
     ]
 }
 
@@ -105,11 +254,7 @@ fn frame() -> impl Strategy<Value = Frame> {
             slot: Slot(slot),
             change,
         }),
-        (any::<u64>(), any::<Option<u64>>()).prop_map(|(seq, snapshot_entries)| Frame::Ack {
-            seq: DeltaSeq(seq),
-            snapshot_entries,
-        }),
-        any::<u64>().prop_map(|seq| Frame::SnapshotBegin { seq: DeltaSeq(seq) }),
+        snapshot_frame(),
         any::<u64>().prop_map(|entries| Frame::SnapshotEnd { entries }),
         (
             socket(),
@@ -158,7 +303,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_never_panics(mut octets: Vec<u8>, kind in 0u8..10) {
+    fn garbage_never_panics(mut octets: Vec<u8>, kind in 0u8..16) {
         let _ = Frame::decode(&octets);
         octets.splice(0..0, [FRAME_VERSION, kind]);
         let _ = Frame::decode(&octets);
@@ -216,18 +361,68 @@ fn an_sa_costs_little_more_than_its_record() {
             remote_nets: vec![Network::new(0, v4(0), 24).unwrap()],
         }],
         record: Secret::new(vec![0; 1000]),
+        ..Sa::default()
     };
     let encoded = encode_delta(DeltaSeq(1), Slot(1), &Change::SaUpsert(sa));
     assert!(encoded.len() - 1000 <= 120, "{}", encoded.len());
 }
 
 #[test]
+fn a_raised_ceiling_costs_64_octets_at_most() {
+    let checkpoint = crate::change::Checkpoint {
+        local_spi: [1; 8],
+        spi_in: [2; 4],
+        ceiling: u64::MAX,
+        block: u32::MAX,
+        sequence_in: u64::MAX,
+    };
+    let frame = |n| {
+        let change = Change::Checkpoints(vec![checkpoint; n]);
+        encode_delta(DeltaSeq(u64::MAX), Slot(255), &change).len()
+    };
+    assert!(frame(1) <= 64, "{}", frame(1));
+    assert_eq!(frame(100) - frame(99), 32, "together they cost less");
+}
+
+#[test]
+fn what_a_later_release_adds_is_carried_on() {
+    let mut later = Writer::with_capacity(0);
+    later.tlv(777, b"certificate");
+    let sa = Sa {
+        local_spi: [1; 8],
+        record: Secret::new(vec![1; 20]),
+        unknown: Secret::new(later.finish()),
+        ..Sa::default()
+    };
+    let encoded = encode_delta(DeltaSeq(1), Slot(1), &Change::SaUpsert(sa.clone()));
+    let Ok(Frame::Delta { change, .. }) = Frame::decode(encoded.expose()) else {
+        panic!("not a delta");
+    };
+    assert_eq!(change, Change::SaUpsert(sa));
+    let mut change = Writer::with_capacity(0);
+    change.raw(&[FRAME_VERSION, kind::DELTA]);
+    change.tlv(field::SEQ, &5_u64.to_be_bytes());
+    change.tlv(field::SLOT, &[1]);
+    change.tlv(39, b"lease of an address pool");
+    let decoded = Frame::decode(&change.finish());
+    assert!(
+        matches!(&decoded, Ok(Frame::Delta { seq: DeltaSeq(5), change: Change::Unknown { kind: 39, body }, .. }) if body.len() == 24),
+        "{decoded:?}"
+    );
+}
+
+#[test]
 fn the_wire_format_is_fixed() {
     let encoded = Frame::Ack {
         seq: DeltaSeq(0x0102),
-        snapshot_entries: None,
+        epoch: Epoch(3),
+        levelled: Epoch(2),
+        taken: None,
     }
     .encode();
-    let expected = [1, 3, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 1, 2];
+    let expected = [
+        1, 3, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 1, 2, 0, 40, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 3,
+        0, 41, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 2,
+    ];
     assert_eq!(encoded.expose(), expected);
 }

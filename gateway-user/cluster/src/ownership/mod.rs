@@ -1,45 +1,37 @@
 //! The user-space mirror of the steering tables.
 
 mod claims;
-mod replace;
+mod sas;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
-use gateway_common::abi::{
-    EspOutKey, EspSaKey, IkeSaKey, NegotiationKey, NegotiationState, NegotiationValue,
-};
+use gateway_common::abi::{NegotiationKey, NegotiationState, NegotiationValue};
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
 use self::claims::{Claims, Withdrawn};
-use crate::change::{Child, Cookie, Negotiation, Sa};
-use crate::table::{SaKey, TableChange};
+use crate::change::{Cookie, Negotiation};
+use crate::table::TableChange;
 
-pub use self::replace::Announcement;
+use self::sas::Sas;
+pub use self::sas::{Held, Writer};
 
-/// Who serves which negotiation and which SA, as far as this member knows: for each announcing
-/// member what it announced, and the tables that follow from it.
+/// Who serves which negotiation and which SA, as far as this member knows: for each member what
+/// negotiations it announced, all established SAs with their slots, and the tables that follow.
 ///
-/// The tables depend on the set of announcements only, never on the order of their arrival. Where
-/// two announcements claim the same key, the lower member (negotiations) or the lower slot (SAs) is
-/// in effect.
+/// The tables depend on these sets only, never on the order of their arrival. Where two claim the
+/// same key, the lower member (negotiations) or the lower slot (SAs) is in effect.
 #[derive(Debug, Default)]
 pub struct Ownership {
-    announced: BTreeMap<MemberId, Announced>,
+    announced: BTreeMap<MemberId, BTreeMap<Cookie, Opened>>,
     negotiations: Claims<NegotiationKey, NegotiationClaim>,
-    sas: Claims<SaKey, SaClaim>,
+    sas: Sas,
     /// By time of expiry.
     expiry: BTreeSet<(Instant, MemberId, Cookie)>,
     effects: VecDeque<Effect>,
-}
-
-/// What one member announced.
-#[derive(Debug, Default)]
-struct Announced {
-    /// By our cookie.
-    negotiations: BTreeMap<Cookie, Opened>,
-    /// By our IKE SPI.
-    sas: BTreeMap<Cookie, Held>,
+    /// Tests only: later changes may be undone by earlier ones.
+    pub(crate) unchecked: bool,
 }
 
 /// A negotiation that a member announced.
@@ -55,34 +47,22 @@ pub struct Opened {
     pub expires: Instant,
 }
 
-/// An established SA that a member announced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Its slot.
-    pub slot: Slot,
-    /// The SA.
-    pub sa: Sa,
-}
-
 /// What a change of ownership leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A write to a steering map.
     Table(TableChange),
-    /// `announcer`'s record of an IKE SA is new or changed.
-    RecordUpserted {
-        /// Who announced it.
-        announcer: MemberId,
-        /// Which: look it up with [`Ownership::sa`].
-        local_spi: Cookie,
-    },
-    /// `announcer`'s record of an IKE SA is gone.
+    /// Another member wrote an IKE SA: look it up with [`Ownership::sa`].
+    RecordUpserted(Cookie),
+    /// Another member's IKE SA is gone.
     RecordRemoved {
-        /// Who had announced it.
-        announcer: MemberId,
+        /// Its slot.
+        slot: Slot,
         /// Which.
         local_spi: Cookie,
     },
+    /// No IKE SA has the CHILD_SA with this inbound SPI any more.
+    ChildGone([u8; 4]),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,15 +72,6 @@ struct NegotiationClaim {
     slot: Slot,
     created: Instant,
     expires: Instant,
-}
-
-/// Which CHILD_SA of which IKE SA contributes an entry; two children may share a remote network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SaClaim {
-    slot: Slot,
-    member: MemberId,
-    cookie: Cookie,
-    spi_in: [u8; 4],
 }
 
 impl Ownership {
@@ -126,11 +97,11 @@ impl Ownership {
             expires,
         };
         let cookie = negotiation.local_cookie;
-        if self.sa(announcer, cookie).is_some() {
+        if self.sa(cookie).is_some() {
             return;
         }
         let announced = self.announced.entry(announcer).or_default();
-        let before = announced.negotiations.insert(cookie, opened);
+        let before = announced.insert(cookie, opened);
         self.expiry.insert((expires, announcer, cookie));
         let claim = opened.claim(announcer);
         for key in negotiation.keys() {
@@ -149,55 +120,11 @@ impl Ownership {
         let opened = self
             .announced
             .get_mut(&announcer)
-            .and_then(|announced| announced.negotiations.remove(&local_cookie));
+            .and_then(|announced| announced.remove(&local_cookie));
         if let Some(opened) = opened {
             self.withdraw_negotiation(announcer, &opened);
         }
         opened.is_some()
-    }
-
-    /// `announcer` has an established IKE SA, or it changed. Ends the negotiation of the same SPI.
-    pub fn upsert(&mut self, announcer: MemberId, slot: Slot, sa: Sa) {
-        let local_spi = sa.local_spi;
-        let claims = sa_claims(announcer, slot, &sa);
-        let record_changed = self
-            .sa(announcer, local_spi)
-            .is_none_or(|held| held.slot != slot || held.sa != sa);
-        let announced = self.announced.entry(announcer).or_default();
-        let before = announced.sas.insert(local_spi, Held { slot, sa });
-        for (key, claim) in &claims {
-            if self.sas.add(*key, *claim) {
-                self.effects.push_back(Effect::Table(key.put(claim.slot)));
-            }
-        }
-        if let Some(before) = before {
-            let stale = &sa_claims(announcer, before.slot, &before.sa) - &claims;
-            self.withdraw_sa(&stale);
-        }
-        if record_changed {
-            self.effects.push_back(Effect::RecordUpserted {
-                announcer,
-                local_spi,
-            });
-        }
-        self.close(announcer, local_spi);
-    }
-
-    /// `announcer`'s IKE SA is gone. `false` if it is not known.
-    pub fn remove(&mut self, announcer: MemberId, local_spi: Cookie) -> bool {
-        let held = self
-            .announced
-            .get_mut(&announcer)
-            .and_then(|announced| announced.sas.remove(&local_spi));
-        let Some(held) = held else {
-            return false;
-        };
-        self.withdraw_sa(&sa_claims(announcer, held.slot, &held.sa));
-        self.effects.push_back(Effect::RecordRemoved {
-            announcer,
-            local_spi,
-        });
-        true
     }
 
     /// Forgets the negotiations whose time has come.
@@ -222,9 +149,50 @@ impl Ownership {
 
     /// Negotiations that `announcer` has open.
     pub fn half_open(&self, announcer: MemberId) -> usize {
-        self.announced
-            .get(&announcer)
-            .map_or(0, |announced| announced.negotiations.len())
+        self.announced.get(&announcer).map_or(0, BTreeMap::len)
+    }
+
+    /// As [`Ownership::open`], but leaves an entry alone that is already there: only its remaining
+    /// time has been measured again.
+    pub(crate) fn reopen(
+        &mut self,
+        now: Instant,
+        announcer: MemberId,
+        slot: Slot,
+        negotiation: Negotiation,
+        expires: Instant,
+    ) {
+        let known = self.opened(announcer, negotiation.local_cookie);
+        if known.is_none_or(|known| known.negotiation != negotiation || known.slot != slot) {
+            self.open(now, announcer, slot, negotiation, expires);
+        }
+    }
+
+    /// The first negotiation of `announcer` with a cookie above `after`.
+    pub(crate) fn negotiation_after(
+        &self,
+        announcer: MemberId,
+        after: Option<Cookie>,
+    ) -> Option<&Opened> {
+        let announced = self.announced.get(&announcer)?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = announced.range((from, Bound::Unbounded));
+        rest.next().map(|(_, opened)| opened)
+    }
+
+    /// Forgets `announcer`'s negotiations that `known` does not contain.
+    pub(crate) fn retain_negotiations(&mut self, announcer: MemberId, known: &BTreeSet<Cookie>) {
+        let Some(announced) = self.announced.get(&announcer) else {
+            return;
+        };
+        let stale: Vec<Cookie> = announced
+            .keys()
+            .filter(|cookie| !known.contains(*cookie))
+            .copied()
+            .collect();
+        for cookie in stale {
+            self.close(announcer, cookie);
+        }
     }
 
     /// Whether `announcer` has a negotiation with our SPI `local_cookie` open.
@@ -232,32 +200,11 @@ impl Ownership {
         self.opened(announcer, *local_cookie).is_some()
     }
 
-    /// `announcer`'s IKE SA with our SPI `local_spi`.
-    pub fn sa(&self, announcer: MemberId, local_spi: Cookie) -> Option<&Held> {
-        self.announced.get(&announcer)?.sas.get(&local_spi)
-    }
-
-    /// All established IKE SAs with their announcers, by announcer and SPI.
-    pub fn sas(&self) -> impl Iterator<Item = (MemberId, &Held)> {
-        self.announced
-            .iter()
-            .flat_map(|(member, announced)| announced.sas.values().map(move |held| (*member, held)))
-    }
-
     /// All negotiations with their announcers, by announcer and our SPI.
     pub fn negotiations(&self) -> impl Iterator<Item = (MemberId, &Opened)> {
-        self.announced.iter().flat_map(|(member, announced)| {
-            announced
-                .negotiations
-                .values()
-                .map(move |opened| (*member, opened))
-        })
-    }
-
-    /// The slot of an established IKE SA by our cookie.
-    pub fn ike_sa(&self, cookie: Cookie) -> Option<Slot> {
-        let key = SaKey::Ike(IkeSaKey { cookie });
-        Some(self.sas.get(&key)?.slot)
+        self.announced
+            .iter()
+            .flat_map(|(member, announced)| announced.values().map(move |opened| (*member, opened)))
     }
 
     /// The negotiation in effect under `key`, as it stands in the steering map: expired ones
@@ -273,8 +220,7 @@ impl Ownership {
             .negotiations
             .iter()
             .map(|(key, claim)| put_negotiation(*key, claim));
-        let sas = self.sas.iter().map(|(key, claim)| key.put(claim.slot));
-        negotiations.chain(sas)
+        negotiations.chain(self.sas.tables())
     }
 
     fn withdraw_negotiation(&mut self, announcer: MemberId, opened: &Opened) {
@@ -294,21 +240,8 @@ impl Ownership {
         }
     }
 
-    fn withdraw_sa(&mut self, claims: &BTreeSet<(SaKey, SaClaim)>) {
-        for (key, claim) in claims {
-            let change = match self.sas.withdraw(*key, claim) {
-                // The slot alone is visible in the table.
-                Withdrawn::Now(next) if next.slot == claim.slot => continue,
-                Withdrawn::Unchanged => continue,
-                Withdrawn::Now(next) => key.put(next.slot),
-                Withdrawn::Gone => key.remove(),
-            };
-            self.effects.push_back(Effect::Table(change));
-        }
-    }
-
     fn opened(&self, announcer: MemberId, cookie: Cookie) -> Option<&Opened> {
-        self.announced.get(&announcer)?.negotiations.get(&cookie)
+        self.announced.get(&announcer)?.get(&cookie)
     }
 }
 
@@ -345,39 +278,6 @@ impl NegotiationClaim {
 fn put_negotiation(key: NegotiationKey, claim: &NegotiationClaim) -> TableChange {
     let value = claim.value();
     TableChange::PutNegotiation { key, value }
-}
-
-fn sa_claims(member: MemberId, slot: Slot, sa: &Sa) -> BTreeSet<(SaKey, SaClaim)> {
-    let claim = |spi_in| SaClaim {
-        slot,
-        member,
-        cookie: sa.local_spi,
-        spi_in,
-    };
-    let ike = SaKey::Ike(IkeSaKey {
-        cookie: sa.local_spi,
-    });
-    let children = sa
-        .children
-        .iter()
-        .flat_map(|child| child_keys(child).map(move |key| (key, claim(child.spi_in))));
-    [(ike, claim([0; 4]))].into_iter().chain(children).collect()
-}
-
-fn child_keys(child: &Child) -> impl Iterator<Item = SaKey> {
-    let inbound = SaKey::EspIn(EspSaKey {
-        spi: child.spi_in,
-        vip: child.vip.into(),
-    });
-    let outbound = SaKey::EspOut(EspOutKey {
-        spi: child.spi_out,
-        peer: child.peer.into(),
-    });
-    let nets = child.remote_nets.iter().map(|net| {
-        let (prefix_len, data) = net.key();
-        SaKey::RemoteNet(prefix_len, data)
-    });
-    [inbound, outbound].into_iter().chain(nets)
 }
 
 #[cfg(test)]

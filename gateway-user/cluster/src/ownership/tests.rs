@@ -3,8 +3,11 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::change::{Child, Sa, Stamp};
+use crate::frame::DeltaSeq;
 use crate::network::Network;
 use crate::secret::Secret;
+use crate::view::Epoch;
 
 const A: Instant = Instant::from_nanos(1_000_000_000);
 
@@ -42,6 +45,30 @@ fn sa(n: u8, children: &[u8]) -> Sa {
             })
             .collect(),
         record: Secret::new(vec![n, children.len() as u8]),
+        ..Sa::default()
+    }
+}
+
+fn stamp(seq: u64) -> Stamp {
+    Stamp {
+        epoch: Epoch(1),
+        seq: DeltaSeq(seq),
+    }
+}
+
+const LATER: Stamp = Stamp {
+    epoch: Epoch(9),
+    seq: DeltaSeq(0),
+};
+
+fn put(ownership: &mut Ownership, slot: Slot, sa: Sa) {
+    ownership.upsert(Writer::Local, slot, sa, stamp(1));
+}
+
+fn remove(ownership: &mut Ownership, n: u8) {
+    let slot = ownership.sa([n; 8]).map(|held| held.slot);
+    if let Some(slot) = slot {
+        assert!(ownership.remove(Writer::Stream, slot, [n; 8], LATER));
     }
 }
 
@@ -118,7 +145,7 @@ fn a_negotiation_has_two_keys_and_ends_with_its_sa() {
         assert_eq!(value.created_ns, A.as_nanos());
         assert_eq!(value.expires_ns, later.as_nanos());
     }
-    ownership.upsert(member(2), Slot(7), sa(1, &[9]));
+    put(&mut ownership, Slot(7), sa(1, &[9]));
     let effects = maps.apply(&mut ownership);
     let position = |wanted: fn(&TableChange) -> bool| {
         effects
@@ -171,68 +198,107 @@ fn remote_networks_are_counted_per_child() {
             .count()
     };
     // A child and its rekeyed successor share the network; the successor survives the first.
-    ownership.upsert(member(1), Slot(3), sa(1, &[10, 11]));
-    ownership.upsert(member(1), Slot(3), sa(1, &[11]));
+    put(&mut ownership, Slot(3), sa(1, &[10, 11]));
+    put(&mut ownership, Slot(3), sa(1, &[11]));
     maps.apply(&mut ownership);
     assert_eq!(nets(&maps), 1);
     // So does a successor IKE SA that inherits the child.
-    ownership.upsert(member(1), Slot(3), sa(2, &[11]));
-    ownership.remove(member(1), [1; 8]);
+    put(&mut ownership, Slot(3), sa(2, &[11]));
+    ownership.remove(Writer::Stream, Slot(3), [1; 8], LATER);
     maps.apply(&mut ownership);
     assert_eq!(nets(&maps), 1);
-    assert!(ownership.remove(member(1), [2; 8]));
-    assert!(!ownership.remove(member(1), [2; 8]));
+    assert!(ownership.remove(Writer::Stream, Slot(3), [2; 8], LATER));
+    assert!(!ownership.remove(Writer::Stream, Slot(3), [2; 8], LATER));
     maps.apply(&mut ownership);
     assert_eq!(maps.tables.len(), 0);
 }
 
 #[test]
-fn a_snapshot_replaces_only_its_announcers_entries() {
+fn a_sweep_forgets_what_was_not_named_in_its_slots() {
     let mut ownership = Ownership::new();
     let mut maps = Maps::default();
-    let expires = A + Duration::from_secs(120);
-    ownership.upsert(member(1), Slot(1), sa(1, &[1]));
-    ownership.upsert(member(2), Slot(2), sa(2, &[2]));
-    ownership.upsert(member(2), Slot(3), sa(3, &[3]));
-    ownership.open(A, member(2), Slot(2), negotiation(4), expires);
+    for n in 1..=4 {
+        put(&mut ownership, Slot(n % 2), sa(n, &[n]));
+    }
     maps.apply(&mut ownership);
-    let kept = Announcement::Sa {
-        slot: Slot(3),
-        sa: sa(3, &[3]),
-    };
-    let new = Announcement::Negotiation {
-        slot: Slot(5),
-        negotiation: negotiation(5),
-        expires,
-    };
-    ownership.replace(A, member(2), [kept, new]);
+    let sweep = ownership.begin_sweep();
+    ownership.upsert(Writer::Snapshot, Slot(1), sa(3, &[3]), stamp(1));
+    let odd = [Slot(1)].into_iter().collect();
+    assert_eq!(ownership.sweep(sweep, &odd, |_| false), 1);
     let effects = maps.apply(&mut ownership);
+    let gone = Effect::RecordRemoved {
+        slot: Slot(1),
+        local_spi: [1; 8],
+    };
     let records: Vec<_> = effects
         .iter()
-        .filter(|effect| !matches!(effect, Effect::Table(_)))
+        .filter(|effect| !matches!(effect, Effect::Table(_) | Effect::ChildGone(_)))
         .collect();
-    assert_eq!(
-        records,
-        [&Effect::RecordRemoved {
-            announcer: member(2),
-            local_spi: [2; 8]
-        }],
-        "an unchanged record is not announced again"
-    );
-    assert!(ownership.sa(member(1), [1; 8]).is_some());
-    assert!(ownership.sa(member(2), [3; 8]).is_some());
-    assert_eq!(ownership.half_open(member(2)), 1);
+    assert_eq!(records, [&gone], "an unchanged record is not told again");
+    assert_eq!(ownership.sas().count(), 3);
     assert_eq!(maps.tables, Maps::of(&ownership));
+}
+
+#[test]
+fn what_is_newer_is_not_undone_whatever_the_order() {
+    let mut ownership = Ownership::new();
+    let put = |o: &mut Ownership, n: u8, at| {
+        let mut sa = sa(1, &[n]);
+        sa.moves = u32::from(n > 7);
+        o.upsert(Writer::Stream, Slot(n), sa, at)
+    };
+    let epoch = |epoch, seq| Stamp {
+        epoch: Epoch(epoch),
+        seq: DeltaSeq(seq),
+    };
+    assert!(put(&mut ownership, 1, epoch(1, 9)));
+    assert!(!put(&mut ownership, 2, epoch(1, 8)));
+    assert!(put(&mut ownership, 3, epoch(2, 1)), "a later epoch");
+    assert!(put(&mut ownership, 8, epoch(2, 0)), "moved to another slot");
+    let remove = |o: &mut Ownership, slot, at| o.remove(Writer::Stream, Slot(slot), [1; 8], at);
+    assert!(
+        !remove(&mut ownership, 3, epoch(2, 2)),
+        "not in that slot any more"
+    );
+    assert!(remove(&mut ownership, 8, epoch(2, 5)));
+    ownership.bury([1; 8], epoch(2, 5));
+    assert!(!put(&mut ownership, 1, epoch(2, 4)), "no resurrection");
+    ownership.settle();
+    assert!(put(&mut ownership, 1, epoch(2, 4)));
+}
+
+#[test]
+fn sas_are_found_by_the_identities_of_their_peers() {
+    let mut ownership = Ownership::new();
+    let with = |n, pair: u8| Sa {
+        identities: Some([pair; 16]),
+        ..sa(n, &[n])
+    };
+    put(&mut ownership, Slot(1), with(1, 5));
+    put(&mut ownership, Slot(2), with(2, 5));
+    put(&mut ownership, Slot(2), with(3, 6));
+    let found = |o: &Ownership, pair: u8| {
+        let found = o.by_identities([pair; 16]);
+        found.map(|held| held.sa.local_spi[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&ownership, 5), [1, 2]);
+    put(&mut ownership, Slot(1), with(1, 6));
+    ownership.remove(Writer::Local, Slot(2), [3; 8], LATER);
+    assert_eq!(
+        (found(&ownership, 5), found(&ownership, 6)),
+        (vec![2], vec![1])
+    );
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Open(u8, u8, u8),
     Close(u8, u8),
-    Upsert(u8, u8, u8, Vec<u8>),
-    Remove(u8, u8),
+    Upsert(u8, u8, Vec<u8>),
+    Remove(u8),
+    Ceiling(u8, u32),
     Expire(u64),
-    Replace(u8, Vec<(u8, u8, Vec<u8>)>),
+    Replace(Vec<(u8, u8, Vec<u8>)>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -242,12 +308,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (who.clone(), 0u8..4, what.clone()).prop_map(|(m, s, n)| Step::Open(m, s, n)),
         (who.clone(), what.clone()).prop_map(|(m, n)| Step::Close(m, n)),
-        (who.clone(), 0u8..4, what.clone(), kids())
-            .prop_map(|(m, s, n, k)| Step::Upsert(m, s, n, k)),
-        (who.clone(), what.clone()).prop_map(|(m, n)| Step::Remove(m, n)),
+        (0u8..4, what.clone(), kids()).prop_map(|(s, n, k)| Step::Upsert(s, n, k)),
+        what.clone().prop_map(Step::Remove),
+        (0u8..4, 0u32..3).prop_map(|(child, ceiling)| Step::Ceiling(child, ceiling)),
         (0u64..200).prop_map(Step::Expire),
-        (who, prop::collection::vec((0u8..4, what, kids()), 0..4))
-            .prop_map(|(m, s)| Step::Replace(m, s)),
+        prop::collection::vec((0u8..4, what, kids()), 0..4).prop_map(Step::Replace),
     ]
 }
 
@@ -258,20 +323,25 @@ fn run(ownership: &mut Ownership, now: &mut Instant, step: Step) {
         Step::Close(m, n) => {
             ownership.close(member(m), [n; 8]);
         }
-        Step::Upsert(m, s, n, kids) => ownership.upsert(member(m), Slot(s), sa(n, &kids)),
-        Step::Remove(m, n) => {
-            ownership.remove(member(m), [n; 8]);
+        Step::Upsert(s, n, kids) => put(ownership, Slot(s), sa(n, &kids)),
+        Step::Remove(n) => remove(ownership, n),
+        Step::Ceiling(child, ceiling) => {
+            let with = |held: &&Held| held.sa.children.iter().any(|c| c.spi_in == [child; 4]);
+            let spi = ownership.sas().find(with).map(|held| held.sa.local_spi);
+            if let Some(spi) = spi {
+                ownership.set_ceiling([child; 4], spi, ceiling);
+            }
         }
         Step::Expire(seconds) => {
             *now = *now + Duration::from_secs(seconds);
             ownership.expire(*now);
         }
-        Step::Replace(m, entries) => {
-            let snapshot = entries.into_iter().map(|(s, n, kids)| Announcement::Sa {
-                slot: Slot(s),
-                sa: sa(n, &kids),
-            });
-            ownership.replace(*now, member(m), snapshot);
+        Step::Replace(entries) => {
+            let sweep = ownership.begin_sweep();
+            for (slot, n, kids) in entries {
+                ownership.upsert(Writer::Snapshot, Slot(slot), sa(n, &kids), stamp(1));
+            }
+            ownership.sweep(sweep, &(0..=255).map(Slot).collect(), |_| false);
         }
     }
 }
@@ -292,14 +362,20 @@ proptest! {
         for (announcer, opened) in ownership.negotiations() {
             rebuilt.open(opened.created, announcer, opened.slot, opened.negotiation, opened.expires);
         }
-        for (announcer, held) in ownership.sas() {
-            rebuilt.upsert(announcer, held.slot, held.sa.clone());
+        for held in ownership.sas() {
+            put(&mut rebuilt, held.slot, held.sa.clone());
+        }
+        for child in 0..4 {
+            rebuilt.copy_ceiling([child; 4], &ownership);
         }
         let (a, b) = (Maps::of(&ownership), Maps::of(&rebuilt));
         prop_assert_eq!(a, b);
         // And nothing is left over when all is gone.
-        for announcer in 1..4 {
-            ownership.replace(now, member(announcer), []);
+        for n in 0..5 {
+            remove(&mut ownership, n);
+            for announcer in 1..4 {
+                ownership.close(member(announcer), [n; 8]);
+            }
         }
         maps.apply(&mut ownership);
         prop_assert!(maps.tables.is_empty() && ownership.next_expiry().is_none());

@@ -5,3 +5,5 @@ mod net;
 mod protocol;
 mod routing;
 mod timing;
+mod views;
+mod world;

@@ -2,11 +2,14 @@
 
 use super::net::{Net, config, cookie, established, id};
 use crate::Cluster;
-use crate::change::{Change, Mirror, Sa};
+use crate::change::{Change, Mirror, Sa, Stamp};
 use crate::config::Limits;
-use crate::frame::{DeltaSeq, Frame, Hello, Incarnation, MAX_FRAME, PROTOCOL};
+use crate::frame::{DeltaSeq, Frame, Hello, Incarnation, MAX_FRAME, PROTOCOL, Scope, Taken};
 use crate::output::{Event, Output, Violation};
 use crate::secret::Secret;
+use crate::slot_map::Mode;
+use crate::slot_set::SlotSet;
+use crate::view::{Epoch, View};
 use gateway_common::{slot::Slot, time::Instant};
 
 const NOW: Instant = Instant::from_nanos(1);
@@ -14,6 +17,8 @@ const NOW: Instant = Instant::from_nanos(1);
 /// Member 1 of three, with an open connection to member 2, which the test plays.
 fn connected() -> Cluster {
     let mut core = Cluster::new(config(1, 3, 1, &Limits::default()), NOW);
+    let view = View::of_all(&core.config.members, Mode::LoadSharing);
+    core.handle_view(NOW, view);
     core.handle_connected(NOW, id(2));
     outputs(&mut core);
     core
@@ -36,12 +41,24 @@ fn greeted() -> Cluster {
     let mut core = connected();
     for frame in [
         Frame::Hello(hello()),
-        Frame::SnapshotBegin { seq: DeltaSeq(0) },
+        begin(1, 0),
         Frame::SnapshotEnd { entries: 0 },
     ] {
         say(&mut core, &frame);
     }
     core
+}
+
+fn begin(snapshot: u64, seq: u64) -> Frame {
+    Frame::SnapshotBegin {
+        snapshot,
+        seq: DeltaSeq(seq),
+        scope: Scope {
+            epoch: Epoch(1),
+            slots: SlotSet::EMPTY,
+            fills: None,
+        },
+    }
 }
 
 fn outputs(core: &mut Cluster) -> Vec<Output> {
@@ -168,7 +185,7 @@ fn a_new_run_has_to_begin_with_a_snapshot() {
         ..hello()
     };
     say(&mut core, &Frame::Hello(new_run));
-    assert_eq!(core.status().peers[0].received, None);
+    assert!(!core.status().peers[0].complete);
     let early = say(&mut core, &delta(2));
     assert_eq!(violation(&early), Some(Violation::NoSnapshot));
     // The same run goes on where it was.
@@ -183,7 +200,7 @@ fn a_new_run_has_to_begin_with_a_snapshot() {
 fn an_incomplete_snapshot_has_no_effect() {
     let mut core = greeted();
     say(&mut core, &delta(1));
-    say(&mut core, &Frame::SnapshotBegin { seq: DeltaSeq(9) });
+    say(&mut core, &begin(2, 9));
     let end = say(&mut core, &Frame::SnapshotEnd { entries: 1 });
     let expected = Violation::SnapshotIncomplete {
         got: 0,
@@ -199,9 +216,9 @@ fn an_incomplete_snapshot_has_no_effect() {
 #[test]
 fn a_snapshot_has_no_removals() {
     let mut core = greeted();
-    say(&mut core, &Frame::SnapshotBegin { seq: DeltaSeq(9) });
-    let removal = Frame::Delta {
-        seq: DeltaSeq(3),
+    say(&mut core, &begin(2, 9));
+    let removal = Frame::Entry {
+        written: Stamp::default(),
         slot: Slot(1),
         change: Change::SaRemoved { local_spi: [1; 8] },
     };
@@ -214,7 +231,13 @@ fn what_was_not_sent_cannot_be_acknowledged() {
     let mut core = greeted();
     let ack = |seq| Frame::Ack {
         seq: DeltaSeq(seq),
-        snapshot_entries: None,
+        epoch: Epoch(1),
+        levelled: Epoch(1),
+        taken: Some(Taken {
+            snapshot: 1,
+            entries: 0,
+            complete: true,
+        }),
     };
     assert_eq!(violation(&say(&mut core, &ack(0))), None);
     assert!(core.status().peers[0].in_sync);
@@ -250,6 +273,7 @@ fn a_record_that_fits_no_frame_is_refused() {
         local_spi: [1; 8],
         children: Vec::new(),
         record: Secret::new(vec![0; MAX_FRAME]),
+        ..Sa::default()
     });
     let refused = net.publish(1, change, Mirror::Urgent);
     assert!(refused.unwrap_err().to_string().contains("at most 1048576"));

@@ -8,6 +8,8 @@ use gateway_common::abi::Address;
 use gateway_common::packet::IkeHeader;
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
+use crate::PublishError;
+
 use super::net::{Net, established, id, opened};
 use crate::change::{Change, Mirror};
 use crate::config::Limits;
@@ -164,22 +166,23 @@ fn a_negotiation_goes_to_its_member_and_an_established_sa_to_its_slot() {
     assert_eq!(route(&net, 3, &init), Route::Relay(id(2)));
     net.settle();
     // Once established, the slot decides.
-    let slot = foreign_slot(&net, 1);
-    let owner = net.core(1).slots().owner(slot).unwrap();
-    let node = net.nodes.get_mut(&1).unwrap();
+    let now = net.now;
+    let node = net.node(1);
     let sa = established(local_cookie, 1);
-    node.core
-        .publish(net.now, slot, sa, Mirror::Urgent)
-        .unwrap();
+    node.core.publish(now, slot, sa, Mirror::Urgent).unwrap();
     net.drain(1);
     net.deliver_all();
-    assert_eq!(route(&net, 1, &auth), Route::Relay(owner));
-    assert_eq!(route(&net, owner.get(), &auth), Route::Local);
+    assert_eq!(route(&net, 1, &auth), Route::Local);
+    assert_eq!(route(&net, 3, &auth), Route::Relay(id(1)));
     assert_eq!(
         route(&net, 1, &init),
         Route::Relay(id(2)),
         "retransmitted first message"
     );
+    // Nobody else may write what is in that slot.
+    let theft = established(local_cookie, 2);
+    let refused = net.node(2).core.publish(now, slot, theft, Mirror::Urgent);
+    assert_eq!(refused, Err(PublishError::NotOwner(slot)));
 }
 
 #[test]

@@ -195,8 +195,8 @@ impl Kernel {
             TableChange::RemoveEspSa(key) => {
                 self.esp_sa.remove(&key);
             }
-            TableChange::PutEspOut { key, value } => {
-                let value = EspOutValue::new(value.slot, u32::MAX >> 1);
+            TableChange::PutEspOut { key, slot, .. } => {
+                let value = EspOutValue::new(slot.0, u32::MAX >> 1);
                 self.esp_out.insert(key, value);
             }
             TableChange::RemoveEspOut(key) => {

@@ -57,10 +57,12 @@ impl Driven {
             local_spi: [n; 8],
             children: Vec::new(),
             record: Secret::new(vec![n; 20_000]),
+            ..Sa::default()
         };
         let now = self.now();
         let change = Change::SaUpsert(sa);
-        let seq = self.core.publish(now, Slot(n), change, Mirror::Urgent);
+        // Member 1 owns every third slot.
+        let seq = self.core.publish(now, Slot(3 * n), change, Mirror::Urgent);
         self.drain();
         seq.unwrap()
     }
