@@ -50,6 +50,20 @@ pub struct Limits {
     pub cookie_rate: u32,
     /// All other unprotected error answers per second. Default 1000.
     pub stateless_error_rate: u32,
+    /// How long a request of ours waits before it is sent again for the first time; after each
+    /// time 1.8 times as long (RFC 7296 §2.4: "increase exponentially"). Default 4 s.
+    pub retransmit_timeout: Duration,
+    /// How often a request is sent again before the peer is given up. Default 5: with the
+    /// default time-out after 165 s.
+    pub retransmit_tries: u32,
+    /// How long an exchange waits that the peer refused for the time being. Default 10 s; up to
+    /// half as long again at random.
+    pub retry_delay: Duration,
+    /// For how long the peer may say TEMPORARY_FAILURE before the IKE SA is closed (RFC 7296
+    /// §2.25: "several minutes"). Default 180 s.
+    pub temporary_failures: Duration,
+    /// How long an IKE SA that has a successor waits for the peer's DELETE. Default 60 s.
+    pub replaced_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -64,6 +78,11 @@ impl Default for Limits {
             children_per_ike_sa: 64,
             cookie_rate: 50_000,
             stateless_error_rate: 1000,
+            retransmit_timeout: Duration::from_secs(4),
+            retransmit_tries: 5,
+            retry_delay: Duration::from_secs(10),
+            temporary_failures: Duration::from_secs(180),
+            replaced_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -85,6 +104,28 @@ pub struct Connection {
     pub remote_id: IdentityPattern,
     /// CHILD_SAs, in the order in which they are tried.
     pub children: Vec<Arc<ChildConfig>>,
+    /// Age at which an IKE SA is rekeyed, less up to a tenth at random; zero = never. A tenth
+    /// older it is deleted.
+    pub rekey_time: Duration,
+    /// After this much silence of the peer it is asked whether it is alive (RFC 7296 §2.4);
+    /// zero = never.
+    pub dpd_delay: Duration,
+    /// What a new IKE SA does to older ones of the same two identities.
+    pub unique: Uniqueness,
+}
+
+/// What a new IKE SA does to older ones of the same two identities; swanctl's `unique`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Uniqueness {
+    /// They stay, whatever the peer says.
+    Never,
+    /// They stay, unless the peer makes initial contact (RFC 7296 §2.4).
+    #[default]
+    No,
+    /// They are deleted, with a DELETE to the peer.
+    Replace,
+    /// The new one is deleted, unless the peer makes initial contact.
+    Keep,
 }
 
 /// One kind of CHILD_SA of a connection. Tunnel mode.
@@ -102,6 +143,9 @@ pub struct ChildConfig {
     pub replay_window: u32,
     /// After this the SAs are dropped.
     pub life_time: Duration,
+    /// Age at which a CHILD_SA is rekeyed, less up to `life_time - rekey_time` at random; zero =
+    /// never.
+    pub rekey_time: Duration,
     /// XFRM interface id of inbound traffic, 0 = none.
     pub if_id_in: u32,
     /// XFRM interface id of outbound traffic, 0 = none.

@@ -91,6 +91,15 @@ impl KeyExchangeMethod {
         }
     }
 
+    /// The method with this transform id, if we have it.
+    pub const fn from_transform_id(id: u16) -> Option<Self> {
+        match id {
+            31 => Some(Self::X25519),
+            19 => Some(Self::Ecp256),
+            _ => None,
+        }
+    }
+
     /// Octets of Key Exchange Data.
     pub const fn public_len(self) -> usize {
         match self {

@@ -72,6 +72,9 @@ pub enum PolicyError {
         /// The SPI as the peer named it: its inbound, our outbound.
         spi: [u8; 4],
     },
+    /// What was asked for collides with what we are doing (RFC 7296 §2.25).
+    #[error("not now: {0}")]
+    TemporaryFailure(&'static str),
     /// No more CHILD_SAs on this IKE SA (RFC 7296 §1.3).
     #[error("no additional CHILD_SAs: {0}")]
     NoAdditionalSas(&'static str),
@@ -92,6 +95,9 @@ pub enum LocalError {
     /// Random draws gave no free SPI.
     #[error("no free SPI found")]
     NoSpi,
+    /// The Message IDs of this IKE SA are used up (RFC 7296 §2.2).
+    #[error("no Message ID left")]
+    NoMessageId,
     /// The IVs of this IKE SA are used up.
     #[error("no IV left under this key")]
     NoIv,
@@ -209,6 +215,7 @@ fn notify_type(error: &IkeError) -> NotifyType {
         IkeError::Policy(PolicyError::TsUnacceptable { .. }) => NotifyType::TS_UNACCEPTABLE,
         IkeError::Policy(PolicyError::ChildSaNotFound { .. }) => NotifyType::CHILD_SA_NOT_FOUND,
         IkeError::Policy(PolicyError::NoAdditionalSas(_)) => NotifyType::NO_ADDITIONAL_SAS,
+        IkeError::Policy(PolicyError::TemporaryFailure(_)) => NotifyType::TEMPORARY_FAILURE,
         // RFC 7296 §3.10.1: a request "cannot be completed at this time due to a temporary
         // condition"; the peer tries again. NO_ADDITIONAL_SAS would tell it not to.
         IkeError::Local(_) => NotifyType::TEMPORARY_FAILURE,

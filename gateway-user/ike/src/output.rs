@@ -125,6 +125,19 @@ pub enum KernelRequest {
         /// Which.
         child: ChildId,
     },
+    /// The peer has the SAs of this successor too: outbound traffic goes through it from now on
+    /// (RFC 7296 §2.8). Not answered.
+    Promote {
+        /// The successor, installed with `replaces`.
+        child: ChildId,
+    },
+    /// A NAT gave the peer another address or port (RFC 7296 §2.23): move both SAs and the
+    /// policies' templates. Everything but `remote` and `encap` is as installed; the sequence
+    /// numbers go on. Not answered.
+    Update {
+        /// The CHILD_SA with its new addresses and ports.
+        child: Box<ChildSa>,
+    },
 }
 
 /// The kernel's answer to `KernelRequest::Install`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
-use gateway_ike::config::{ChildConfig, Connection, RemoteAddress, Secret};
+use gateway_ike::config::{ChildConfig, Connection, RemoteAddress, Secret, Uniqueness};
 use gateway_ike::identity::IdentityPattern;
 use gateway_ike::output::TrafficSelector;
 use gateway_ike::proposal::{EspProposal, IkeProposal};
@@ -19,6 +19,9 @@ use zeroize::Zeroizing;
 
 use super::error::ConfigError;
 use super::{raw, value};
+
+/// swanctl's default.
+const DEFAULT_IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 
 const IKE_EXAMPLE: &str = "encryption-prf-group, like \"aes256gcm16-prfsha384-ecp256\"";
 const ESP_EXAMPLE: &str =
@@ -91,6 +94,9 @@ fn check_connection(
         local_id,
         remote_id,
         children: check_children(key, raw.children)?,
+        rekey_time: DEFAULT_IKE_REKEY_TIME,
+        dpd_delay: Duration::ZERO,
+        unique: Uniqueness::default(),
     })
 }
 
@@ -117,6 +123,12 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
             "selectors that one CHILD_SA can carry",
         )
     })?;
+    let life_time = value::duration(
+        &format!("{key}.life_time"),
+        &raw.life_time,
+        Duration::from_secs(60),
+        Duration::from_secs(7 * 86_400),
+    )?;
     Ok(ChildConfig {
         name,
         local_ts,
@@ -128,17 +140,14 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
             EspProposal::parse,
             EspProposal::defaults,
         )?,
+        life_time,
+        // swanctl's relation of the two: life_time is rekey_time and a tenth more.
+        rekey_time: life_time / 11 * 10,
         replay_window: value::in_range(
             &format!("{key}.replay_window"),
             raw.replay_window,
             1,
             4096,
-        )?,
-        life_time: value::duration(
-            &format!("{key}.life_time"),
-            &raw.life_time,
-            Duration::from_secs(60),
-            Duration::from_secs(7 * 86_400),
         )?,
         if_id_in: raw.if_id_in,
         if_id_out: raw.if_id_out,

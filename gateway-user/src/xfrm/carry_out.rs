@@ -74,6 +74,19 @@ impl Tunnels {
                 self.remove_logged(*child);
                 None
             }
+            KernelRequest::Promote { child } => {
+                if let Err(error) = self.promote(*child) {
+                    tracing::warn!(spi = ?child.spi_in, %error, "sending on a rekeyed CHILD_SA");
+                }
+                None
+            }
+            KernelRequest::Update { child } => {
+                tracing::warn!(
+                    spi = ?child.spi_in,
+                    "the peer has moved behind its NAT; its ESP still goes to where it was"
+                );
+                None
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the driver may ask for.
 
+use gateway_common::slot::Slot;
+
 use crate::record::IkeSaRecord;
 use crate::secret::SecretBytes;
 
@@ -15,14 +17,59 @@ pub enum Command {
         /// At least 16 unpredictable octets.
         secret: SecretBytes,
     },
-    /// Goes on with an IKE SA from a record. Nothing is sent and the kernel is asked for nothing:
-    /// its CHILD_SAs stand there already or are none of the engine's business. An IKE SA with the
-    /// same SPI is replaced.
+    /// Goes on with an IKE SA from a record. Nothing is sent at once and the kernel is asked for
+    /// nothing: its CHILD_SAs stand there already or are none of the engine's business. What the
+    /// record has outstanding is sent again, octet for octet, at the next
+    /// `Endpoint::handle_timeout`; what it owes the peer (a DELETE, a rekeying) follows. An IKE SA
+    /// with the same SPI is replaced. Ages count from the moment of the import: see
+    /// [`IkeSaRecord::grow_older`].
     Import(Box<IkeSaRecord>),
+    /// Takes in an IKE SA that another member has just authenticated, because its two identities
+    /// have an older one here ("one identity, one slot"). As [`Command::Import`], and then older
+    /// ones of the same identities are dealt with as the connection's
+    /// [`crate::config::Uniqueness`] says.
+    Adopt {
+        /// Its record, already in the slot of the older one.
+        record: Box<IkeSaRecord>,
+        /// The peer made initial contact (RFC 7296 §2.4).
+        initial_contact: bool,
+    },
     /// Forgets an IKE SA that another member goes on with. Nothing is sent, the kernel is asked
     /// for nothing.
     Forget {
         /// Our SPI, network order.
         local_spi: [u8; 8],
     },
+    /// Asks the peer for a sign of life (RFC 7296 §2.4). Without an answer the IKE SA is closed.
+    Liveness {
+        /// Our SPI, network order.
+        local_spi: [u8; 8],
+    },
+    /// Makes a successor.
+    Rekey(Target),
+    /// Deletes, with a DELETE to the peer.
+    Terminate(Target),
+    /// Agrees with the peer on Message IDs (RFC 6311), because the record that we went on from may
+    /// lag behind. A peer that cannot do that is asked for a sign of life instead.
+    SyncMessageIds {
+        /// Our SPI, network order.
+        local_spi: [u8; 8],
+    },
+    /// Moves an IKE SA and its children to another slot. A delta says so; the kernel, whose SAs
+    /// carry the slot as a mark, is the driver's business.
+    Reslot {
+        /// Our SPI, network order.
+        local_spi: [u8; 8],
+        /// The slot.
+        slot: Slot,
+    },
+}
+
+/// An SA, by our SPI in network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An IKE SA.
+    Ike([u8; 8]),
+    /// A CHILD_SA, by its inbound SPI.
+    Child([u8; 4]),
 }

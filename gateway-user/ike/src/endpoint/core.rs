@@ -9,7 +9,8 @@ use super::spi::EspSpis;
 use super::timers::{Timer, Timers};
 use crate::config::Config;
 use crate::crypto::CryptoProvider;
-use crate::sa::{Child, Pending};
+use crate::sa::{Child, Clock, Pending};
+use gateway_common::time::Instant;
 
 /// Shared by the endpoint and its IKE SAs.
 pub(crate) struct Core {
@@ -47,15 +48,31 @@ impl Core {
             .cancel(pending.deadline, Timer::Kernel(local_spi));
     }
 
-    /// Starts the clock of an installed child.
+    /// Starts the clocks of an installed child.
     pub(crate) fn start_lifetime(&mut self, child: &Child) {
         self.timers
             .set(child.expires_at, Timer::Child(child.sa.spi_in));
+        if let Some(at) = child.rekey_at {
+            self.timers.set(at, Timer::RekeyChild(child.sa.spi_in));
+        }
     }
 
-    /// Stops it.
+    /// Stops them.
     pub(crate) fn cancel_lifetime(&mut self, child: &Child) {
         self.timers
             .cancel(child.expires_at, Timer::Child(child.sa.spi_in));
+        if let Some(at) = child.rekey_at {
+            self.timers.cancel(at, Timer::RekeyChild(child.sa.spi_in));
+        }
+    }
+
+    /// Sets a deadline of an IKE SA.
+    pub(crate) fn set_clock(&mut self, local_spi: [u8; 8], clock: Clock, at: Instant) {
+        self.timers.set(at, Timer::Sa(local_spi, clock));
+    }
+
+    /// Takes it back.
+    pub(crate) fn stop_clock(&mut self, local_spi: [u8; 8], clock: Clock, at: Instant) {
+        self.timers.cancel(at, Timer::Sa(local_spi, clock));
     }
 }

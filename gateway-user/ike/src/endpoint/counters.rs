@@ -43,6 +43,14 @@ counters! {
     ike_sas_established,
     /// CHILD_SAs installed.
     child_sas_installed,
+    /// Requests of ours, each counted once.
+    requests_sent,
+    /// Requests of ours that were sent again.
+    requests_resent,
+    /// Responses to requests of ours.
+    responses_received,
+    /// Peers given up because they did not answer.
+    peers_lost,
     /// CHILD_SAs that the kernel refused or did not confirm in time.
     kernel_failures,
     /// IKE_AUTH requests answered with AUTHENTICATION_FAILED.

@@ -26,15 +26,8 @@ impl Endpoint {
 
     fn route(&mut self, now: Instant, path: Path, message: &Message<'_>) {
         let header = *message.header();
-        if header.response {
-            // RFC 7296 §2.21.4: "If the message is marked as a response, the node […] MUST NOT
-            // respond." We have asked nothing in this release.
-            self.drop_datagram(
-                path,
-                |c| &mut c.dropped_unexpected_response,
-                || "a response to no request of ours".to_owned(),
-            );
-            return;
+        if header.response && header.exchange == ExchangeType::IKE_SA_INIT {
+            return self.drop_response(path);
         }
         if header.exchange == ExchangeType::IKE_SA_INIT {
             if is_init_request(&header) {
@@ -58,17 +51,31 @@ impl Endpoint {
         let sa = if known { self.sas.remove(&ours) } else { None };
         match sa {
             Some(mut sa) => {
-                let step = sa.handle_request(&mut self.core, now, path, message);
+                if !header.response {
+                    self.decide_by_use(now, &mut sa, message);
+                }
+                let step = if header.response {
+                    sa.handle_response(&mut self.core, now, path, message)
+                } else {
+                    sa.handle_request(&mut self.core, now, path, message)
+                };
                 match step {
                     Step::Dropped(silence) => {
-                        self.keep(sa);
+                        self.sas.insert(sa.local_spi, sa);
                         self.drop_silently(path, silence);
                     }
                     step => self.settle(now, sa, step),
                 }
             }
+            // RFC 7296 §2.21.4: "If the message is marked as a response, the node […] MUST NOT
+            // respond."
+            None if header.response => self.drop_response(path),
             None => self.handle_unknown(path, message, ours, theirs),
         }
+    }
+
+    fn drop_response(&mut self, path: Path) {
+        self.drop_silently(path, Silence::UnexpectedResponse);
     }
 
     /// The last answer of a closed IKE SA, or nothing.
@@ -202,6 +209,10 @@ impl Endpoint {
             Silence::MessageId => (
                 |c| &mut c.dropped_message_id,
                 "the Message ID is outside the window",
+            ),
+            Silence::UnexpectedResponse => (
+                |c| &mut c.dropped_unexpected_response,
+                "a response to no request of ours",
             ),
             Silence::UnexpectedExchange => (
                 |c| &mut c.dropped_unexpected_exchange,

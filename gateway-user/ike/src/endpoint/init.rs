@@ -183,7 +183,7 @@ impl Endpoint {
             open: true,
         };
         self.negotiations.insert(local_spi, negotiation);
-        self.keep(Box::new(sa));
+        self.sas.insert(local_spi, Box::new(sa));
         Ok(())
     }
 

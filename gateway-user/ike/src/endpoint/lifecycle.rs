@@ -4,7 +4,6 @@ use gateway_common::time::Instant;
 
 use super::timers::Timer;
 use super::{Endpoint, Lingering};
-use crate::identity::Identity;
 use crate::output::{Change, EventKind};
 use crate::record::IkeSaRecord;
 use crate::sa::{Answer, Establishment, Farewell, IkeSa, Step};
@@ -13,7 +12,7 @@ impl Endpoint {
     /// Does the endpoint's part of a step, and puts the IKE SA back unless it is over.
     pub(super) fn settle(&mut self, now: Instant, mut sa: Box<IkeSa>, step: Step) {
         match step {
-            Step::Waiting | Step::Dropped(_) => self.keep(sa),
+            Step::Waiting | Step::Dropped(_) => self.keep(now, sa),
             Step::Answer(answer) => self.answer(now, sa, answer),
             Step::Establish(establishment, answer) => {
                 self.establish(now, &mut sa, establishment);
@@ -24,15 +23,24 @@ impl Endpoint {
                 self.close(now, sa, reason, farewell);
             }
             Step::Rekeyed(successor, answer) => {
-                self.succeed(now, &sa, successor);
+                let spi = successor.local_spi;
+                self.succeed(now, &mut sa, successor);
                 self.answer(now, sa, answer);
+                // It may go on with what it inherited.
+                self.with_sa(now, spi, |_, _| ());
+            }
+            Step::Gone(reason) => self.close(now, sa, reason, None),
+            Step::Succeeded(succession) => self.succeeded(now, sa, *succession),
+            Step::Conceded(rival) => {
+                self.bequeath(now, &mut sa, rival);
+                self.keep(now, sa);
             }
         }
     }
 
     fn answer(&mut self, now: Instant, mut sa: Box<IkeSa>, answer: Answer) {
         if sa.answer(&mut self.core, now, answer) {
-            self.keep(sa);
+            self.keep(now, sa);
         } else {
             self.close(now, sa, "its answer cannot be sealed", None);
         }
@@ -43,23 +51,9 @@ impl Endpoint {
         self.end_negotiation(sa.local_spi);
         sa.announced = true;
         self.core.counters.ike_sas_established += 1;
-        let Some(pair) = identity_pair(sa) else {
-            return;
-        };
-        if establishment.initial_contact {
-            // RFC 7296 §2.4: the recipient MAY delete all others with the same identities without
-            // waiting for a timeout.
-            let others = self.by_identity.get(&pair).cloned().unwrap_or_default();
-            for other in others {
-                if let Some(other) = self.sas.remove(&other) {
-                    self.close(now, other, "the peer made initial contact again", None);
-                }
-            }
-        }
-        self.by_identity
-            .entry(pair)
-            .or_default()
-            .insert(sa.local_spi);
+        sa.start_clocks(&mut self.core, now);
+        self.enforce_uniqueness(now, sa, establishment.initial_contact);
+        self.book_identity(sa);
         let remote_id = sa
             .established()
             .map(|established| established.remote_id.to_string())
@@ -67,52 +61,60 @@ impl Endpoint {
         sa.event(&mut self.core, EventKind::IkeSaEstablished { remote_id });
     }
 
-    /// Adds the IKE SA that takes over from `sa`. Its record goes out first: a member that only
-    /// gets this one has everything; with the answer's record alone, the children would be lost.
-    fn succeed(&mut self, now: Instant, sa: &IkeSa, successor: Box<IkeSa>) {
+    /// Adds the IKE SA that takes over from `sa`, or that competes with a successor of our own
+    /// making.
+    fn succeed(&mut self, now: Instant, sa: &mut IkeSa, successor: Box<IkeSa>) {
+        let spi = successor.local_spi;
+        self.add_successor(now, successor);
+        if sa.is_replaced() {
+            self.superseded(now, sa, spi);
+        }
+    }
+
+    /// Its record goes out first: a member that only gets this one has everything; with that of
+    /// its predecessor alone, the children would be lost.
+    pub(super) fn add_successor(&mut self, now: Instant, mut successor: Box<IkeSa>) {
         self.core.counters.ike_sas_established += 1;
         self.add(&successor);
-        if let Some(record) = successor.export(now) {
-            self.core
-                .out
-                .delta(successor.slot, Change::Upsert(Box::new(record)));
-        }
-        let reason = format!(
-            "rekeyed, successor {:016x}",
-            u64::from_be_bytes(successor.local_spi)
-        );
-        sa.event(&mut self.core, EventKind::IkeSaClosed { reason });
+        successor.start_clocks(&mut self.core, now);
+        successor.publish(&mut self.core, now);
         let remote_id = successor
             .established()
             .map(|established| established.remote_id.to_string())
             .unwrap_or_default();
         successor.event(&mut self.core, EventKind::IkeSaEstablished { remote_id });
-        self.keep(successor);
+        self.sas.insert(successor.local_spi, successor);
+    }
+
+    /// `sa` has lost its children to a successor and waits to be deleted.
+    pub(super) fn superseded(&mut self, now: Instant, sa: &mut IkeSa, successor: [u8; 8]) {
+        sa.start_clocks(&mut self.core, now);
+        let reason = format!("rekeyed, successor {:016x}", u64::from_be_bytes(successor));
+        sa.event(&mut self.core, EventKind::IkeSaClosed { reason });
     }
 
     /// Books SPIs and identities of an established IKE SA that did not come by IKE_AUTH.
-    fn add(&mut self, sa: &IkeSa) {
+    pub(super) fn add(&mut self, sa: &IkeSa) {
         self.core.ike_spis.insert(sa.local_spi);
         for child in sa.established().iter().flat_map(|e| &e.children) {
             self.core.esp_spis.assign(child.sa.spi_in, sa.local_spi);
         }
-        if let Some(pair) = identity_pair(sa) {
-            self.by_identity
-                .entry(pair)
-                .or_default()
-                .insert(sa.local_spi);
-        }
+        self.book_identity(sa);
     }
 
     /// Ends an IKE SA that is no longer in the table: children, record, and its last answer, if
     /// there is one.
-    fn close(
+    pub(super) fn close(
         &mut self,
         now: Instant,
         mut sa: Box<IkeSa>,
         reason: &str,
         farewell: Option<Farewell>,
     ) {
+        // RFC 7296 §2.8.2: the peer deletes it in favour of its own successor.
+        if let Some(rival) = sa.rival() {
+            self.bequeath(now, &mut sa, rival);
+        }
         sa.drop_children(&mut self.core, reason);
         let spi = sa.local_spi;
         let after = if sa.announced {
@@ -149,17 +151,6 @@ impl Endpoint {
                 slot: sa.slot,
             },
         );
-    }
-
-    fn forget_identity(&mut self, sa: &IkeSa) {
-        if let Some(pair) = identity_pair(sa)
-            && let Some(spis) = self.by_identity.get_mut(&pair)
-        {
-            spis.remove(&sa.local_spi);
-            if spis.is_empty() {
-                self.by_identity.remove(&pair);
-            }
-        }
     }
 
     /// It counts no longer as half-open. Its request stays known until it would have timed out, so
@@ -203,15 +194,16 @@ impl Endpoint {
         while let Some(timer) = self.core.timers.pop_due(now) {
             match timer {
                 Timer::HalfOpen(spi) => self.half_open_timeout(now, spi),
-                Timer::Kernel(spi) => {
-                    if let Some(mut sa) = self.sas.remove(&spi) {
-                        match sa.kernel_timeout(&mut self.core) {
-                            Some(step) => self.settle(now, sa, step),
-                            None => self.keep(sa),
-                        }
-                    }
+                Timer::Kernel(spi) => self.at_sa(now, spi, |sa, core| {
+                    sa.kernel_timeout(core).unwrap_or(Step::Waiting)
+                }),
+                Timer::Child(spi) => self.with_child(now, spi, IkeSa::expire_child),
+                Timer::RekeyChild(spi) => {
+                    self.with_child(now, spi, |sa, _, spi| sa.rekey_child(spi));
                 }
-                Timer::Child(spi) => self.child_timeout(now, spi),
+                Timer::Sa(spi, clock) => {
+                    self.at_sa(now, spi, |sa, core| sa.clock_due(core, now, clock));
+                }
                 Timer::Linger(spi) => {
                     self.lingering.remove(&spi);
                     self.core.ike_spis.remove(&spi);
@@ -235,29 +227,59 @@ impl Endpoint {
         self.forget_negotiation(spi);
     }
 
-    fn child_timeout(&mut self, now: Instant, spi: [u8; 4]) {
-        let owner = self.core.esp_spis.owner(&spi);
-        let Some(mut sa) = owner.and_then(|owner| self.sas.remove(&owner)) else {
-            return;
-        };
-        if sa.expire_child(&mut self.core, spi)
-            && let Some(record) = sa.export(now)
-        {
-            self.core
-                .out
-                .delta(sa.slot, Change::Upsert(Box::new(record)));
-        }
-        self.keep(sa);
-    }
-
     pub(super) fn import(&mut self, now: Instant, record: IkeSaRecord) {
         self.forget(record.local_spi);
-        let sa = IkeSa::import(&self.core.config, now, record);
+        let mut sa = IkeSa::import(&self.core.config, now, record);
         self.add(&sa);
         for child in sa.established().iter().flat_map(|e| &e.children) {
             self.core.start_lifetime(child);
         }
-        self.keep(Box::new(sa));
+        if let Some(spi) = sa.reserved_esp_spi() {
+            self.core.esp_spis.assign(spi, sa.local_spi);
+        }
+        self.core.ike_spis.extend(sa.reserved_ike_spi());
+        sa.resume(&mut self.core, now);
+        let spi = sa.local_spi;
+        let predecessor = sa.established().and_then(|e| e.predecessor);
+        self.sas.insert(spi, Box::new(sa));
+        if let Some(predecessor) = predecessor {
+            self.unconfirmed.insert(predecessor, spi);
+            self.discard_unborn(predecessor);
+        }
+        self.discard_unborn(spi);
+    }
+
+    /// A member may die between the record of a successor and the one that says that its
+    /// predecessor has one: nothing of that exchange was answered, or used. The exchange takes
+    /// place again, and makes another successor; the children are still the old one's.
+    fn discard_unborn(&mut self, predecessor: [u8; 8]) {
+        let Some(successor) = self.unconfirmed.get(&predecessor).copied() else {
+            return;
+        };
+        let Some(old) = self.sas.get(&predecessor) else {
+            return;
+        };
+        self.unconfirmed.remove(&predecessor);
+        if old.knows_successor(successor) {
+            return;
+        }
+        let children: Vec<_> = old.child_spis().collect();
+        let Some(slot) = self.sas.get(&successor).map(|sa| sa.slot) else {
+            return;
+        };
+        self.forget(successor);
+        for spi in children {
+            self.core.esp_spis.assign(spi, predecessor);
+        }
+        if let Some(old) = self.sas.get(&predecessor) {
+            for child in old.established().iter().flat_map(|e| &e.children) {
+                self.core.start_lifetime(child);
+            }
+            // What an offer has reserved may bear the discarded one's SPI.
+            self.core.ike_spis.extend(old.reserved_ike_spi());
+        }
+        let local_spi = successor;
+        self.core.out.delta(slot, Change::Removed { local_spi });
     }
 
     pub(super) fn forget(&mut self, spi: [u8; 8]) {
@@ -269,21 +291,4 @@ impl Endpoint {
         sa.release_children(&mut self.core);
         self.core.ike_spis.remove(&spi);
     }
-}
-
-/// A key for a pair of identities under which equal ones are equal: names compare without regard
-/// to case.
-fn identity_pair(sa: &IkeSa) -> Option<Box<[u8]>> {
-    let established = sa.established()?;
-    let mut key = Vec::new();
-    for identity in [&established.local_id, &established.remote_id] {
-        let (kind, mut data) = identity.to_payload();
-        if matches!(identity, Identity::Fqdn(_) | Identity::Rfc822(_)) {
-            data.make_ascii_lowercase();
-        }
-        key.push(kind.0);
-        key.extend_from_slice(&data.len().to_be_bytes());
-        key.extend_from_slice(&data);
-    }
-    Some(key.into())
 }

@@ -9,6 +9,10 @@
 //! [`Output::Kernel`] with the CHILD_SA to install; after the kernel's answer [`Output::Delta`] with
 //! the record; then [`Output::Transmit`], whose `after` names that delta. A retransmitted response
 //! names the same delta: if it has been acknowledged meanwhile, the driver lets it pass at once.
+//!
+//! A request of ours names the delta whose record has its octets and everything that its response
+//! will need; so do its retransmissions. When the response has come, the kernel's answer (if it has
+//! to install something) and the delta with the outcome follow.
 
 mod admission;
 mod command;
@@ -17,12 +21,14 @@ pub(crate) mod core;
 mod counters;
 mod demux;
 mod init;
+mod initiative;
 mod lifecycle;
 mod outbox;
 mod rate;
 pub(crate) mod spi;
 mod status;
 mod timers;
+mod unique;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,7 +37,7 @@ use std::sync::Arc;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
-pub use self::command::Command;
+pub use self::command::{Command, Target};
 pub use self::counters::Counters;
 pub use self::status::{ChildStatus, SaStatus};
 
@@ -56,6 +62,8 @@ pub struct Endpoint {
     by_request: BTreeMap<RequestKey, [u8; 8]>,
     /// Our SPIs of established IKE SAs by the pair of identities.
     by_identity: BTreeMap<Box<[u8]>, BTreeSet<[u8; 8]>>,
+    /// Successors that came by import before their predecessors, by the predecessors' SPIs.
+    unconfirmed: BTreeMap<[u8; 8], [u8; 8]>,
     /// By our SPI: closed IKE SAs whose last answer may have been lost.
     lingering: BTreeMap<[u8; 8], Lingering>,
     half_open: HalfOpen,
@@ -99,6 +107,7 @@ impl Endpoint {
             negotiations: BTreeMap::new(),
             by_request: BTreeMap::new(),
             by_identity: BTreeMap::new(),
+            unconfirmed: BTreeMap::new(),
             lingering: BTreeMap::new(),
             half_open: HalfOpen::default(),
         }
@@ -121,7 +130,7 @@ impl Endpoint {
         };
         match sa.handle_kernel(&mut self.core, now, child, outcome) {
             Some(step) => self.settle(now, sa, step),
-            None => self.keep(sa),
+            None => self.keep(now, sa),
         }
     }
 
@@ -132,7 +141,24 @@ impl Endpoint {
                 self.cookies.set(now, version, secret);
             }
             Command::Import(record) => self.import(now, *record),
+            Command::Adopt {
+                record,
+                initial_contact,
+            } => self.adopt(now, *record, initial_contact),
             Command::Forget { local_spi } => self.forget(local_spi),
+            Command::Liveness { local_spi } => {
+                self.with_sa(now, local_spi, |sa, _| sa.request_liveness());
+            }
+            Command::Rekey(target) => self.rekey(now, target),
+            Command::Terminate(target) => self.terminate(now, target),
+            Command::SyncMessageIds { local_spi } => self.with_sa(now, local_spi, |sa, _| {
+                if !sa.synchronise() {
+                    sa.request_liveness();
+                }
+            }),
+            Command::Reslot { local_spi, slot } => {
+                self.with_sa(now, local_spi, |sa, _| sa.move_to_slot(slot));
+            }
         }
     }
 
@@ -176,7 +202,14 @@ impl Endpoint {
             .filter_map(move |sa| sa.export(now))
     }
 
-    fn keep(&mut self, sa: Box<IkeSa>) {
-        self.sas.insert(sa.local_spi, sa);
+    /// Puts an IKE SA back after an input has been dealt with, and lets it start what is to be
+    /// done next.
+    fn keep(&mut self, now: Instant, mut sa: Box<IkeSa>) {
+        match sa.advance(&mut self.core, now) {
+            Some(step) => self.settle(now, sa, step),
+            None => {
+                self.sas.insert(sa.local_spi, sa);
+            }
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use gateway_common::time::Instant;
 
+use crate::sa::Clock;
+
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
@@ -13,6 +15,10 @@ pub(crate) enum Timer {
     Kernel([u8; 8]),
     /// The CHILD_SA with this inbound SPI has reached the end of its life.
     Child([u8; 4]),
+    /// The CHILD_SA with this inbound SPI has to be rekeyed.
+    RekeyChild([u8; 4]),
+    /// A deadline of this IKE SA (our SPI).
+    Sa([u8; 8], Clock),
     /// The closed IKE SA need no longer answer retransmissions.
     Linger([u8; 8]),
 }

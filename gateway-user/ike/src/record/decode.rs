@@ -7,8 +7,8 @@ use gateway_common::slot::Slot;
 
 use super::tlv::{Reader, Unknown};
 use super::{
-    CachedResponse, ChildRecord, IkeSaRecord, NatState, RecordError, Role, VERSION, child_kind,
-    kind,
+    CachedResponse, ChildRecord, ChildState, IkeSaRecord, NatState, OutstandingRequest,
+    RecordError, Role, VERSION, child_kind, kind,
 };
 use crate::crypto::{Encryption, KeyExchangeMethod, Prf};
 use crate::identity::Identity;
@@ -19,23 +19,23 @@ use crate::secret::SecretBytes;
 use crate::wire::IdType;
 
 /// Values by type; each can be taken once.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     values: BTreeMap<u16, Reader<'a>>,
 }
 
 impl<'a> Fields<'a> {
-    /// Sorts the TLVs of `reader`. Those of type `list` may come more than once and are returned in
-    /// order.
-    fn read(
+    /// Sorts the TLVs of `reader`. Those of the types `lists` may come more than once and are
+    /// returned in order.
+    pub(super) fn read<const N: usize>(
         mut reader: Reader<'a>,
-        list: Option<u16>,
-    ) -> Result<(Self, Vec<Reader<'a>>), RecordError> {
+        lists: [u16; N],
+    ) -> Result<(Self, [Vec<Reader<'a>>; N]), RecordError> {
         let mut values = BTreeMap::new();
-        let mut listed = Vec::new();
+        let mut listed = [const { Vec::new() }; N];
         while !reader.is_empty() {
             let (kind, value) = reader.tlv()?;
-            if Some(kind) == list {
-                listed.push(value);
+            if let Some(list) = lists.iter().zip(&mut listed).find(|(k, _)| **k == kind) {
+                list.1.push(value);
             } else if values.insert(kind, value).is_some() {
                 return Err(RecordError::Duplicate(kind));
             }
@@ -43,12 +43,12 @@ impl<'a> Fields<'a> {
         Ok((Self { values }, listed))
     }
 
-    fn optional(&mut self, kind: u16) -> Option<Reader<'a>> {
+    pub(super) fn optional(&mut self, kind: u16) -> Option<Reader<'a>> {
         self.values.remove(&kind)
     }
 
     /// Reads a mandatory value to its end.
-    fn take<T>(
+    pub(super) fn take<T>(
         &mut self,
         kind: u16,
         name: &'static str,
@@ -58,6 +58,20 @@ impl<'a> Fields<'a> {
         let value = read(&mut reader)?;
         reader.end(name)?;
         Ok(value)
+    }
+
+    /// Reads a value that may be absent.
+    pub(super) fn maybe<T>(
+        &mut self,
+        kind: u16,
+        name: &'static str,
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, RecordError>,
+    ) -> Result<Option<T>, RecordError> {
+        if self.values.contains_key(&kind) {
+            self.take(kind, name, read).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn secret(&mut self, kind: u16, name: &'static str) -> Result<SecretBytes, RecordError> {
@@ -87,7 +101,7 @@ impl IkeSaRecord {
         if version != VERSION {
             return Err(RecordError::Version(version));
         }
-        let (mut fields, children) = Fields::read(reader, Some(kind::CHILD))?;
+        let (mut fields, [children, wanted]) = Fields::read(reader, [kind::CHILD, kind::WANTED])?;
         let (local_spi, remote_spi) =
             fields.take(kind::SPIS, "SPIs", |r| Ok((r.array()?, r.array()?)))?;
         let slot = fields.take(kind::SLOT, "slot", |r| r.u8().map(Slot))?;
@@ -122,8 +136,22 @@ impl IkeSaRecord {
                 .optional(kind::LAST_RESPONSE)
                 .map(last_response)
                 .transpose()?,
+            outstanding: fields
+                .optional(kind::OUTSTANDING)
+                .map(OutstandingRequest::decode)
+                .transpose()?,
             replaced: fields.optional(kind::REPLACED).is_some(),
+            closing: fields.optional(kind::CLOSING).is_some(),
+            predecessor: fields.maybe(kind::PREDECESSOR, "predecessor", Reader::array)?,
+            peer_syncs: fields.optional(kind::PEER_SYNCS).is_some(),
+            peer_synced: fields.maybe(kind::PEER_SYNCED, "synchronised id", Reader::u32)?,
             age: fields.take(kind::AGE, "age", Reader::duration)?,
+            rekey_after: fields.maybe(kind::REKEY_AFTER, "soft lifetime", Reader::duration)?,
+            expires_after: fields.maybe(kind::EXPIRES_AFTER, "hard lifetime", Reader::duration)?,
+            wanted: wanted
+                .into_iter()
+                .map(|mut name| name.text())
+                .collect::<Result<_, _>>()?,
             connection,
             unknown: fields.unknown(),
         })
@@ -135,7 +163,7 @@ fn decode_child(
     connection: &str,
     slot: Slot,
 ) -> Result<ChildRecord, RecordError> {
-    let (mut fields, _) = Fields::read(reader, None)?;
+    let (mut fields, []) = Fields::read(reader, [])?;
     let (spi_in, spi_out) = fields.take(child_kind::SPIS, "child SPIs", |r| {
         Ok((r.array()?, r.array()?))
     })?;
@@ -178,6 +206,14 @@ fn decode_child(
     Ok(ChildRecord {
         sa,
         age: fields.take(child_kind::AGE, "child age", Reader::duration)?,
+        rekey_after: fields.maybe(
+            child_kind::REKEY_AFTER,
+            "child soft lifetime",
+            Reader::duration,
+        )?,
+        state: fields
+            .maybe(child_kind::STATE, "child state", child_state)?
+            .unwrap_or_default(),
         unknown: fields.unknown(),
     })
 }
@@ -240,6 +276,14 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool, RecordError> {
     }
 }
 
+fn child_state(reader: &mut Reader<'_>) -> Result<ChildState, RecordError> {
+    match reader.u8()? {
+        1 => Ok(ChildState::Replaced),
+        2 => Ok(ChildState::Closing),
+        _ => Err(RecordError::Value("child state")),
+    }
+}
+
 fn identity(reader: &mut Reader<'_>) -> Result<Identity, RecordError> {
     let id_type = reader.u8()?;
     Identity::from_payload(IdType(id_type), reader.rest())
@@ -267,9 +311,7 @@ fn proposal(reader: &mut Reader<'_>) -> Result<IkeProposal, RecordError> {
             .into_iter()
             .find(|algorithm| algorithm.transform_id() == prf)
             .ok_or(RecordError::Value("PRF"))?,
-        ke: [KeyExchangeMethod::X25519, KeyExchangeMethod::Ecp256]
-            .into_iter()
-            .find(|method| method.transform_id() == ke)
+        ke: KeyExchangeMethod::from_transform_id(ke)
             .ok_or(RecordError::Value("key exchange method"))?,
     })
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use gateway_common::abi::Address;
 
 use super::tlv::{Writer, nanos};
-use super::{ChildRecord, IkeSaRecord, Role, VERSION, child_kind, kind};
+use super::{ChildRecord, ChildState, IkeSaRecord, Role, VERSION, child_kind, kind};
 use crate::crypto::Encryption;
 use crate::identity::Identity;
 use crate::output::{ChildSa, TrafficSelector};
@@ -51,15 +51,46 @@ impl IkeSaRecord {
                 &[&id, &last.request_digest, &last.bytes],
             );
         }
-        if self.replaced {
-            out.tlv(kind::REPLACED, &[]);
-        }
-        out.tlv(kind::AGE, &[&nanos(self.age)]);
+        self.encode_course(&mut out);
         for child in &self.children {
             out.tlv(kind::CHILD, &[encode_child(child).expose()]);
         }
         out.unknown(&self.unknown);
         out.finish()
+    }
+
+    /// How far it has come, and what is to become of it.
+    fn encode_course(&self, out: &mut Writer) {
+        if let Some(outstanding) = &self.outstanding {
+            out.tlv(kind::OUTSTANDING, &[outstanding.encode().expose()]);
+        }
+        for (set, kind) in [
+            (self.replaced, kind::REPLACED),
+            (self.closing, kind::CLOSING),
+            (self.peer_syncs, kind::PEER_SYNCS),
+        ] {
+            if set {
+                out.tlv(kind, &[]);
+            }
+        }
+        if let Some(spi) = &self.predecessor {
+            out.tlv(kind::PREDECESSOR, &[spi]);
+        }
+        if let Some(id) = self.peer_synced {
+            out.tlv(kind::PEER_SYNCED, &[&id.to_be_bytes()]);
+        }
+        for (after, kind) in [
+            (self.rekey_after, kind::REKEY_AFTER),
+            (self.expires_after, kind::EXPIRES_AFTER),
+        ] {
+            if let Some(after) = after {
+                out.tlv(kind, &[&nanos(after)]);
+            }
+        }
+        for name in &self.wanted {
+            out.tlv(kind::WANTED, &[name.as_bytes()]);
+        }
+        out.tlv(kind::AGE, &[&nanos(self.age)]);
     }
 
     fn encode_crypto(&self, out: &mut Writer) {
@@ -133,6 +164,14 @@ fn encode_child(child: &ChildRecord) -> SecretBytes {
         &[&hard_lifetime_seconds.to_be_bytes()],
     );
     out.tlv(child_kind::AGE, &[&nanos(child.age)]);
+    if let Some(after) = child.rekey_after {
+        out.tlv(child_kind::REKEY_AFTER, &[&nanos(after)]);
+    }
+    match child.state {
+        ChildState::Current => {}
+        ChildState::Replaced => out.tlv(child_kind::STATE, &[&[1]]),
+        ChildState::Closing => out.tlv(child_kind::STATE, &[&[2]]),
+    }
     out.unknown(&child.unknown);
     out.finish()
 }

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod request;
 mod tlv;
 
 use std::fmt;
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 use gateway_common::slot::Slot;
 
+pub use self::request::{
+    ChildOffer, IkeOffer, KeyExchangeState, OutstandingRequest, Purpose, Rival,
+};
 pub use self::tlv::Unknown;
 use crate::identity::Identity;
 use crate::keys::IkeKeys;
@@ -82,10 +86,27 @@ pub struct IkeSaRecord {
     pub expected_request: u32,
     /// The response to the peer's last request.
     pub last_response: Option<CachedResponse>,
-    /// The peer has rekeyed it; the successor has the children.
+    /// Our request that the peer has not answered yet.
+    pub outstanding: Option<OutstandingRequest>,
+    /// It has a successor, which has the children.
     pub replaced: bool,
+    /// We are about to delete it.
+    pub closing: bool,
+    /// Our SPI of the IKE SA that it was made from by rekeying. As long as that one's record does
+    /// not know of it, the exchange that made it has not ended, and it does not count.
+    pub predecessor: Option<[u8; 8]>,
+    /// Both sides can synchronise Message IDs (RFC 6311).
+    pub peer_syncs: bool,
+    /// Highest Message ID that the peer announced by a synchronisation of its own (RFC 6311 §5.1).
+    pub peer_synced: Option<u32>,
     /// Time since it was established.
     pub age: Duration,
+    /// Age at which we rekey it, jitter included.
+    pub rekey_after: Option<Duration>,
+    /// Age at which we delete it.
+    pub expires_after: Option<Duration>,
+    /// Names of children that are to be made anew.
+    pub wanted: Vec<String>,
     /// CHILD_SAs, in the order in which they were made.
     pub children: Vec<ChildRecord>,
     /// What a newer release added.
@@ -99,8 +120,35 @@ pub struct ChildRecord {
     pub sa: ChildSa,
     /// Time since the kernel confirmed it; with `sa.hard_lifetime_seconds` the time it has left.
     pub age: Duration,
+    /// Age at which we rekey it, jitter included.
+    pub rekey_after: Option<Duration>,
+    /// Where it stands.
+    pub state: ChildState,
     /// What a newer release added.
     pub unknown: Vec<Unknown>,
+}
+
+/// Where an installed CHILD_SA stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ChildState {
+    /// In use.
+    #[default]
+    Current,
+    /// It has a successor, or lost against one: the peer will delete it.
+    Replaced,
+    /// We delete it: the request is on its way or comes next.
+    Closing,
+}
+
+impl IkeSaRecord {
+    /// Lets time pass that the record has spent in a replica. To be called before it is imported:
+    /// lifetimes go on while nobody works with it.
+    pub fn grow_older(&mut self, by: Duration) {
+        self.age = self.age.saturating_add(by);
+        for child in &mut self.children {
+            child.age = child.age.saturating_add(by);
+        }
+    }
 }
 
 impl fmt::Debug for IkeSaRecord {
@@ -158,6 +206,14 @@ mod kind {
     pub(super) const AGE: u16 = 17;
     pub(super) const CHILD: u16 = 18;
     pub(super) const REPLACED: u16 = 19;
+    pub(super) const OUTSTANDING: u16 = 20;
+    pub(super) const CLOSING: u16 = 21;
+    pub(super) const REKEY_AFTER: u16 = 22;
+    pub(super) const EXPIRES_AFTER: u16 = 23;
+    pub(super) const WANTED: u16 = 24;
+    pub(super) const PEER_SYNCS: u16 = 25;
+    pub(super) const PEER_SYNCED: u16 = 26;
+    pub(super) const PREDECESSOR: u16 = 27;
 }
 
 /// Types within a child.
@@ -175,4 +231,20 @@ mod child_kind {
     pub(super) const IF_IDS: u16 = 11;
     pub(super) const LIFETIME: u16 = 12;
     pub(super) const AGE: u16 = 13;
+    pub(super) const REKEY_AFTER: u16 = 14;
+    pub(super) const STATE: u16 = 15;
+}
+
+/// Types within an outstanding request.
+mod request_kind {
+    pub(super) const MESSAGE_ID: u16 = 1;
+    pub(super) const BYTES: u16 = 2;
+    pub(super) const PURPOSE: u16 = 3;
+    pub(super) const SPIS: u16 = 4;
+    pub(super) const NAME: u16 = 5;
+    pub(super) const REKEYS: u16 = 6;
+    pub(super) const KEY_EXCHANGE: u16 = 7;
+    pub(super) const RIVAL: u16 = 8;
+    pub(super) const DELETED: u16 = 9;
+    pub(super) const NONCE: u16 = 10;
 }

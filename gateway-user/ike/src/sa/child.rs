@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gateway_common::time::Instant;
 
+use super::clock::jitter;
 use super::{Child, Establishment, IkeSa, Pending, Request};
 use crate::config::{ChildConfig, Connection};
 use crate::crypto::KeyExchangeMethod;
@@ -11,8 +12,9 @@ use crate::endpoint::core::Core;
 use crate::endpoint::spi::FIRST_ESP_SPI;
 use crate::error::{IkeError, LocalError, PeerError, PolicyError};
 use crate::keys::ChildKeys;
-use crate::output::{ChildSa, KernelRequest};
+use crate::output::{ChildId, ChildSa, KernelRequest, Path};
 use crate::proposal::{Chosen, EspExchange, EspProposal, select_esp};
+use crate::record::{ChildState, Purpose, Rival};
 use crate::secret::SecretBytes;
 use crate::selector::{Narrowed, narrow_both};
 use crate::wire::{
@@ -102,7 +104,7 @@ impl IkeSa {
             .established()
             .ok_or(PeerError::Syntax("CHILD_SA before authentication"))?;
         let replaced = match child.rekeys {
-            Some(spi) => Some(established.child_by_outbound(spi)?),
+            Some(spi) => Some(established.child_to_rekey(spi)?),
             None if established.children.len() >= core.config.limits.children_per_ike_sa => {
                 return Err(PolicyError::NoAdditionalSas("the limit per IKE SA is reached").into());
             }
@@ -141,10 +143,13 @@ impl IkeSa {
             .push(&Payload::TsResponder(TsRepr {
                 selectors: sa.local_ts.clone(),
             }));
+        let lowest_nonce = child.nonce_i.min(child.nonce_r).to_vec();
+        self.note_rival(replaces, sa.spi_in, &lowest_nonce);
         let pending = Box::new(Pending {
             request,
             child: sa,
             replaces,
+            lost: false,
             installed,
             refused: base,
             deadline: now + core.config.limits.kernel_timeout,
@@ -152,6 +157,62 @@ impl IkeSa {
         });
         self.ask_kernel(core, pending);
         Ok(())
+    }
+
+    /// RFC 7296 §2.23: with a NAT between, ESP goes in UDP, from and to the ports that IKE uses. On
+    /// port 500 there is no telling it from IKE, so then there is none.
+    pub(super) fn encap(&self, path: Path) -> Option<(u16, u16)> {
+        let (local, remote) = (path.local.port(), path.remote.port());
+        (self.nat.any() && local != crate::wire::PORT_IKE).then_some((local, remote))
+    }
+
+    /// RFC 7296 §2.8.1: both rekey the same CHILD_SA. "It will just note the situation and respond
+    /// as usual."
+    fn note_rival(&mut self, replaces: Option<ChildId>, spi: [u8; 4], lowest_nonce: &[u8]) {
+        let outstanding = self
+            .established_mut()
+            .and_then(|e| e.outstanding.as_deref_mut());
+        if let Some(outstanding) = outstanding
+            && let Purpose::Child(offer) = &mut outstanding.request.purpose
+            && let Some(old) = replaces
+            && offer.rekeys == Some(old.spi_in)
+        {
+            offer.rival = Some(Rival {
+                spi,
+                lowest_nonce: lowest_nonce.to_vec(),
+            });
+        }
+    }
+
+    /// A child that the kernel has just confirmed. Its soft lifetime has jitter, so that the two
+    /// sides do not rekey at the same time (RFC 7296 §2.8).
+    pub(super) fn new_child(&mut self, core: &mut Core, now: Instant, mut sa: ChildSa) -> Child {
+        let here = self.encap(self.path);
+        if !self.nat.local && sa.encap.is_some() && here.is_some() {
+            // The NAT may have moved the peer while the kernel was busy.
+            let remote = self.path.remote.ip();
+            if sa.encap != here || sa.remote != remote {
+                (sa.encap, sa.remote) = (here, remote);
+                core.out.kernel(KernelRequest::Update {
+                    child: Box::new(sa.clone()),
+                });
+            }
+        }
+        let config = self
+            .established()
+            .and_then(|e| e.connection.children.iter().find(|c| c.name == sa.name));
+        let rekey_at = config
+            .filter(|config| !config.rekey_time.is_zero())
+            .map(|config| {
+                let spread = config.life_time.saturating_sub(config.rekey_time);
+                now + config
+                    .rekey_time
+                    .saturating_sub(jitter(&*core.crypto, spread))
+            });
+        Child {
+            rekey_at,
+            ..Child::installed(now, sa)
+        }
     }
 
     fn ask_kernel(&mut self, core: &mut Core, pending: Box<Pending>) {
@@ -199,10 +260,7 @@ impl IkeSa {
             spi_out: agreement.spi_out,
             local: local.ip(),
             remote: remote.ip(),
-            // RFC 7296 §2.23: with a NAT between, ESP goes in UDP, from and to the ports that IKE
-            // uses. On port 500 there is no telling it from IKE, so then there is none.
-            encap: (self.nat.any() && local.port() != crate::wire::PORT_IKE)
-                .then_some((local.port(), remote.port())),
+            encap: self.encap(request.path),
             encryption: suite.encryption,
             key_in: keys.initiator_to_responder,
             key_out: keys.responder_to_initiator,
@@ -218,6 +276,30 @@ impl IkeSa {
 }
 
 impl super::Established {
+    /// The child that the peer wants to rekey. RFC 7296 §2.25.1: not one that we are closing.
+    fn child_to_rekey(&self, spi: [u8; 4]) -> Result<&Child, PolicyError> {
+        let makes_one = self
+            .outstanding
+            .as_ref()
+            .is_some_and(|o| matches!(o.request.purpose, Purpose::Child(_)));
+        let child = match self.child_by_outbound(spi) {
+            Ok(child) => child,
+            // Perhaps the one that we have asked for, whose response is late.
+            Err(PolicyError::ChildSaNotFound { .. }) if makes_one => {
+                return Err(PolicyError::TemporaryFailure(
+                    "no such CHILD_SA, but one is being made",
+                ));
+            }
+            Err(error) => return Err(error),
+        };
+        match child.state {
+            ChildState::Closing => Err(PolicyError::TemporaryFailure(
+                "this CHILD_SA is being closed",
+            )),
+            ChildState::Current | ChildState::Replaced => Ok(child),
+        }
+    }
+
     /// The child that the peer names by its own inbound SPI.
     pub(super) fn child_by_outbound(&self, spi: [u8; 4]) -> Result<&Child, PolicyError> {
         self.children

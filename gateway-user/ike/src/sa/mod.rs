@@ -4,31 +4,39 @@
 //! authenticated). While the kernel installs a CHILD_SA the answer waits in [`Pending`].
 
 mod child;
+mod clock;
 mod exchange;
+mod initiate;
 pub(crate) mod iv;
+mod path;
 mod record;
 mod respond;
 mod status;
 pub(crate) mod window;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
+use self::clock::Clocks;
+use self::initiate::{Outstanding, Task};
 use self::iv::IvSequence;
-use self::window::Window;
+use self::window::{CachedResponse, Window};
 use crate::config::{Config, Connection};
-use crate::crypto::CryptoProvider;
+use crate::crypto::{CryptoProvider, KeyExchangeMethod};
 use crate::endpoint::core::Core;
 use crate::identity::Identity;
 use crate::keys::IkeKeys;
 use crate::output::{ChildId, ChildSa, Event, EventKind, KernelRequest, Path};
 use crate::proposal::IkeProposal;
-use crate::record::{NatState, Role, Unknown};
+use crate::record::{ChildState, NatState, Role, Unknown};
 use crate::wire::{HeaderRepr, MessageBuilder};
 
+pub(crate) use self::clock::Clock;
 pub(crate) use self::exchange::init::InitRequest;
+pub(crate) use self::initiate::Succession;
 pub(crate) use self::respond::Farewell;
 
 /// One IKE SA.
@@ -75,11 +83,91 @@ pub(crate) struct Established {
     pub(crate) established_at: Instant,
     pub(crate) children: Vec<Child>,
     pub(crate) pending: Option<Box<Pending>>,
-    /// Message ID of our next request.
-    next_request: u32,
-    /// The peer has rekeyed it; it waits to be deleted.
+    /// Message ID of our next request. 64 bits for the same reason as in [`Window`].
+    next_request: u64,
+    /// Our request that waits for its response: a window of one (RFC 7296 §2.3).
+    outstanding: Option<Box<Outstanding>>,
+    /// What to ask for next, most urgent first.
+    tasks: BTreeSet<Task>,
+    /// What to ask for later.
+    deferred: Vec<(Instant, Task)>,
+    /// CHILD_SAs that only the peer has: our inbound SPIs, to be deleted.
+    unwanted: Vec<[u8; 4]>,
+    /// It has a successor; it waits to be deleted.
     replaced: bool,
+    /// We delete it.
+    closing: bool,
+    /// Our SPI of the IKE SA that it was made from.
+    pub(crate) predecessor: Option<[u8; 8]>,
+    /// Its record has changed since it was published.
+    dirty: bool,
+    pub(crate) peer_syncs: bool,
+    peer_synced: Option<u32>,
+    /// Our answer to the peer's last synchronisation, which is outside the window.
+    last_sync: Option<CachedResponse>,
+    /// When it is to be rekeyed, and when it ends.
+    rekey_at: Option<Instant>,
+    expires_at: Option<Instant>,
+    /// When the last authentic message came.
+    heard_at: Instant,
+    /// Since when the peer says TEMPORARY_FAILURE.
+    refused_since: Option<Instant>,
+    /// The key exchange that the peer wants instead of the one we guessed (INVALID_KE_PAYLOAD).
+    wanted_ke: Option<KeyExchangeMethod>,
+    /// The request was made again because of that.
+    retried: bool,
+    clocks: Clocks,
     unknown: Vec<Unknown>,
+}
+
+impl Established {
+    /// Without children, at the beginning of its Message IDs.
+    fn new(
+        connection: Arc<Connection>,
+        local_id: Identity,
+        remote_id: Identity,
+        now: Instant,
+    ) -> Self {
+        Self {
+            connection,
+            local_id,
+            remote_id,
+            established_at: now,
+            children: Vec::new(),
+            pending: None,
+            next_request: 0,
+            outstanding: None,
+            tasks: BTreeSet::new(),
+            deferred: Vec::new(),
+            unwanted: Vec::new(),
+            replaced: false,
+            closing: false,
+            predecessor: None,
+            dirty: false,
+            peer_syncs: false,
+            peer_synced: None,
+            last_sync: None,
+            rekey_at: None,
+            expires_at: None,
+            heard_at: now,
+            refused_since: None,
+            wanted_ke: None,
+            retried: false,
+            clocks: Clocks::default(),
+            unknown: Vec::new(),
+        }
+    }
+
+    /// The child with our inbound SPI `spi`.
+    fn child_mut(&mut self, spi: [u8; 4]) -> Option<&mut Child> {
+        self.children
+            .iter_mut()
+            .find(|child| child.sa.spi_in == spi)
+    }
+
+    fn child(&self, spi: [u8; 4]) -> Option<&Child> {
+        self.children.iter().find(|child| child.sa.spi_in == spi)
+    }
 }
 
 /// An installed CHILD_SA.
@@ -87,6 +175,8 @@ pub(crate) struct Child {
     pub(crate) sa: ChildSa,
     pub(crate) installed_at: Instant,
     pub(crate) expires_at: Instant,
+    pub(crate) rekey_at: Option<Instant>,
+    pub(crate) state: ChildState,
     unknown: Vec<Unknown>,
 }
 
@@ -104,6 +194,8 @@ pub(crate) struct Pending {
     request: Request,
     pub(crate) child: Box<ChildSa>,
     pub(crate) replaces: Option<ChildId>,
+    /// Our own rekeying of the same CHILD_SA has won meanwhile (RFC 7296 §2.8.1).
+    lost: bool,
     /// The answer if the kernel installs the child, …
     installed: MessageBuilder,
     /// … and the beginning of the answer if it does not; the NOTIFY follows.
@@ -135,6 +227,12 @@ pub(crate) enum Step {
     /// The IKE SA has a successor that took the children (RFC 7296 §2.18); the endpoint adds it
     /// and then calls [`IkeSa::answer`].
     Rekeyed(Box<IkeSa>, Answer),
+    /// The IKE SA is over, and nobody waits for an answer.
+    Gone(&'static str),
+    /// We have rekeyed the IKE SA.
+    Succeeded(Box<Succession>),
+    /// We cannot rekey the IKE SA, and the peer has (RFC 7296 §2.8.2): our SPI of its successor.
+    Conceded([u8; 8]),
 }
 
 /// An answer not yet sealed.
@@ -154,6 +252,8 @@ pub(crate) enum Silence {
     UnexpectedExchange,
     /// The first one is still being worked on.
     InProgress,
+    /// A response to nothing that is outstanding.
+    UnexpectedResponse,
 }
 
 impl IkeSa {
@@ -172,6 +272,12 @@ impl IkeSa {
         }
     }
 
+    /// Our inbound SPIs of its children.
+    pub(crate) fn child_spis(&self) -> impl Iterator<Item = [u8; 4]> + '_ {
+        let children = self.established().into_iter().flat_map(|e| &e.children);
+        children.map(|child| child.sa.spi_in)
+    }
+
     /// Name of the connection, once it is known.
     fn connection_name(&self) -> Option<String> {
         self.established().map(|e| e.connection.name.clone())
@@ -187,8 +293,11 @@ impl IkeSa {
         });
     }
 
-    /// Removes all children, installed or about to be, from kernel and tables.
+    /// Removes all children, installed or about to be, from kernel and tables, and stops all
+    /// clocks: the IKE SA is over.
     pub(crate) fn drop_children(&mut self, core: &mut Core, reason: &str) {
+        self.drop_outstanding(core);
+        self.stop_clocks(core);
         let Some(established) = self.established_mut() else {
             return;
         };
@@ -209,6 +318,8 @@ impl IkeSa {
 
     /// Stops to account for the children; the kernel keeps them.
     pub(crate) fn release_children(&mut self, core: &mut Core) {
+        self.forget_outstanding(core);
+        self.stop_clocks(core);
         let Some(established) = self.established_mut() else {
             return;
         };

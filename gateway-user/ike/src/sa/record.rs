@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use gateway_common::time::Instant;
 
+use super::initiate::{Outstanding, Task};
 use super::iv::IvSequence;
 use super::window::Window;
 use super::{Child, Established, IkeSa, State};
 use crate::config::{Config, Connection};
 use crate::output::ChildSa;
-use crate::record::{ChildRecord, IkeSaRecord};
+use crate::record::{ChildRecord, ChildState, IkeSaRecord};
 
 impl Child {
     /// A child that the kernel has just confirmed.
@@ -18,6 +19,8 @@ impl Child {
         Self {
             installed_at: now,
             expires_at: now + lifetime(&sa),
+            rekey_at: None,
+            state: ChildState::Current,
             sa,
             unknown: Vec::new(),
         }
@@ -50,17 +53,36 @@ impl IkeSa {
             proposal: self.proposal,
             keys: self.keys.clone(),
             next_iv: self.ivs.position(),
-            next_request: established.next_request,
+            next_request: u32::try_from(established.next_request).unwrap_or(u32::MAX),
             expected_request: self.window.expected(),
             last_response: self.window.last().cloned(),
+            outstanding: established
+                .outstanding
+                .as_ref()
+                .map(|outstanding| outstanding.request.clone()),
             replaced: established.replaced,
+            closing: established.closing,
+            predecessor: established.predecessor,
+            peer_syncs: established.peer_syncs,
+            peer_synced: established.peer_synced,
             age: now.saturating_since(established.established_at),
+            rekey_after: established
+                .rekey_at
+                .map(|at| at.saturating_since(established.established_at)),
+            expires_after: established
+                .expires_at
+                .map(|at| at.saturating_since(established.established_at)),
+            wanted: established.wanted_children(),
             children: established
                 .children
                 .iter()
                 .map(|child| ChildRecord {
                     sa: child.sa.clone(),
                     age: child.age(now),
+                    rekey_after: child
+                        .rekey_at
+                        .map(|at| child.age(now) + at.saturating_since(now)),
+                    state: child.state,
                     unknown: child.unknown.clone(),
                 })
                 .collect(),
@@ -79,13 +101,33 @@ impl IkeSa {
             .children
             .into_iter()
             .map(|child| Child {
-                installed_at: earlier(now, child.age),
+                installed_at: now.before(child.age),
                 // From what is left, not from when it began: that may be before our clock's zero.
                 expires_at: now + lifetime(&child.sa).saturating_sub(child.age),
+                rekey_at: left(now, child.rekey_after, child.age),
+                state: child.state,
                 sa: child.sa,
                 unknown: child.unknown,
             })
             .collect();
+        let mut established = Established::new(connection, record.local_id, record.remote_id, now);
+        established.established_at = now.before(record.age);
+        established.children = children;
+        established.next_request = u64::from(record.next_request);
+        established.replaced = record.replaced;
+        established.closing = record.closing;
+        established.predecessor = record.predecessor;
+        established.peer_syncs = record.peer_syncs;
+        established.peer_synced = record.peer_synced;
+        established.rekey_at = left(now, record.rekey_after, record.age);
+        established.expires_at = left(now, record.expires_after, record.age);
+        established.unknown = record.unknown;
+        established.outstanding = record
+            .outstanding
+            .map(|request| Box::new(Outstanding::resume(request)));
+        established
+            .tasks
+            .extend(record.wanted.into_iter().map(Task::CreateChild));
         Self {
             local_spi: record.local_spi,
             remote_spi: record.remote_spi,
@@ -98,27 +140,14 @@ impl IkeSa {
             keys: record.keys,
             ivs: IvSequence::resume(config.member, config.incarnation, record.next_iv),
             window: Window::resume(record.expected_request, record.last_response),
-            state: State::Established(Box::new(Established {
-                connection,
-                local_id: record.local_id,
-                remote_id: record.remote_id,
-                established_at: earlier(now, record.age),
-                children,
-                pending: None,
-                next_request: record.next_request,
-                replaced: record.replaced,
-                unknown: record.unknown,
-            })),
+            state: State::Established(Box::new(established)),
         }
     }
 }
 
-/// A monotonic clock starts at boot: what is older than that becomes as old as it.
-fn earlier(now: Instant, age: Duration) -> Instant {
-    Instant::from_nanos(0)
-        + now
-            .saturating_since(Instant::from_nanos(0))
-            .saturating_sub(age)
+/// When something is due at age `after`, of which `age` has passed. What is overdue is due now.
+fn left(now: Instant, after: Option<Duration>, age: Duration) -> Option<Instant> {
+    after.map(|after| now + after.saturating_sub(age))
 }
 
 fn orphaned(record: &IkeSaRecord) -> Connection {
@@ -130,5 +159,8 @@ fn orphaned(record: &IkeSaRecord) -> Connection {
         local_id: record.local_id.clone(),
         remote_id: crate::identity::IdentityPattern::Exactly(record.remote_id.clone()),
         children: Vec::new(),
+        rekey_time: Duration::ZERO,
+        dpd_delay: Duration::ZERO,
+        unique: crate::config::Uniqueness::default(),
     }
 }

@@ -3,12 +3,14 @@
 use gateway_common::time::Instant;
 
 use super::window::{Arrival, CachedResponse};
-use super::{Answer, Child, IkeSa, Pending, Request, Silence, State, Step};
+use super::{Answer, IkeSa, Pending, Request, Silence, State, Step};
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError, PeerError, notify_for};
-use crate::output::{Change, ChildId, EventKind, KernelRequest, Path};
+use crate::output::{ChildId, EventKind, KernelRequest, Path};
+use crate::record::ChildState;
 use crate::wire::{
-    Body, EncryptedPacket, ExchangeType, Message, MessageBuilder, Opened, Payload, WireError,
+    Body, EncryptedPacket, ExchangeType, Message, MessageBuilder, NotifyType, Opened, Payload,
+    WireError,
 };
 
 /// The last answer of an IKE SA that is gone, for the retransmissions of its request.
@@ -31,7 +33,7 @@ impl IkeSa {
         match self.window.classify(header.message_id, digest) {
             Arrival::New => {}
             Arrival::InProgress => return Step::Dropped(Silence::InProgress),
-            Arrival::Outside => return Step::Dropped(Silence::MessageId),
+            Arrival::Outside => return self.handle_outside(core, now, path, message),
             Arrival::Retransmission(last, delta) => {
                 // RFC 7296 §2.11: to where the retransmission came from.
                 let bytes = last.bytes.to_vec();
@@ -60,7 +62,20 @@ impl IkeSa {
             return Step::Dropped(Silence::UnexpectedExchange);
         }
         let request = self.request(core, path, message);
-        self.move_to(path);
+        // On a successor, Message ID 0 is also that of the first ordinary request.
+        if let Ok(payloads) = opened.payloads()
+            && header.message_id == 0
+            && header.exchange == ExchangeType::INFORMATIONAL
+            && payloads.has_notify(NotifyType::IKEV2_MESSAGE_ID_SYNC)
+            && self.established().is_some_and(|e| e.peer_syncs)
+        {
+            return match self.answer_sync(core, now, request, &payloads) {
+                Ok(step) => step,
+                Err(silence) => Step::Dropped(silence),
+            };
+        }
+        self.heard(now);
+        self.move_to(core, path);
         match self.dispatch(core, now, request, &opened) {
             Ok(step) => step,
             Err(error) => self.refuse(core, request, &error),
@@ -75,17 +90,13 @@ impl IkeSa {
         }
     }
 
-    fn open(&self, core: &Core, encrypted: &EncryptedPacket<'_>) -> Result<Opened, WireError> {
+    pub(super) fn open(
+        &self,
+        core: &Core,
+        encrypted: &EncryptedPacket<'_>,
+    ) -> Result<Opened, WireError> {
         let (_, theirs) = self.sk_e();
         encrypted.open(&*core.crypto, self.proposal.encryption, theirs)
-    }
-
-    /// RFC 7296 §2.23: a host that is not behind a NAT follows the address and port of a new,
-    /// authentic packet; one that is does not, because anybody could then move it.
-    fn move_to(&mut self, path: Path) {
-        if !self.nat.local || matches!(self.state, State::ExpectAuth(_)) {
-            self.path = path;
-        }
     }
 
     fn dispatch(
@@ -108,6 +119,66 @@ impl IkeSa {
             ExchangeType::IKE_AUTH => self.auth(core, now, request, &payloads),
             ExchangeType::CREATE_CHILD_SA => self.create_child_sa(core, now, request, &payloads),
             _ => self.informational(core, request, &payloads),
+        }
+    }
+
+    /// A request outside the window. Only a synchronisation of Message IDs may be (RFC 6311 §5),
+    /// and only if both sides said that they can do it.
+    fn handle_outside(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+    ) -> Step {
+        let header = *message.header();
+        let expects_sync = self.established().is_some_and(|e| e.peer_syncs);
+        let looks_like_sync =
+            header.message_id == 0 && header.exchange == ExchangeType::INFORMATIONAL;
+        let Body::Encrypted(encrypted) = message.body() else {
+            return Step::Dropped(Silence::MessageId);
+        };
+        if !expects_sync || !looks_like_sync {
+            return Step::Dropped(Silence::MessageId);
+        }
+        let request = self.request(core, path, message);
+        if let Some(last) = self.established().and_then(|e| e.last_sync.as_ref())
+            && last.request_digest == request.digest
+        {
+            // It comes again because our answer was lost.
+            core.counters.retransmissions_answered += 1;
+            let bytes = last.bytes.to_vec();
+            core.out.transmit(path, bytes, self.slot, None);
+            return Step::Waiting;
+        }
+        let Ok(opened) = self.open(core, encrypted) else {
+            return Step::Dropped(Silence::Integrity);
+        };
+        let Ok(payloads) = opened.payloads() else {
+            return Step::Dropped(Silence::MessageId);
+        };
+        match self.answer_sync(core, now, request, &payloads) {
+            Ok(step) => step,
+            Err(silence) => Step::Dropped(silence),
+        }
+    }
+
+    /// Seals and sends an answer that the window knows nothing of.
+    pub(super) fn answer_outside_window(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        request: Request,
+        message: MessageBuilder,
+    ) {
+        let path = request.path;
+        if let Some(response) = self.seal(core, Answer { request, message }) {
+            let delta = self.publish(core, now);
+            core.out
+                .transmit(path, response.bytes.to_vec(), self.slot, delta);
+            if let Some(established) = self.established_mut() {
+                established.last_sync = Some(response);
+            }
         }
     }
 
@@ -150,8 +221,7 @@ impl IkeSa {
         };
         let bytes = response.bytes.to_vec();
         self.window.complete(response);
-        if let Some(record) = self.export(now) {
-            let delta = core.out.delta(self.slot, Change::Upsert(Box::new(record)));
+        if let Some(delta) = self.publish(core, now) {
             self.window.depends_on(delta);
             core.out.transmit(path, bytes, self.slot, Some(delta));
         }
@@ -197,6 +267,9 @@ impl IkeSa {
         child: ChildId,
         outcome: Result<(), String>,
     ) -> Option<Step> {
+        if let Some(step) = self.own_child_answered(core, now, child, &outcome) {
+            return Some(step);
+        }
         let established = self.established_mut()?;
         let pending = established
             .pending
@@ -221,10 +294,20 @@ impl IkeSa {
     fn child_installed(&mut self, core: &mut Core, now: Instant, pending: Pending) -> Step {
         core.counters.child_sas_installed += 1;
         let id = pending.child.id();
-        let child = Child::installed(now, *pending.child);
+        let mut child = self.new_child(core, now, *pending.child);
+        if pending.lost {
+            child.state = ChildState::Replaced;
+        }
         core.start_lifetime(&child);
         if let Some(established) = self.established_mut() {
             established.children.push(child);
+            // RFC 7296 §2.8: the peer, who asked, deletes the old one.
+            let replaced = pending.replaces.filter(|_| !pending.lost);
+            if let Some(old) = replaced.and_then(|old| established.child_mut(old.spi_in))
+                && old.state == ChildState::Current
+            {
+                old.state = ChildState::Replaced;
+            }
         }
         self.event(
             core,

@@ -126,7 +126,11 @@ fn a_child_reaches_the_end_of_its_life() {
     let from = gateway.log.len();
     gateway.advance(Duration::from_secs(1));
     assert_eq!(gateway.removals()[0].spi_in, child.spi_out);
-    assert_eq!(order(&gateway, from), ["remove", "delta 3 upsert"]);
+    // The peer is told, and asked for a new one once it has confirmed.
+    assert_eq!(
+        order(&gateway, from),
+        ["remove", "delta 3 upsert", "transmit after 3"]
+    );
     assert_eq!(gateway.endpoint.sas().next().unwrap().children, []);
     peer.is_alive(&mut gateway);
 }

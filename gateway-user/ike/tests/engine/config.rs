@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_common::member::MemberId;
-use gateway_ike::config::{ChildConfig, Config, Connection, Limits, RemoteAddress, Secret};
+use gateway_ike::config::{
+    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Uniqueness,
+};
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::output::TrafficSelector;
 use gateway_ike::proposal::{EspProposal, IkeProposal};
@@ -28,6 +30,7 @@ pub(crate) fn child(name: &str, local: &str, remote: &str) -> ChildConfig {
         esp_proposals: EspProposal::defaults(),
         replay_window: 32,
         life_time: Duration::from_secs(3960),
+        rekey_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
     }
@@ -42,6 +45,9 @@ pub(crate) fn connection(name: &str, remote_id: &str) -> Connection {
         local_id: id("gw.example.org"),
         remote_id: remote_id.parse::<IdentityPattern>().unwrap(),
         children: vec![Arc::new(child("net", "10.1.0.0/16", "10.2.0.0/16"))],
+        rekey_time: Duration::ZERO,
+        dpd_delay: Duration::ZERO,
+        unique: Uniqueness::No,
     }
 }
 

@@ -195,6 +195,8 @@ fn word(output: &Output) -> String {
         },
         Output::Kernel(KernelRequest::Install { .. }) => "install".to_owned(),
         Output::Kernel(KernelRequest::Remove { .. }) => "remove".to_owned(),
+        Output::Kernel(KernelRequest::Promote { .. }) => "promote".to_owned(),
+        Output::Kernel(KernelRequest::Update { .. }) => "update".to_owned(),
         Output::Delta(delta) => {
             let what = match &delta.change {
                 Change::NegotiationOpened { .. } => "opened",

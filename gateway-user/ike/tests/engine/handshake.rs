@@ -3,7 +3,7 @@
 use gateway_common::abi::Address;
 use gateway_common::slot::Slot;
 use gateway_ike::output::{Change, EventKind, Output};
-use gateway_ike::wire::{Message, NotifyType};
+use gateway_ike::wire::{Message, NotifyRepr, NotifyType};
 
 use crate::config::{config, ts};
 use crate::gateway::{Gateway, path};
@@ -165,7 +165,9 @@ fn unsupported_status_notifications_are_ignored_and_not_answered() {
     let response = gateway.exchange(peer.path, &peer.auth());
     assert!(peer.take_auth(&response).is_some());
     let opened = peer.open(&response);
-    assert_eq!(opened.payloads().unwrap().notifies, []);
+    // Of all these we can do one thing (RFC 6311).
+    let supported = NotifyRepr::new(NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED, &[]);
+    assert_eq!(opened.payloads().unwrap().notifies, [supported]);
 }
 
 /// What we say about NATs, and what we conclude from what the peer says.

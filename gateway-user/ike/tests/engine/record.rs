@@ -10,7 +10,8 @@ use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
 use gateway_ike::output::{ChildSa, Path, TrafficSelector};
 use gateway_ike::proposal::IkeProposal;
 use gateway_ike::record::{
-    CachedResponse, ChildRecord, IkeSaRecord, NatState, RecordError, Role, Unknown,
+    CachedResponse, ChildOffer, ChildRecord, ChildState, IkeOffer, IkeSaRecord, KeyExchangeState,
+    NatState, OutstandingRequest, Purpose, RecordError, Rival, Role, Unknown,
 };
 use gateway_ike::secret::SecretBytes;
 use proptest::prelude::*;
@@ -104,7 +105,17 @@ fn children(connection: String, slot: Slot) -> impl Strategy<Value = Vec<ChildRe
             any::<u64>(),
             any::<u64>(),
         ),
-        (secret(36), secret(36), unknown(1000)),
+        (
+            secret(36),
+            secret(36),
+            unknown(1000),
+            any::<Option<u64>>(),
+            prop_oneof![
+                Just(ChildState::Current),
+                Just(ChildState::Replaced),
+                Just(ChildState::Closing)
+            ],
+        ),
     )
         .prop_map(move |(a, b, c, d)| {
             let key =
@@ -131,6 +142,8 @@ fn children(connection: String, slot: Slot) -> impl Strategy<Value = Vec<ChildRe
                     hard_lifetime_seconds: c.4,
                 },
                 age: Duration::from_nanos(c.5),
+                rekey_after: d.3.map(Duration::from_nanos),
+                state: d.4,
                 unknown: d.2,
             }
         });
@@ -173,6 +186,64 @@ fn last_response() -> impl Strategy<Value = Option<CachedResponse>> {
     )
 }
 
+fn key_exchange() -> impl Strategy<Value = KeyExchangeState> {
+    let method = prop_oneof![
+        Just(KeyExchangeMethod::X25519),
+        Just(KeyExchangeMethod::Ecp256)
+    ];
+    (method, secret(32)).prop_map(|(method, private)| KeyExchangeState { method, private })
+}
+
+fn rival<S: std::fmt::Debug>(
+    spi: impl Strategy<Value = S>,
+) -> impl Strategy<Value = Option<Rival<S>>> {
+    let nonce = prop::collection::vec(any::<u8>(), 16..64);
+    prop::option::of((spi, nonce).prop_map(|(spi, lowest_nonce)| Rival { spi, lowest_nonce }))
+}
+
+fn purpose() -> impl Strategy<Value = Purpose> {
+    let spis = || prop::collection::vec(any::<[u8; 4]>(), 0..4);
+    prop_oneof![
+        Just(Purpose::Liveness),
+        Just(Purpose::CloseIke),
+        spis().prop_map(Purpose::CloseChildren),
+        (
+            "[a-z]{0,12}",
+            any::<[u8; 4]>(),
+            any::<Option<[u8; 4]>>(),
+            prop::option::of(key_exchange()),
+            rival(any::<[u8; 4]>()),
+            spis()
+        )
+            .prop_map(|(name, spi_in, rekeys, ke, rival, deleted)| {
+                Purpose::Child(ChildOffer {
+                    name,
+                    spi_in,
+                    rekeys,
+                    ke,
+                    rival,
+                    deleted,
+                })
+            }),
+        (any::<[u8; 8]>(), key_exchange(), rival(any::<[u8; 8]>()))
+            .prop_map(|(spi, ke, rival)| Purpose::RekeyIke(IkeOffer { spi, ke, rival })),
+        any::<[u8; 4]>().prop_map(Purpose::SyncMessageIds),
+    ]
+}
+
+fn outstanding() -> impl Strategy<Value = Option<OutstandingRequest>> {
+    let bytes = prop::collection::vec(any::<u8>(), 0..300);
+    prop::option::of(
+        (any::<u32>(), bytes, purpose()).prop_map(|(message_id, bytes, purpose)| {
+            OutstandingRequest {
+                message_id,
+                bytes: bytes.into(),
+                purpose,
+            }
+        }),
+    )
+}
+
 prop_compose! {
     fn record()(
         connection in "[a-z-]{1,20}",
@@ -191,7 +262,11 @@ prop_compose! {
         nat in any::<[bool; 2]>(),
         counters in any::<(u64, u32, u32, u64)>(),
         last_response in last_response(),
-        replaced in any::<bool>(),
+        outstanding in outstanding(),
+        flags in any::<[bool; 3]>(),
+        ids_before in any::<(Option<u32>, Option<[u8; 8]>)>(),
+        lifetimes in any::<[Option<u64>; 2]>(),
+        wanted in prop::collection::btree_set("[a-z]{1,9}", 0..3),
         unknown in unknown(1000),
     ) -> IkeSaRecord {
         IkeSaRecord {
@@ -216,7 +291,15 @@ prop_compose! {
             next_request: counters.1,
             expected_request: counters.2,
             last_response,
-            replaced,
+            outstanding,
+            replaced: flags[0],
+            closing: flags[1],
+            peer_syncs: flags[2],
+            peer_synced: ids_before.0,
+            predecessor: ids_before.1,
+            rekey_after: lifetimes[0].map(Duration::from_nanos),
+            expires_after: lifetimes[1].map(Duration::from_nanos),
+            wanted: wanted.into_iter().collect(),
             age: Duration::from_nanos(counters.3),
             children,
             unknown,
@@ -265,12 +348,15 @@ proptest! {
         // have not expired.
         let mut record = record;
         record.age = Duration::from_millis(300);
+        record.rekey_after = record.rekey_after.map(|_| Duration::from_secs(10));
+        record.expires_after = record.expires_after.map(|_| Duration::from_secs(20));
         let mut spis = std::collections::BTreeSet::new();
         record.children.retain(|child| spis.insert(child.sa.spi_in));
         for child in &mut record.children {
             child.sa.hard_lifetime_seconds %= 1 << 20;
             child.sa.hard_lifetime_seconds += 5000;
             child.age = Duration::from_secs(4321);
+            child.rekey_after = child.rekey_after.map(|_| Duration::from_secs(4400));
         }
         gateway.endpoint.handle_command(
             gateway.now,

@@ -423,6 +423,8 @@ fn describe(op: &KernelOp) -> String {
                 replaces.map(|r| r.spi_in)
             ),
             KernelRequest::Remove { child } => format!("remove {:02x?}", child.spi_in),
+            KernelRequest::Promote { child } => format!("promote {:02x?}", child.spi_in),
+            KernelRequest::Update { child } => format!("update {:02x?}", child.spi_in),
         },
         KernelOp::Copy { child, standing } => format!("copy {:02x?} {standing:?}", child.spi_in),
         KernelOp::MoveCopy {

@@ -23,6 +23,7 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         esp_proposals: EspProposal::parse("aes128gcm16-esn").unwrap_or_default(),
         replay_window: 128,
         life_time: Duration::from_secs(100_000),
+        rekey_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
     };
@@ -34,6 +35,9 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         local_id: Identity::Fqdn("gw.example.org".into()),
         remote_id: IdentityPattern::Any,
         children: vec![Arc::new(child)],
+        rekey_time: Duration::ZERO,
+        dpd_delay: Duration::ZERO,
+        unique: gateway_ike::config::Uniqueness::No,
     };
     let ike = gateway_ike::config::Config {
         member: local,

@@ -117,6 +117,7 @@ impl Kernel {
                 KernelRequest::Remove { child } => {
                     self.sas.remove(&child);
                 }
+                KernelRequest::Promote { .. } | KernelRequest::Update { .. } => {}
             },
             KernelOp::Copy { child, standing } => self.copy(*child, standing),
             KernelOp::MoveCopy {

@@ -265,6 +265,7 @@ impl Peer {
                 Output::Kernel(KernelRequest::Remove { child }) => {
                     self.sas.remove(&child.spi_in);
                 }
+                Output::Kernel(KernelRequest::Promote { .. } | KernelRequest::Update { .. }) => {}
                 Output::Event(event) => {
                     if let EventKind::IkeSaClosed { reason } = event.kind {
                         self.closed.push(reason);
@@ -290,6 +291,7 @@ fn config(index: u8, party: &Party) -> Config {
         esp_proposals: EspProposal::parse("aes128gcm16-esn").unwrap_or_default(),
         replay_window: 128,
         life_time: Duration::from_secs(100_000),
+        rekey_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
     };
@@ -301,6 +303,9 @@ fn config(index: u8, party: &Party) -> Config {
         local_id: party.local_id.clone(),
         remote_id: IdentityPattern::Exactly(party.remote_id.clone()),
         children: vec![Arc::new(child)],
+        rekey_time: Duration::ZERO,
+        dpd_delay: Duration::ZERO,
+        unique: gateway_ike::config::Uniqueness::No,
     };
     Config {
         member: number(index),

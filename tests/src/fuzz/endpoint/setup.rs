@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_common::member::MemberId;
-use gateway_ike::config::{ChildConfig, Config, Connection, Limits, RemoteAddress, Secret};
+use gateway_ike::config::{
+    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Uniqueness,
+};
 use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::output::TrafficSelector;
@@ -80,6 +82,7 @@ fn child(name: &str, six: bool) -> Arc<ChildConfig> {
         esp_proposals: ESP_SUITES[..2].to_vec(),
         replay_window: 32,
         life_time: Duration::from_secs(600),
+        rekey_time: Duration::from_secs(500),
         if_id_in: 0,
         if_id_out: 0,
     })
@@ -94,6 +97,9 @@ fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) ->
         local_id: Identity::Fqdn("gw.example.org".to_owned()),
         remote_id,
         children: vec![child("four", false), child("six", true)],
+        rekey_time: Duration::from_secs(1000),
+        dpd_delay: Duration::ZERO,
+        unique: Uniqueness::No,
     })
 }
 

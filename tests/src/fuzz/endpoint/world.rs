@@ -187,6 +187,12 @@ impl World {
                 assert!(replaces.is_none_or(|old| self.kernel.contains_key(&old)));
                 self.asked.push_back(id);
             }
+            KernelRequest::Promote { child } => {
+                assert_eq!(self.kernel.get(child), Some(&Installation::Done));
+            }
+            KernelRequest::Update { child } => {
+                assert!(self.kernel.contains_key(&child.id()));
+            }
             KernelRequest::Remove { child } => {
                 assert!(
                     self.kernel.remove(child).is_some(),

@@ -12,7 +12,9 @@ use crate::keys::{AuthInput, psk_auth, verify_psk_auth};
 use crate::sa::child::ChildRequest;
 use crate::sa::{Answer, Established, Establishment, ExpectAuth, IkeSa, Request, State, Step};
 use crate::secret::SecretBytes;
-use crate::wire::{AuthMethod, AuthRepr, IdRepr, MessageBuilder, NotifyType, Payload, Payloads};
+use crate::wire::{
+    AuthMethod, AuthRepr, IdRepr, MessageBuilder, NotifyRepr, NotifyType, Payload, Payloads,
+};
 
 /// Who the peer proved to be, and for which connection.
 struct Authenticated {
@@ -47,17 +49,26 @@ impl IkeSa {
         };
         let message = auth_payloads(request, &peer);
         self.path = request.path;
-        self.state = State::Established(Box::new(Established {
-            local_id: peer.connection.local_id.clone(),
-            connection: peer.connection,
-            remote_id: peer.remote_id,
-            established_at: now,
-            children: Vec::new(),
-            pending: None,
-            next_request: 0,
-            replaced: false,
-            unknown: Vec::new(),
-        }));
+        // RFC 6311 §5: "the responder MUST NOT assert support of a capability unless such support
+        // was asserted by the initiator".
+        let peer_syncs = payloads.has_notify(NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED);
+        let message = if peer_syncs {
+            message.with(&Payload::Notify(NotifyRepr::new(
+                NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED,
+                &[],
+            )))
+        } else {
+            message
+        };
+        let mut established = Established::new(
+            Arc::clone(&peer.connection),
+            peer.connection.local_id.clone(),
+            peer.remote_id,
+            now,
+        );
+        established.peer_syncs = peer_syncs;
+        established.set_lifetimes(core, now);
+        self.state = State::Established(Box::new(established));
         let Some(child) = child else {
             // RFC 6023 §3: such a request gets such a response.
             return Ok(Step::Establish(establishment, Answer { request, message }));

@@ -4,11 +4,28 @@ use gateway_common::time::Instant;
 
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, PolicyError};
+use crate::record::Purpose;
 use crate::sa::child::{ChildRequest, rekeyed};
 use crate::sa::{IkeSa, Request, Step, draw_nonce};
 use crate::wire::{MessageBuilder, Payloads, ProtocolId};
 
 impl IkeSa {
+    /// RFC 7296 §2.25.2: no CHILD_SA is made or rekeyed while the IKE SA is rekeyed or closed.
+    fn collides_with_child(&self) -> Result<(), PolicyError> {
+        let Some(established) = self.established() else {
+            return Ok(());
+        };
+        if established.closing {
+            return Err(PolicyError::TemporaryFailure("this IKE SA is being closed"));
+        }
+        match established.outstanding.as_ref().map(|o| &o.request.purpose) {
+            Some(Purpose::RekeyIke(_)) => Err(PolicyError::TemporaryFailure(
+                "this IKE SA is being rekeyed",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Answers CREATE_CHILD_SA of an authenticated peer.
     ///
     /// # Errors
@@ -36,6 +53,7 @@ impl IkeSa {
             // already did, so there is nothing to wait for.
             return Err(PolicyError::NoAdditionalSas("this IKE SA has a successor").into());
         }
+        self.collides_with_child()?;
         let nonce_r = draw_nonce(&*core.crypto);
         let child = ChildRequest::in_create(payloads, &nonce_r, rekeyed(payloads)?)?;
         // RFC 7296 §1.3.1: USE_TRANSPORT_MODE is declined by leaving it out of the answer; so are

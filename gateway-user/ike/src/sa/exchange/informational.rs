@@ -3,8 +3,12 @@
 use crate::endpoint::core::Core;
 use crate::error::IkeError;
 use crate::output::EventKind;
+use crate::record::Purpose;
 use crate::sa::{Answer, IkeSa, Request, Step};
 use crate::wire::{DeleteRepr, MessageBuilder, NotifyType, Payload, Payloads, ProtocolId};
+
+/// Unknown SPIs that are remembered: a peer deletes one CHILD_SA too early, not dozens.
+const MAX_NOTED: usize = 16;
 
 impl IkeSa {
     /// Answers INFORMATIONAL of an authenticated peer. An empty request is a liveness check and
@@ -63,40 +67,47 @@ impl IkeSa {
 
     /// Closes the children that the peer deletes by its inbound SPIs, and gives ours (RFC 7296
     /// §1.4.1: "Normally, the response in the INFORMATIONAL exchange will contain Delete payloads
-    /// for the paired SAs going in the other direction"). Unknown SPIs get no DELETE (§2.25.1).
+    /// for the paired SAs going in the other direction"). Unknown SPIs get no DELETE (§2.25.1), nor
+    /// do those whose DELETE by us is on its way: "it SHOULD reply without a Delete payload".
     fn delete_children(&mut self, core: &mut Core, payloads: &Payloads<'_>) -> Vec<[u8; 4]> {
         let mut deleted = Vec::new();
         for spi in payloads.deletes.iter().flat_map(DeleteRepr::esp_spis) {
-            let Some(established) = self.established_mut() else {
-                break;
+            let known = self
+                .established()
+                .and_then(|e| e.children.iter().find(|child| child.sa.spi_out == spi))
+                .map(|child| child.sa.spi_in);
+            let Some(spi_in) = known else {
+                self.note_unknown_delete(spi);
+                continue;
             };
-            let position = established
-                .children
-                .iter()
-                .position(|child| child.sa.spi_out == spi);
-            let Some(position) = position else { continue };
-            let child = established.children.remove(position);
-            core.cancel_lifetime(&child);
-            self.remove_child(core, &child.sa, "deleted by the peer");
-            deleted.push(child.sa.spi_in);
+            self.take_out_child(core, spi_in, "deleted by the peer");
+            if !self.is_closing_child(spi_in) {
+                deleted.push(spi_in);
+            }
         }
         deleted
     }
 
-    /// The CHILD_SA with the inbound SPI `spi` has reached the end of its life.
-    pub(crate) fn expire_child(&mut self, core: &mut Core, spi: [u8; 4]) -> bool {
-        let Some(established) = self.established_mut() else {
-            return false;
-        };
-        let position = established
-            .children
-            .iter()
-            .position(|child| child.sa.spi_in == spi);
-        let Some(position) = position else {
-            return false;
-        };
-        let child = established.children.remove(position);
-        self.remove_child(core, &child.sa, "hard lifetime reached");
-        true
+    /// Perhaps the DELETE of a CHILD_SA of ours has overtaken the response that makes it.
+    fn note_unknown_delete(&mut self, spi: [u8; 4]) {
+        let outstanding = self
+            .established_mut()
+            .and_then(|e| e.outstanding.as_deref_mut());
+        if let Some(outstanding) = outstanding
+            && let Purpose::Child(offer) = &mut outstanding.request.purpose
+            && offer.deleted.len() < MAX_NOTED
+            && !offer.deleted.contains(&spi)
+        {
+            offer.deleted.push(spi);
+        }
+    }
+
+    /// Whether our DELETE of this child is on its way.
+    fn is_closing_child(&self, spi: [u8; 4]) -> bool {
+        self.established()
+            .and_then(|e| e.outstanding.as_ref())
+            .is_some_and(|o| {
+                matches!(&o.request.purpose, Purpose::CloseChildren(spis) if spis.contains(&spi))
+            })
     }
 }

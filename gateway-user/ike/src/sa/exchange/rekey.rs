@@ -1,17 +1,22 @@
 //! CREATE_CHILD_SA that rekeys the IKE SA itself (RFC 7296 §1.3.2, §2.18), as its responder.
 
+use std::sync::Arc;
+
 use gateway_common::time::Instant;
 
 use crate::endpoint::{core::Core, spi};
 use crate::error::{IkeError, LocalError, PeerError, PolicyError};
 use crate::keys::{IkeKeys, Skeyseed};
 use crate::proposal::select_ike;
-use crate::record::Role;
+use crate::record::{ChildState, Purpose, Rival, Role};
 use crate::sa::window::Window;
 use crate::sa::{
     Answer, Established, IkeSa, Request, State, Step, draw_nonce, exchange, fresh_ivs,
 };
-use crate::wire::{KeRepr, MessageBuilder, NonceRepr, Payload, Payloads, SaRepr};
+use crate::wire::{
+    Body, DeleteRepr, KeRepr, Message, MessageBuilder, NonceRepr, Payload, Payloads, ProtocolId,
+    SaRepr,
+};
 
 /// Octets of an IKE SPI in a proposal.
 const IKE_SPI_LEN: usize = 8;
@@ -29,9 +34,7 @@ impl IkeSa {
         let established = self
             .established()
             .ok_or(PeerError::Syntax("rekeying before authentication"))?;
-        if self.is_replaced() {
-            return Err(PolicyError::NoAdditionalSas("this IKE SA has a successor").into());
-        }
+        established.may_be_rekeyed()?;
         let offered = &payloads.require_sa()?.proposals;
         let chosen = select_ike(offered, &established.connection.proposals, IKE_SPI_LEN)
             .map_err(PolicyError::from)?;
@@ -86,35 +89,141 @@ impl IkeSa {
             keys,
             ivs: fresh_ivs(&core.config),
             window: Window::resume(0, None),
-            state: State::Established(Box::new(self.hand_over(now)?)),
+            state: State::Established(Box::new(self.heir(core, now)?)),
         };
+        core.ike_spis.insert(local_spi);
+        let mut successor = successor;
+        let lowest = nonce_i.min(&nonce_r[..]);
+        if !self.note_ike_rival(local_spi, lowest) {
+            successor.inherit(core, self);
+        }
         Ok(Step::Rekeyed(
             Box::new(successor),
             Answer { request, message },
         ))
     }
 
-    /// The successor's state. From here on this IKE SA only waits to be deleted.
-    fn hand_over(&mut self, now: Instant) -> Result<Established, IkeError> {
-        let established = self
+    /// RFC 7296 §2.8.2: if we are rekeying too, the nonces decide later who inherits the children.
+    fn note_ike_rival(&mut self, spi: [u8; 8], lowest_nonce: &[u8]) -> bool {
+        let outstanding = self
             .established_mut()
-            .ok_or(PeerError::Syntax("rekeying before authentication"))?;
-        established.replaced = true;
-        Ok(Established {
-            connection: established.connection.clone(),
-            local_id: established.local_id.clone(),
-            remote_id: established.remote_id.clone(),
-            established_at: now,
-            children: std::mem::take(&mut established.children),
-            pending: None,
-            next_request: 0,
-            replaced: false,
-            unknown: Vec::new(),
-        })
+            .and_then(|e| e.outstanding.as_deref_mut());
+        let Some(outstanding) = outstanding else {
+            return false;
+        };
+        let Purpose::RekeyIke(offer) = &mut outstanding.request.purpose else {
+            return false;
+        };
+        offer.rival = Some(Rival {
+            spi,
+            lowest_nonce: lowest_nonce.to_vec(),
+        });
+        true
     }
 
-    /// Whether the peer has rekeyed it.
+    /// A successor's state, without children.
+    pub(in crate::sa) fn heir(&self, core: &Core, now: Instant) -> Result<Established, IkeError> {
+        let established = self
+            .established()
+            .ok_or(PeerError::Syntax("rekeying before authentication"))?;
+        let mut heir = Established::new(
+            Arc::clone(&established.connection),
+            established.local_id.clone(),
+            established.remote_id.clone(),
+            now,
+        );
+        heir.predecessor = Some(self.local_spi);
+        heir.peer_syncs = established.peer_syncs;
+        heir.set_lifetimes(core, now);
+        Ok(heir)
+    }
+
+    /// Takes the children of `old`, and what was to be done about them. From then on `old` only
+    /// waits to be deleted (RFC 7296 §2.18).
+    pub(crate) fn inherit(&mut self, core: &mut Core, old: &mut Self) {
+        let spi = self.local_spi;
+        let (Some(heir), Some(old)) = (self.established_mut(), old.established_mut()) else {
+            return;
+        };
+        for child in &old.children {
+            core.esp_spis.assign(child.sa.spi_in, spi);
+        }
+        for child in std::mem::take(&mut old.children) {
+            // A member that died between the two records has left them with both.
+            match heir.child(child.sa.spi_in) {
+                Some(inherited) => {
+                    core.cancel_lifetime(&child);
+                    core.start_lifetime(inherited);
+                }
+                None => heir.children.push(child),
+            }
+        }
+        heir.unwanted.append(&mut old.unwanted);
+        for task in old.take_children_tasks() {
+            heir.tasks.insert(task);
+        }
+        old.replaced = true;
+        old.dirty = true;
+        heir.dirty = true;
+    }
+
+    /// Whether it knows of a successor (our SPI), so that the exchange that made that one has ended
+    /// on our side.
+    pub(crate) fn knows_successor(&self, spi: [u8; 8]) -> bool {
+        self.is_replaced() || self.rival() == Some(spi)
+    }
+
+    /// Whether a request is authentic and something else than a DELETE of the IKE SA.
+    pub(crate) fn is_used_by(&self, core: &Core, message: &Message<'_>) -> bool {
+        let Body::Encrypted(encrypted) = message.body() else {
+            return false;
+        };
+        let Ok(opened) = self.open(core, encrypted) else {
+            return false;
+        };
+        let is_ike = |delete: &DeleteRepr<'_>| delete.protocol == ProtocolId::IKE;
+        opened
+            .payloads()
+            .is_ok_and(|payloads| !payloads.deletes.iter().any(is_ike))
+    }
+
+    /// Whether it has a successor.
     pub(crate) fn is_replaced(&self) -> bool {
         self.established().is_some_and(|e| e.replaced)
+    }
+
+    /// The peer's successor of this IKE SA that competes with ours (our SPI).
+    pub(crate) fn rival(&self) -> Option<[u8; 8]> {
+        match &self.established()?.outstanding.as_ref()?.request.purpose {
+            Purpose::RekeyIke(offer) => offer.rival.as_ref().map(|rival| rival.spi),
+            _ => None,
+        }
+    }
+}
+
+impl Established {
+    /// RFC 7296 §2.25.1, §2.25.2: not while we close it, or make, rekey or close a CHILD_SA of it.
+    fn may_be_rekeyed(&self) -> Result<(), PolicyError> {
+        if self.closing {
+            return Err(PolicyError::TemporaryFailure("this IKE SA is being closed"));
+        }
+        if self.replaced {
+            return Err(PolicyError::NoAdditionalSas("this IKE SA has a successor"));
+        }
+        let closes_child = self
+            .children
+            .iter()
+            .any(|child| child.state == ChildState::Closing);
+        let busy = match self.outstanding.as_ref().map(|o| &o.request.purpose) {
+            Some(Purpose::Child(_) | Purpose::CloseChildren(_)) => true,
+            Some(Purpose::RekeyIke(offer)) => offer.rival.is_some(),
+            _ => closes_child,
+        };
+        if busy {
+            return Err(PolicyError::TemporaryFailure(
+                "a CHILD_SA of this IKE SA is being made, rekeyed or closed",
+            ));
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,116 @@
+//! IKE SAs of the same two identities (RFC 7296 §2.4).
+
+use gateway_common::time::Instant;
+
+use super::Endpoint;
+use crate::config::Uniqueness;
+use crate::identity::Identity;
+use crate::output::EventKind;
+use crate::record::IkeSaRecord;
+use crate::sa::IkeSa;
+
+impl Endpoint {
+    /// Our SPIs of the live IKE SAs between two identities, those that have a successor included:
+    /// their slot is where another one of the same identities belongs.
+    pub fn find(
+        &self,
+        local_id: &Identity,
+        remote_id: &Identity,
+    ) -> impl Iterator<Item = [u8; 8]> + '_ {
+        let spis = self.by_identity.get(&pair_key(local_id, remote_id));
+        spis.into_iter().flatten().copied()
+    }
+
+    /// Takes in what another member authenticated.
+    pub(super) fn adopt(&mut self, now: Instant, record: IkeSaRecord, initial_contact: bool) {
+        let spi = record.local_spi;
+        self.import(now, record);
+        if let Some(mut sa) = self.sas.remove(&spi) {
+            self.enforce_uniqueness(now, &mut sa, initial_contact);
+            self.sas.insert(spi, sa);
+        }
+    }
+
+    /// Deals with older IKE SAs of the same identities. `sa` is not in the table.
+    pub(super) fn enforce_uniqueness(
+        &mut self,
+        now: Instant,
+        sa: &mut IkeSa,
+        initial_contact: bool,
+    ) {
+        let Some(policy) = sa.established().map(|e| e.connection.unique) else {
+            return;
+        };
+        let Some(pair) = identity_pair(sa) else {
+            return;
+        };
+        let mut others = self.by_identity.get(&pair).cloned().unwrap_or_default();
+        others.remove(&sa.local_spi);
+        match policy {
+            Uniqueness::Never => {}
+            // RFC 7296 §2.4: the recipient MAY delete all others with the same identities without
+            // waiting for a timeout.
+            _ if initial_contact => {
+                for other in others {
+                    if let Some(other) = self.sas.remove(&other) {
+                        self.close(now, other, "the peer made initial contact again", None);
+                    }
+                }
+            }
+            Uniqueness::No => {}
+            Uniqueness::Replace => {
+                for other in others {
+                    self.at_sa(now, other, |sa, _| sa.terminate());
+                }
+            }
+            Uniqueness::Keep => {
+                if !others.is_empty() {
+                    let reason = "these identities have an IKE SA already".to_owned();
+                    sa.event(&mut self.core, EventKind::ExchangeFailed { reason });
+                    sa.terminate();
+                }
+            }
+        }
+    }
+
+    pub(super) fn book_identity(&mut self, sa: &IkeSa) {
+        if let Some(pair) = identity_pair(sa) {
+            self.by_identity
+                .entry(pair)
+                .or_default()
+                .insert(sa.local_spi);
+        }
+    }
+
+    pub(super) fn forget_identity(&mut self, sa: &IkeSa) {
+        if let Some(pair) = identity_pair(sa)
+            && let Some(spis) = self.by_identity.get_mut(&pair)
+        {
+            spis.remove(&sa.local_spi);
+            if spis.is_empty() {
+                self.by_identity.remove(&pair);
+            }
+        }
+    }
+}
+
+fn identity_pair(sa: &IkeSa) -> Option<Box<[u8]>> {
+    let established = sa.established()?;
+    Some(pair_key(&established.local_id, &established.remote_id))
+}
+
+/// A key for a pair of identities under which equal ones are equal: names compare without regard
+/// to case.
+fn pair_key(local_id: &Identity, remote_id: &Identity) -> Box<[u8]> {
+    let mut key = Vec::new();
+    for identity in [local_id, remote_id] {
+        let (kind, mut data) = identity.to_payload();
+        if matches!(identity, Identity::Fqdn(_) | Identity::Rfc822(_)) {
+            data.make_ascii_lowercase();
+        }
+        key.push(kind.0);
+        key.extend_from_slice(&data.len().to_be_bytes());
+        key.extend_from_slice(&data);
+    }
+    key.into()
+}

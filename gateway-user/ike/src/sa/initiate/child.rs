@@ -1,0 +1,552 @@
+//! CREATE_CHILD_SA for CHILD_SAs (RFC 7296 §1.3.1, §1.3.3), as its initiator.
+
+use std::sync::Arc;
+
+use gateway_common::time::Instant;
+
+use super::{Clock, Draft, Installing, Outstanding, Task};
+use crate::config::ChildConfig;
+use crate::crypto::KeyExchangeMethod;
+use crate::endpoint::core::Core;
+use crate::endpoint::spi::FIRST_ESP_SPI;
+use crate::error::{IkeError, LocalError, PeerError, PolicyError};
+use crate::keys::ChildKeys;
+use crate::output::{ChildId, ChildSa, EventKind, KernelRequest, TrafficSelector};
+use crate::proposal::{EspExchange, EspProposal, select_esp};
+use crate::record::{ChildOffer, ChildState, KeyExchangeState, Purpose};
+use crate::sa::{IkeSa, Step, draw_nonce};
+use crate::selector::narrow_both;
+use crate::wire::{
+    Body, ExchangeType, KeRepr, Message, MessageBuilder, NonceRepr, NotifyRepr, NotifyType, Opened,
+    Payload, Payloads, SaRepr, TsRepr,
+};
+
+/// What a CHILD_SA is made after: its configuration or, if that is gone, its predecessor.
+struct Model {
+    name: String,
+    local_ts: Vec<TrafficSelector>,
+    remote_ts: Vec<TrafficSelector>,
+    suites: Vec<EspProposal>,
+}
+
+impl Model {
+    fn configured(config: &ChildConfig) -> Self {
+        Self {
+            name: config.name.clone(),
+            local_ts: config.local_ts.clone(),
+            remote_ts: config.remote_ts.clone(),
+            suites: config.esp_proposals.clone(),
+        }
+    }
+
+    fn inherited(old: &ChildSa) -> Self {
+        Self {
+            name: old.name.clone(),
+            local_ts: old.local_ts.clone(),
+            remote_ts: old.remote_ts.clone(),
+            suites: vec![EspProposal {
+                encryption: old.encryption,
+                ke: None,
+                esn: old.esn,
+            }],
+        }
+    }
+}
+
+impl IkeSa {
+    pub(super) fn draft_rekey_child(
+        &mut self,
+        core: &mut Core,
+        spi: [u8; 4],
+    ) -> Result<Option<Draft>, IkeError> {
+        let Some(established) = self.established() else {
+            return Ok(None);
+        };
+        let Some(old) = established
+            .child(spi)
+            .filter(|child| child.state == ChildState::Current)
+        else {
+            return Ok(None);
+        };
+        let model = match established.child_config(&old.sa.name) {
+            Some(config) => Model::configured(config),
+            None => Model::inherited(&old.sa),
+        };
+        self.draft_child_offer(core, &model, Some(spi)).map(Some)
+    }
+
+    pub(super) fn draft_child(
+        &mut self,
+        core: &mut Core,
+        name: &str,
+    ) -> Result<Option<Draft>, IkeError> {
+        let Some(config) = self.established().and_then(|e| e.child_config(name)) else {
+            return Ok(None);
+        };
+        let model = Model::configured(config);
+        self.draft_child_offer(core, &model, None).map(Some)
+    }
+
+    fn draft_child_offer(
+        &mut self,
+        core: &mut Core,
+        model: &Model,
+        rekeys: Option<[u8; 4]>,
+    ) -> Result<Draft, IkeError> {
+        let header = self.next_header(ExchangeType::CREATE_CHILD_SA)?;
+        let wanted = self.established_mut().and_then(|e| e.wanted_ke.take());
+        let method = wanted
+            .filter(|wanted| model.suites.iter().any(|suite| suite.ke == Some(*wanted)))
+            .or_else(|| model.suites.iter().find_map(|suite| suite.ke));
+        let exchange = method
+            .map(|method| core.crypto.key_exchange(method))
+            .transpose()?;
+        let nonce = draw_nonce(&*core.crypto);
+        let spi_in = core
+            .esp_spis
+            .draw(&*core.crypto, core.config.member, self.local_spi)
+            .ok_or(LocalError::NoSpi)?;
+        let mut message = MessageBuilder::new(header);
+        if let Some(spi) = &rekeys {
+            message.push(&Payload::Notify(NotifyRepr::esp(NotifyType::REKEY_SA, spi)));
+        }
+        let proposals = (1..)
+            .zip(&model.suites)
+            .map(|(number, suite)| suite.to_wire(number, spi_in, EspExchange::CreateChildSa))
+            .collect();
+        message
+            .push(&Payload::Sa(SaRepr { proposals }))
+            .push(&Payload::Nonce(NonceRepr { data: &nonce }));
+        if let Some(exchange) = &exchange {
+            message.push(&Payload::Ke(KeRepr {
+                method: exchange.method().transform_id(),
+                data: exchange.public_value(),
+            }));
+        }
+        message
+            .push(&Payload::TsInitiator(TsRepr {
+                selectors: model.local_ts.clone(),
+            }))
+            .push(&Payload::TsResponder(TsRepr {
+                selectors: model.remote_ts.clone(),
+            }));
+        let offer = ChildOffer {
+            name: model.name.clone(),
+            spi_in,
+            rekeys,
+            ke: exchange.map(|exchange| KeyExchangeState {
+                method: exchange.method(),
+                private: exchange.export(),
+            }),
+            rival: None,
+            deleted: Vec::new(),
+        };
+        Ok(Draft {
+            message_id: header.message_id,
+            message,
+            purpose: Purpose::Child(offer),
+        })
+    }
+
+    /// The peer has answered an offer.
+    pub(super) fn child_answered(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        mut outstanding: Outstanding,
+        offer: &ChildOffer,
+        payloads: &Payloads<'_>,
+    ) -> Result<Step, IkeError> {
+        if let Some(notify) = payloads.error_notify() {
+            core.esp_spis.release(&offer.spi_in);
+            return Ok(self.child_declined(core, now, offer, notify));
+        }
+        let installing = match self.take_child(core, &outstanding, offer, payloads) {
+            Ok(installing) => installing,
+            Err(error) => {
+                core.esp_spis.release(&offer.spi_in);
+                // The peer believes in a CHILD_SA that we do not have.
+                self.delete_at_peer(offer.spi_in);
+                if error.is_fatal(false) {
+                    return Err(error);
+                }
+                self.failed(core, "CHILD_SA", &error);
+                self.try_child_again(core, now, offer);
+                return Ok(Step::Waiting);
+            }
+        };
+        if offer.deleted.contains(&installing.child.spi_out) {
+            // Its DELETE has overtaken the response.
+            core.esp_spis.release(&offer.spi_in);
+            self.try_child_again(core, now, offer);
+            return Ok(Step::Waiting);
+        }
+        core.out.kernel(KernelRequest::Install {
+            child: installing.child.clone(),
+            replaces: installing.replaces,
+        });
+        outstanding.installing = Some(Box::new(installing));
+        if let Some(established) = self.established_mut() {
+            established.outstanding = Some(Box::new(outstanding));
+        }
+        let deadline = now + core.config.limits.kernel_timeout;
+        self.set_clock(core, Clock::Install, deadline);
+        Ok(Step::Waiting)
+    }
+
+    /// Checks what the peer agreed to against what we offered, and derives the keys.
+    fn take_child(
+        &self,
+        core: &Core,
+        outstanding: &Outstanding,
+        offer: &ChildOffer,
+        payloads: &Payloads<'_>,
+    ) -> Result<Installing, IkeError> {
+        let request = self.own_request(core, outstanding)?;
+        let ours = request.payloads()?;
+        let (suite, spi_out) = agreed_suite(ours.require_sa()?, payloads.require_sa()?)?;
+        let (nonce_i, nonce_r) = (ours.require_nonce()?.data, payloads.require_nonce()?.data);
+        let shared = match suite.ke {
+            Some(method) => {
+                let state = offer.ke.as_ref().filter(|state| state.method == method);
+                Some(super::ike::agree(core, state, method, payloads)?)
+            }
+            None => None,
+        };
+        let established = self.established().ok_or(PeerError::Syntax("no IKE SA"))?;
+        let old = offer.rekeys.and_then(|spi| established.child(spi));
+        let traffic = narrow_both(
+            (
+                &ours.require_ts_initiator()?.selectors,
+                &ours.require_ts_responder()?.selectors,
+            ),
+            (
+                &payloads.require_ts_initiator()?.selectors,
+                &payloads.require_ts_responder()?.selectors,
+            ),
+        )
+        .map_err(PolicyError::from)?;
+        let keys = ChildKeys::derive(
+            &*core.crypto,
+            self.proposal.prf,
+            suite.encryption,
+            &self.keys.d,
+            shared.as_ref(),
+            nonce_i,
+            nonce_r,
+        )?;
+        let config = established.child_config(&offer.name);
+        let model = old.map(|child| &child.sa);
+        if config.is_none() && model.is_none() {
+            let spi = offer.rekeys.unwrap_or_default();
+            return Err(PolicyError::ChildSaNotFound { spi }.into());
+        }
+        let child = ChildSa {
+            name: offer.name.clone(),
+            connection: established.connection.name.clone(),
+            slot: self.slot,
+            spi_in: offer.spi_in,
+            spi_out,
+            local: self.path.local.ip(),
+            remote: self.path.remote.ip(),
+            encap: self.encap(self.path),
+            encryption: suite.encryption,
+            key_in: keys.responder_to_initiator,
+            key_out: keys.initiator_to_responder,
+            esn: suite.esn,
+            replay_window: inherit(config, model, |c| c.replay_window, |o| o.replay_window),
+            local_ts: traffic.local,
+            remote_ts: traffic.remote,
+            if_id_in: inherit(config, model, |c| c.if_id_in, |o| o.if_id_in),
+            if_id_out: inherit(config, model, |c| c.if_id_out, |o| o.if_id_out),
+            hard_lifetime_seconds: inherit(
+                config,
+                model,
+                |c| c.life_time.as_secs(),
+                |o| o.hard_lifetime_seconds,
+            ),
+        };
+        Ok(Installing {
+            child: Box::new(child),
+            replaces: old.map(|child| child.sa.id()),
+            lowest_nonce: nonce_i.min(nonce_r).to_vec(),
+        })
+    }
+
+    /// Our own request, opened again: it says what was offered.
+    pub(super) fn own_request(
+        &self,
+        core: &Core,
+        outstanding: &Outstanding,
+    ) -> Result<Opened, IkeError> {
+        let message = Message::parse(&outstanding.request.bytes)?;
+        let Body::Encrypted(encrypted) = message.body() else {
+            return Err(PeerError::Syntax("a request in clear").into());
+        };
+        let (ours, _) = self.sk_e();
+        Ok(encrypted.open(&*core.crypto, self.proposal.encryption, ours)?)
+    }
+
+    /// The peer refuses an offer.
+    fn child_declined(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        offer: &ChildOffer,
+        notify: &NotifyRepr<'_>,
+    ) -> Step {
+        let Some(established) = self.established_mut() else {
+            return Step::Waiting;
+        };
+        let exists = |spi| established.child(spi).is_some();
+        let rivalled = offer.rival.as_ref().is_some_and(|rival| exists(rival.spi));
+        match notify.kind {
+            // RFC 7296 §2.8.1: "it already knows there was simultaneous rekeying, so it can
+            // ignore the error message".
+            _ if rivalled => {}
+            // RFC 7296 §2.25: "SHOULD silently delete the Child SA (if it still exists) and send a
+            // request to create a new Child SA from scratch".
+            NotifyType::CHILD_SA_NOT_FOUND => {
+                if let Some(old) = offer.rekeys.filter(|spi| exists(*spi)) {
+                    self.take_out_child(core, old, "the peer does not have it any more");
+                    self.want_child(&offer.name);
+                }
+            }
+            NotifyType::TEMPORARY_FAILURE => {
+                if let Some(task) = self.child_task(offer) {
+                    return self.refused_for_now(core, now, task);
+                }
+            }
+            NotifyType::INVALID_KE_PAYLOAD => {
+                let sent = offer.ke.as_ref().map(|ke| ke.method);
+                let wanted = wanted_method(notify).filter(|wanted| Some(*wanted) != sent);
+                match (wanted, self.child_task(offer)) {
+                    (Some(wanted), Some(task)) => self.retry_with(core, now, wanted, task),
+                    _ => self.try_child_again(core, now, offer),
+                }
+            }
+            _ => self.try_child_again(core, now, offer),
+        }
+        Step::Waiting
+    }
+
+    /// RFC 7296 §1.3: at once, with the key exchange that the peer wants; if that was a retry
+    /// already, later.
+    pub(super) fn retry_with(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        wanted: KeyExchangeMethod,
+        task: Task,
+    ) {
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        if std::mem::replace(&mut established.retried, true) {
+            established.retried = false;
+            self.defer(core, now, task);
+        } else {
+            established.wanted_ke = Some(wanted);
+            self.add_task(task);
+        }
+    }
+
+    /// What an offer was made for, if that is still wanted.
+    fn child_task(&self, offer: &ChildOffer) -> Option<Task> {
+        match offer.rekeys {
+            Some(spi) => self
+                .established()
+                .and_then(|e| e.child(spi))
+                .map(|_| Task::RekeyChild(spi)),
+            None => Some(Task::CreateChild(offer.name.clone())),
+        }
+    }
+
+    fn try_child_again(&mut self, core: &mut Core, now: Instant, offer: &ChildOffer) {
+        if let Some(task) = self.child_task(offer) {
+            self.defer(core, now, task);
+        }
+    }
+
+    fn delete_at_peer(&mut self, spi: [u8; 4]) {
+        if let Some(established) = self.established_mut() {
+            established.unwanted.push(spi);
+        }
+        self.add_task(Task::CloseChildren);
+    }
+
+    /// The kernel has answered for a child of ours. `None` if it was not asked for this one.
+    pub(in crate::sa) fn own_child_answered(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        child: ChildId,
+        outcome: &Result<(), String>,
+    ) -> Option<Step> {
+        let asked = self
+            .established()?
+            .outstanding
+            .as_ref()?
+            .installing
+            .as_ref()?;
+        if asked.child.id() != child {
+            return None;
+        }
+        let outstanding = self.take_outstanding(core)?;
+        let Purpose::Child(offer) = outstanding.request.purpose else {
+            return None;
+        };
+        let installing = *outstanding.installing?;
+        match outcome {
+            Ok(()) => self.own_child_installed(core, now, &offer, installing),
+            Err(reason) => {
+                core.counters.kernel_failures += 1;
+                core.esp_spis.release(&offer.spi_in);
+                let error = LocalError::Kernel(reason.clone()).into();
+                self.failed(core, "CHILD_SA", &error);
+                self.delete_at_peer(offer.spi_in);
+                self.try_child_again(core, now, &offer);
+            }
+        }
+        Some(Step::Waiting)
+    }
+
+    /// The kernel did not answer in time. It may still do what it was asked, so it is asked to undo
+    /// it.
+    pub(super) fn install_timeout(&mut self, core: &mut Core, now: Instant) -> Step {
+        let asked = self
+            .outstanding_mut()
+            .and_then(|o| o.installing.as_ref())
+            .map(|installing| installing.child.id());
+        let Some(child) = asked else {
+            return Step::Waiting;
+        };
+        core.out.kernel(KernelRequest::Remove { child });
+        let outcome = Err("no answer in time".to_owned());
+        self.own_child_answered(core, now, child, &outcome)
+            .unwrap_or(Step::Waiting)
+    }
+
+    /// RFC 7296 §2.8, §2.8.1: one of old, new and the rival's remains; each side closes what it
+    /// has to.
+    fn own_child_installed(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        offer: &ChildOffer,
+        installing: Installing,
+    ) {
+        core.counters.child_sas_installed += 1;
+        let id = installing.child.id();
+        let mut child = self.new_child(core, now, *installing.child);
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        established.refused_since = None;
+        established.retried = false;
+        let lost = established.loses_to_rival(offer, &installing.lowest_nonce);
+        if lost {
+            child.state = ChildState::Closing;
+        }
+        core.start_lifetime(&child);
+        established.children.push(child);
+        if !lost {
+            core.out.kernel(KernelRequest::Promote { child: id });
+            if let Some(old) = offer.rekeys.and_then(|old| established.child_mut(old)) {
+                old.state = ChildState::Closing;
+            }
+        }
+        established.dirty = true;
+        self.add_task(Task::CloseChildren);
+        self.event(
+            core,
+            EventKind::ChildSaInstalled {
+                child: id,
+                replaces: installing.replaces,
+            },
+        );
+    }
+}
+
+impl super::super::Established {
+    fn child_config(&self, name: &str) -> Option<&Arc<ChildConfig>> {
+        self.connection.children.iter().find(|c| c.name == name)
+    }
+
+    /// Compares our exchange with the peer's, if there was one and its SA still is, or is about to
+    /// be. The rival that loses waits for the peer's DELETE.
+    fn loses_to_rival(&mut self, offer: &ChildOffer, ours: &[u8]) -> bool {
+        let Some(rival) = &offer.rival else {
+            return false;
+        };
+        // RFC 7296 §2.8.1: "the SA created with the lowest of the four nonces […] SHOULD be closed
+        // by the endpoint that created it"; octet by octet, a prefix is lower.
+        let lost = ours < rival.lowest_nonce.as_slice();
+        if let Some(pending) = &mut self.pending
+            && pending.child.spi_in == rival.spi
+        {
+            pending.lost = !lost;
+            return lost;
+        }
+        match self.child_mut(rival.spi) {
+            Some(child) if !lost => {
+                child.state = ChildState::Replaced;
+                false
+            }
+            Some(_) => true,
+            None => false,
+        }
+    }
+}
+
+fn inherit<T>(
+    config: Option<&Arc<ChildConfig>>,
+    old: Option<&ChildSa>,
+    configured: impl Fn(&ChildConfig) -> T,
+    inherited: impl Fn(&ChildSa) -> T,
+) -> T
+where
+    T: Default,
+{
+    match (config, old) {
+        (Some(config), _) => configured(config),
+        (None, Some(old)) => inherited(old),
+        (None, None) => T::default(),
+    }
+}
+
+/// The suite of an answer, if it is one that we offered, and the peer's SPI.
+fn agreed_suite(offered: &SaRepr, answered: &SaRepr) -> Result<(EspProposal, [u8; 4]), IkeError> {
+    let unacceptable = || PeerError::Syntax("an answer to what was not offered");
+    let [answer] = answered.proposals.as_slice() else {
+        return Err(unacceptable().into());
+    };
+    let offered = offered
+        .proposals
+        .iter()
+        .find(|offer| offer.number == answer.number)
+        .filter(|offer| super::ike::same_transforms(offer, answer))
+        .ok_or_else(unacceptable)?;
+    let mut universe = EspProposal::defaults();
+    universe.extend(
+        EspProposal::defaults()
+            .into_iter()
+            .map(|suite| EspProposal { esn: true, ..suite }),
+    );
+    let chosen = select_esp(
+        std::slice::from_ref(offered),
+        &universe,
+        EspExchange::CreateChildSa,
+    )
+    .map_err(PolicyError::from)?;
+    match answer.esp_spi() {
+        Some(spi) if u32::from_be_bytes(spi) >= FIRST_ESP_SPI => Ok((chosen.suite, spi)),
+        _ => Err(PeerError::Syntax("a reserved SPI").into()),
+    }
+}
+
+/// The method that an INVALID_KE_PAYLOAD asks for.
+pub(super) fn wanted_method(notify: &NotifyRepr<'_>) -> Option<KeyExchangeMethod> {
+    let id = <[u8; 2]>::try_from(notify.data).ok()?;
+    KeyExchangeMethod::from_transform_id(u16::from_be_bytes(id))
+}

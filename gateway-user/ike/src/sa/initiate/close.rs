@@ -1,0 +1,171 @@
+//! INFORMATIONAL requests (RFC 7296 §1.4): liveness, DELETE of CHILD_SAs and of the IKE SA.
+
+use super::{Draft, Task};
+use crate::endpoint::core::Core;
+use crate::error::IkeError;
+use crate::record::{ChildState, Purpose};
+use crate::sa::{Child, IkeSa, Step};
+use crate::wire::{DeleteRepr, ExchangeType, MessageBuilder, Payload};
+
+impl IkeSa {
+    /// An empty request (RFC 7296 §2.4).
+    pub(super) fn draft_empty(&self) -> Result<Draft, IkeError> {
+        self.informational_draft(Purpose::Liveness, None)
+    }
+
+    pub(super) fn draft_close(&mut self) -> Result<Draft, IkeError> {
+        if let Some(established) = self.established_mut() {
+            established.closing = true;
+        }
+        let delete = Payload::Delete(DeleteRepr::ike());
+        self.informational_draft(Purpose::CloseIke, Some(&delete))
+    }
+
+    /// DELETE of everything that is to be closed, in one exchange.
+    pub(super) fn draft_close_children(&mut self) -> Result<Option<Draft>, IkeError> {
+        let Some(established) = self.established_mut() else {
+            return Ok(None);
+        };
+        let mut spis = established.unwanted.clone();
+        let closing = |child: &&Child| child.state == ChildState::Closing;
+        spis.extend(
+            established
+                .children
+                .iter()
+                .filter(closing)
+                .map(|child| child.sa.spi_in),
+        );
+        if spis.is_empty() {
+            return Ok(None);
+        }
+        let delete = Payload::Delete(DeleteRepr::esp(&spis));
+        let purpose = Purpose::CloseChildren(spis.clone());
+        let draft = self.informational_draft(purpose, Some(&delete))?;
+        if let Some(established) = self.established_mut() {
+            established.unwanted.clear();
+        }
+        Ok(Some(draft))
+    }
+
+    fn informational_draft(
+        &self,
+        purpose: Purpose,
+        payload: Option<&Payload<'_>>,
+    ) -> Result<Draft, IkeError> {
+        let header = self.next_header(ExchangeType::INFORMATIONAL)?;
+        let mut message = MessageBuilder::new(header);
+        if let Some(payload) = payload {
+            message.push(payload);
+        }
+        Ok(Draft {
+            message_id: header.message_id,
+            message,
+            purpose,
+        })
+    }
+
+    /// The peer has confirmed a DELETE of CHILD_SAs. What else is in the response does not matter:
+    /// it may name the paired SAs or, if it deleted them itself meanwhile, nothing (RFC 7296
+    /// §1.4.1, §2.25.1).
+    pub(super) fn children_closed(&mut self, core: &mut Core, spis: &[[u8; 4]]) {
+        for spi in spis {
+            self.take_out_child(core, *spi, "deleted by us");
+        }
+    }
+
+    /// Removes one installed child from the list, the kernel and the tables.
+    pub(in crate::sa) fn take_out_child(
+        &mut self,
+        core: &mut Core,
+        spi: [u8; 4],
+        reason: &str,
+    ) -> Option<Child> {
+        let established = self.established_mut()?;
+        let position = established
+            .children
+            .iter()
+            .position(|child| child.sa.spi_in == spi)?;
+        let child = established.children.remove(position);
+        established.dirty = true;
+        core.cancel_lifetime(&child);
+        self.remove_child(core, &child.sa, reason);
+        Some(child)
+    }
+
+    /// Deletes the IKE SA, with a DELETE to the peer.
+    pub(crate) fn terminate(&mut self) -> Step {
+        if let Some(established) = self.established_mut() {
+            established.closing = true;
+            established.dirty = true;
+        }
+        self.add_task(Task::CloseIke);
+        Step::Waiting
+    }
+
+    /// Deletes a child, with a DELETE to the peer. It is used until the peer has confirmed.
+    pub(crate) fn terminate_child(&mut self, spi: [u8; 4]) {
+        if let Some(established) = self.established_mut()
+            && let Some(child) = established.child_mut(spi)
+        {
+            child.state = ChildState::Closing;
+            established.dirty = true;
+            self.add_task(Task::CloseChildren);
+        }
+    }
+
+    /// Asks for a successor of a child, if it has none yet.
+    pub(crate) fn rekey_child(&mut self, spi: [u8; 4]) {
+        let current = self
+            .established()
+            .and_then(|e| e.child(spi))
+            .is_some_and(|child| child.state == ChildState::Current);
+        if current {
+            self.add_task(Task::RekeyChild(spi));
+        }
+    }
+
+    /// The life of a child is over: whoever keeps the time, nothing may be sent with its keys any
+    /// more. The peer is told, and asked for a new one in its place.
+    pub(crate) fn expire_child(&mut self, core: &mut Core, spi: [u8; 4]) {
+        let Some(child) = self.take_out_child(core, spi, "hard lifetime reached") else {
+            return;
+        };
+        let being_rekeyed = self.is_rekeying_child(spi);
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        established.tasks.remove(&Task::RekeyChild(spi));
+        let asked_already = established.outstanding.as_ref().is_some_and(
+            |o| matches!(&o.request.purpose, Purpose::CloseChildren(spis) if spis.contains(&spi)),
+        );
+        if !asked_already {
+            established.unwanted.push(spi);
+            self.add_task(Task::CloseChildren);
+        }
+        if child.state == ChildState::Current && !being_rekeyed {
+            self.want_child(&child.sa.name);
+        }
+    }
+
+    /// Asks for a child from scratch, unless its configuration is gone.
+    pub(super) fn want_child(&mut self, name: &str) {
+        let configured = self
+            .established()
+            .is_some_and(|e| e.connection.children.iter().any(|c| c.name == name));
+        if configured {
+            self.add_task(Task::CreateChild(name.to_owned()));
+            if let Some(established) = self.established_mut() {
+                established.dirty = true;
+            }
+        }
+    }
+
+    /// Whether we have asked for a successor of this child and not got the answer.
+    pub(in crate::sa) fn is_rekeying_child(&self, spi: [u8; 4]) -> bool {
+        self.established()
+            .and_then(|e| e.outstanding.as_ref())
+            .is_some_and(|o| {
+                matches!(&o.request.purpose, Purpose::Child(offer) if offer.rekeys == Some(spi))
+            })
+    }
+}

@@ -1,0 +1,556 @@
+//! Exchanges that we initiate, one at a time (a window of one, RFC 7296 §2.3).
+//!
+//! What is to be done is a [`Task`]; as soon as nothing is outstanding the most urgent one becomes
+//! a request. Request, record and everything that the response will need go out as one delta, so
+//! that any other member can send the same octets again and use the response.
+
+mod child;
+mod close;
+mod ike;
+mod response;
+mod sync;
+
+use gateway_common::slot::Slot;
+use gateway_common::time::Instant;
+
+use super::clock::{Clock, jitter};
+use super::{Established, IkeSa, Step};
+use crate::endpoint::core::Core;
+use crate::error::{IkeError, LocalError};
+use crate::output::{Change, ChildId, ChildSa, DeltaId, EventKind, KernelRequest};
+use crate::record::{ChildState, OutstandingRequest, Purpose, Role};
+use crate::wire::{ExchangeType, HeaderRepr, MessageBuilder};
+
+pub(crate) use self::ike::Succession;
+
+/// How often a request is sent again before Message IDs are synchronised without its answer.
+const PATIENCE: u32 = 2;
+
+/// Something to ask the peer for, most urgent first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Task {
+    /// RFC 6311: whatever comes before may be dropped by the peer.
+    SyncMessageIds,
+    /// DELETE of the IKE SA.
+    CloseIke,
+    /// DELETE of all children in state `Closing`, and of those that only the peer has.
+    CloseChildren,
+    /// A successor of the child with this inbound SPI.
+    RekeyChild([u8; 4]),
+    /// A child of this name, from scratch.
+    CreateChild(String),
+    /// A successor of the IKE SA.
+    RekeyIke,
+    /// Is the peer alive?
+    Liveness,
+}
+
+/// A request that waits for its response.
+pub(crate) struct Outstanding {
+    pub(super) request: OutstandingRequest,
+    /// How often it was sent again.
+    resent: u32,
+    /// The delta that it is in; `None` after an import.
+    delta: Option<DeltaId>,
+    /// The response has come, and the kernel is installing what it agreed to.
+    pub(super) installing: Option<Box<Installing>>,
+}
+
+/// A child of ours that waits for the kernel.
+pub(super) struct Installing {
+    pub(super) child: Box<ChildSa>,
+    replaces: Option<ChildId>,
+    /// The lower one of the exchange's nonces.
+    lowest_nonce: Vec<u8>,
+}
+
+impl Outstanding {
+    /// From a record: it is sent again from the beginning.
+    pub(super) fn resume(request: OutstandingRequest) -> Self {
+        Self {
+            request,
+            resent: 0,
+            delta: None,
+            installing: None,
+        }
+    }
+}
+
+/// A request that is ready to be sealed.
+struct Draft {
+    message_id: u32,
+    message: MessageBuilder,
+    purpose: Purpose,
+}
+
+impl IkeSa {
+    /// Adds something to be done. Does nothing before authentication.
+    pub(crate) fn add_task(&mut self, task: Task) {
+        if let Some(established) = self.established_mut() {
+            established.deferred.retain(|(_, other)| *other != task);
+            established.tasks.insert(task);
+        }
+    }
+
+    /// Adds a liveness check, a rekeying or a DELETE on behalf of the driver.
+    pub(crate) fn request_liveness(&mut self) {
+        self.add_task(Task::Liveness);
+    }
+
+    /// Asks for a successor, unless it has one.
+    pub(crate) fn request_rekey(&mut self) {
+        self.add_task(Task::RekeyIke);
+    }
+
+    /// Its children stay where they are, but all of it moves to another slot.
+    pub(crate) fn move_to_slot(&mut self, slot: Slot) {
+        self.slot = slot;
+        if let Some(established) = self.established_mut() {
+            established.dirty = true;
+            for child in &mut established.children {
+                child.sa.slot = slot;
+            }
+            if let Some(pending) = &mut established.pending {
+                pending.child.slot = slot;
+            }
+            if let Some(outstanding) = &mut established.outstanding
+                && let Some(installing) = &mut outstanding.installing
+            {
+                installing.child.slot = slot;
+            }
+        }
+    }
+
+    /// It lost against another successor; the peer, who made it, deletes it.
+    pub(crate) fn await_delete(&mut self, core: &mut Core, now: Instant) {
+        if let Some(established) = self.established_mut() {
+            established.replaced = true;
+            established.dirty = true;
+        }
+        self.start_clocks(core, now);
+    }
+
+    /// Goes on from a record: what is to be done waits for the next time-out.
+    pub(crate) fn resume(&mut self, core: &mut Core, now: Instant) {
+        self.start_clocks(core, now);
+        if let Some(established) = self.established_mut() {
+            let tasks = std::mem::take(&mut established.tasks);
+            established
+                .deferred
+                .extend(tasks.into_iter().map(|task| (now, task)));
+        }
+        self.wait_for_deferred(core);
+    }
+
+    /// The inbound SPI that an outstanding request has offered.
+    pub(crate) fn reserved_esp_spi(&self) -> Option<[u8; 4]> {
+        match self.purpose()? {
+            Purpose::Child(offer) => Some(offer.spi_in),
+            _ => None,
+        }
+    }
+
+    /// The IKE SPI that an outstanding request has offered.
+    pub(crate) fn reserved_ike_spi(&self) -> Option<[u8; 8]> {
+        match self.purpose()? {
+            Purpose::RekeyIke(offer) => Some(offer.spi),
+            _ => None,
+        }
+    }
+
+    /// What the outstanding request is for.
+    pub(super) fn purpose(&self) -> Option<&Purpose> {
+        let outstanding = self.established()?.outstanding.as_ref()?;
+        Some(&outstanding.request.purpose)
+    }
+
+    /// To be called whenever an input has been dealt with: starts the next exchange, and publishes
+    /// the record if it changed. `Some` if the IKE SA is over.
+    pub(crate) fn advance(&mut self, core: &mut Core, now: Instant) -> Option<Step> {
+        if !self.announced {
+            return None;
+        }
+        while let Some(task) = self.next_task() {
+            match self.start(core, now, &task) {
+                Ok(true) => break,
+                // There is nothing left of it to do.
+                Ok(false) => {}
+                Err(error) => {
+                    self.failed(core, "request", &error);
+                    if task == Task::CloseIke {
+                        return Some(Step::Gone("its DELETE cannot be sealed"));
+                    }
+                    self.defer(core, now, task);
+                }
+            }
+        }
+        self.publish_if_dirty(core, now);
+        None
+    }
+
+    /// Takes out the most urgent task that may start now.
+    fn next_task(&mut self) -> Option<Task> {
+        let established = self.established_mut()?;
+        if established.outstanding.is_some() {
+            return None;
+        }
+        // RFC 7296 §2.18: a replaced IKE SA makes nothing new; while the kernel installs a child for
+        // the peer, rekeying the IKE SA would only be refused (§2.25.1).
+        let (replaced, installing) = (established.replaced, established.pending.is_some());
+        let closing = established.closing;
+        let task = established
+            .tasks
+            .iter()
+            .find(|task| match task {
+                Task::SyncMessageIds | Task::CloseIke => true,
+                Task::Liveness => !closing,
+                Task::CloseChildren | Task::RekeyChild(_) | Task::CreateChild(_) => {
+                    !replaced && !closing
+                }
+                Task::RekeyIke => !replaced && !installing && !closing,
+            })?
+            .clone();
+        established.tasks.remove(&task);
+        Some(task)
+    }
+
+    /// Makes a request of a task and sends it. `false` if there is nothing to ask for any more.
+    fn start(&mut self, core: &mut Core, now: Instant, task: &Task) -> Result<bool, IkeError> {
+        let draft = match task {
+            Task::SyncMessageIds => self.draft_sync(core)?,
+            Task::CloseIke => Some(self.draft_close()?),
+            Task::CloseChildren => self.draft_close_children()?,
+            Task::RekeyChild(spi) => self.draft_rekey_child(core, *spi)?,
+            Task::CreateChild(name) => self.draft_child(core, name)?,
+            Task::RekeyIke => Some(self.draft_rekey(core)?),
+            Task::Liveness => Some(self.draft_empty()?),
+        };
+        let Some(draft) = draft else {
+            return Ok(false);
+        };
+        self.send_request(core, now, draft)?;
+        Ok(true)
+    }
+
+    /// The header of our next request.
+    fn next_header(&self, exchange: ExchangeType) -> Result<HeaderRepr, IkeError> {
+        let next = self.established().map_or(0, |e| e.next_request);
+        // RFC 7296 §2.2: Message IDs do not wrap; the IKE SA has to end before.
+        let id = u32::try_from(next).map_err(|_| LocalError::NoMessageId)?;
+        Ok(self.header(exchange, id))
+    }
+
+    fn header(&self, exchange: ExchangeType, message_id: u32) -> HeaderRepr {
+        let (initiator_spi, responder_spi) = match self.role {
+            Role::Initiator => (self.local_spi, self.remote_spi),
+            Role::Responder => (self.remote_spi, self.local_spi),
+        };
+        HeaderRepr {
+            initiator_spi,
+            responder_spi,
+            exchange,
+            from_initiator: self.role == Role::Initiator,
+            response: false,
+            message_id,
+        }
+    }
+
+    /// Seals and sends; the first transmission waits for the record.
+    fn send_request(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        draft: Draft,
+    ) -> Result<(), IkeError> {
+        let iv = self.ivs.draw().ok_or(LocalError::NoIv)?;
+        let (ours, _) = self.sk_e();
+        let encryption = self.proposal.encryption;
+        let bytes = draft.message.seal(&*core.crypto, encryption, ours, iv)?;
+        let counts = !matches!(draft.purpose, Purpose::SyncMessageIds(_));
+        let request = OutstandingRequest {
+            message_id: draft.message_id,
+            bytes: bytes.as_slice().into(),
+            purpose: draft.purpose,
+        };
+        if let Some(established) = self.established_mut() {
+            if counts {
+                established.next_request = u64::from(draft.message_id) + 1;
+            }
+            established.outstanding = Some(Box::new(Outstanding::resume(request)));
+        }
+        core.counters.requests_sent += 1;
+        self.start_retransmission(core, now);
+        let delta = self.publish(core, now);
+        if let Some(outstanding) = self.outstanding_mut() {
+            outstanding.delta = delta;
+        }
+        core.out.transmit(self.path, bytes, self.slot, delta);
+        Ok(())
+    }
+
+    fn outstanding_mut(&mut self) -> Option<&mut Outstanding> {
+        self.established_mut()?.outstanding.as_deref_mut()
+    }
+
+    /// RFC 7296 §2.1, §2.4: with growing intervals, so that a network that is overloaded is not
+    /// kept so; with jitter, because after a takeover many do it.
+    fn start_retransmission(&mut self, core: &mut Core, now: Instant) {
+        let resent = self.outstanding_mut().map_or(0, |o| o.resent);
+        let mut interval = core.config.limits.retransmit_timeout;
+        for _ in 0..resent.min(32) {
+            interval = interval.saturating_mul(9) / 5;
+        }
+        let interval = interval + jitter(&*core.crypto, interval / 8);
+        self.set_clock(core, Clock::Retransmit, now + interval);
+    }
+
+    /// The response has not come in time.
+    fn retransmit(&mut self, core: &mut Core, now: Instant) -> Step {
+        let (path, slot) = (self.path, self.slot);
+        let tries = core.config.limits.retransmit_tries;
+        let Some(outstanding) = self.outstanding_mut() else {
+            return Step::Waiting;
+        };
+        let resent = outstanding.resent;
+        if resent >= tries {
+            return self.give_up(core);
+        }
+        if resent >= PATIENCE && self.wants_sync() {
+            self.ask_anew(core);
+            return Step::Waiting;
+        }
+        let Some(outstanding) = self.outstanding_mut() else {
+            return Step::Waiting;
+        };
+        outstanding.resent += 1;
+        let (bytes, delta) = (outstanding.request.bytes.to_vec(), outstanding.delta);
+        core.counters.requests_resent += 1;
+        core.out.transmit(path, bytes, slot, delta);
+        self.start_retransmission(core, now);
+        Step::Waiting
+    }
+
+    /// RFC 7296 §2.4: the peer is dead when "repeated attempts to contact it have gone unanswered
+    /// for a timeout period".
+    fn give_up(&mut self, core: &mut Core) -> Step {
+        let purpose = self.outstanding_mut().map(|o| o.request.purpose.clone());
+        match purpose {
+            // The peer drops what it takes for a replay (RFC 6311 §5.1); a liveness check tells
+            // whether it is alive.
+            Some(Purpose::SyncMessageIds(_)) => {
+                self.drop_outstanding(core);
+                self.add_task(Task::Liveness);
+                self.event(
+                    core,
+                    EventKind::ExchangeFailed {
+                        reason: "Message ID synchronisation: no answer".to_owned(),
+                    },
+                );
+                Step::Waiting
+            }
+            Some(Purpose::CloseIke) => Step::Gone("deleted by us, without an answer of the peer"),
+            _ => {
+                core.counters.peers_lost += 1;
+                Step::Gone("the peer does not answer")
+            }
+        }
+    }
+
+    /// The response has come, or nobody waits for it any more.
+    pub(super) fn take_outstanding(&mut self, core: &mut Core) -> Option<Outstanding> {
+        self.stop_clock(core, Clock::Retransmit);
+        self.stop_clock(core, Clock::Install);
+        let established = self.established_mut()?;
+        established.dirty |= established.outstanding.is_some();
+        established
+            .outstanding
+            .take()
+            .map(|outstanding| *outstanding)
+    }
+
+    /// Gives up the outstanding request: what was reserved for it, and what the kernel was asked
+    /// for.
+    pub(super) fn drop_outstanding(&mut self, core: &mut Core) {
+        if let Some(installing) = self.forget_outstanding(core) {
+            core.out.kernel(KernelRequest::Remove {
+                child: installing.child.id(),
+            });
+        }
+    }
+
+    /// As [`Self::drop_outstanding`], without a word to the kernel.
+    pub(super) fn forget_outstanding(&mut self, core: &mut Core) -> Option<Box<Installing>> {
+        let outstanding = self.take_outstanding(core)?;
+        match outstanding.request.purpose {
+            Purpose::Child(offer) => core.esp_spis.release(&offer.spi_in),
+            Purpose::RekeyIke(offer) => {
+                core.ike_spis.remove(&offer.spi);
+            }
+            _ => {}
+        }
+        outstanding.installing
+    }
+
+    /// Publishes the record; `None` before authentication.
+    pub(crate) fn publish(&mut self, core: &mut Core, now: Instant) -> Option<DeltaId> {
+        let record = self.export(now)?;
+        if let Some(established) = self.established_mut() {
+            established.dirty = false;
+        }
+        Some(core.out.delta(self.slot, Change::Upsert(Box::new(record))))
+    }
+
+    pub(super) fn publish_if_dirty(&mut self, core: &mut Core, now: Instant) {
+        if self.established().is_some_and(|e| e.dirty) {
+            self.publish(core, now);
+        }
+    }
+
+    /// Tries again later.
+    fn defer(&mut self, core: &mut Core, now: Instant, task: Task) {
+        let delay = core.config.limits.retry_delay;
+        let at = now + delay + jitter(&*core.crypto, delay / 2);
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        established.deferred.push((at, task));
+        self.wait_for_deferred(core);
+    }
+
+    fn wait_for_deferred(&mut self, core: &mut Core) {
+        let next = self
+            .established()
+            .and_then(|e| e.deferred.iter().map(|(at, _)| *at).min());
+        match next {
+            Some(at) => self.set_clock(core, Clock::Retry, at),
+            None => self.stop_clock(core, Clock::Retry),
+        }
+    }
+
+    /// One of the deadlines has come.
+    pub(crate) fn clock_due(&mut self, core: &mut Core, now: Instant, clock: Clock) -> Step {
+        self.stop_clock(core, clock);
+        match clock {
+            Clock::Retransmit => return self.retransmit(core, now),
+            Clock::Install => return self.install_timeout(core, now),
+            Clock::Replaced | Clock::Expire => return self.terminate(),
+            Clock::Rekey => self.add_task(Task::RekeyIke),
+            Clock::Retry => {
+                if let Some(established) = self.established_mut() {
+                    let (due, later) = std::mem::take(&mut established.deferred)
+                        .into_iter()
+                        .partition(|(at, _)| *at <= now);
+                    established.deferred = later;
+                    let due: Vec<(Instant, Task)> = due;
+                    established
+                        .tasks
+                        .extend(due.into_iter().map(|(_, task)| task));
+                }
+                self.wait_for_deferred(core);
+            }
+            Clock::Idle => self.idle(core, now),
+        }
+        Step::Waiting
+    }
+
+    /// RFC 7296 §2.4: the peer has been silent; or it has not, and the clock starts anew.
+    fn idle(&mut self, core: &mut Core, now: Instant) {
+        let Some(established) = self.established() else {
+            return;
+        };
+        let delay = established.connection.dpd_delay;
+        let heard = established.heard_at;
+        if now.saturating_since(heard) >= delay {
+            self.add_task(Task::Liveness);
+            self.set_clock(core, Clock::Idle, now + delay);
+        } else {
+            self.set_clock(core, Clock::Idle, heard + delay);
+        }
+    }
+
+    /// Starts the clocks of a new IKE SA, or of one that came from a record.
+    pub(crate) fn start_clocks(&mut self, core: &mut Core, now: Instant) {
+        let Some(established) = self.established() else {
+            return;
+        };
+        let dpd = established.connection.dpd_delay;
+        let (replaced, closing) = (established.replaced, established.closing);
+        let (rekey_at, expires_at) = (established.rekey_at, established.expires_at);
+        let outstanding = established.outstanding.is_some();
+        let owed = !established.unwanted.is_empty()
+            || established
+                .children
+                .iter()
+                .any(|child| child.state == ChildState::Closing);
+        if let Some(at) = rekey_at.filter(|_| !replaced) {
+            self.set_clock(core, Clock::Rekey, at);
+        }
+        if let Some(at) = expires_at {
+            self.set_clock(core, Clock::Expire, at);
+        }
+        if !dpd.is_zero() {
+            self.set_clock(core, Clock::Idle, now + dpd);
+        }
+        if replaced && !closing {
+            let timeout = core.config.limits.replaced_timeout;
+            self.set_clock(core, Clock::Replaced, now + timeout);
+        }
+        if outstanding {
+            self.set_clock(core, Clock::Retransmit, now);
+        }
+        if owed {
+            self.add_task(Task::CloseChildren);
+        }
+        if closing {
+            self.add_task(Task::CloseIke);
+        }
+    }
+}
+
+impl Established {
+    /// Lifetimes of a new IKE SA. Jitter keeps the two sides from rekeying at the same time
+    /// (RFC 7296 §2.8).
+    pub(super) fn set_lifetimes(&mut self, core: &Core, now: Instant) {
+        let rekey_time = self.connection.rekey_time;
+        if !rekey_time.is_zero() {
+            let margin = rekey_time / 10;
+            self.rekey_at = Some(now + (rekey_time - jitter(&*core.crypto, margin)));
+            self.expires_at = Some(now + rekey_time + margin);
+        }
+    }
+
+    /// Names of children that are to be made from scratch, whether now or later.
+    pub(super) fn wanted_children(&self) -> Vec<String> {
+        let later = self.deferred.iter().map(|(_, task)| task);
+        let mut names: Vec<String> = self
+            .tasks
+            .iter()
+            .chain(later)
+            .filter_map(|task| match task {
+                Task::CreateChild(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Takes out what concerns children, now or later.
+    pub(super) fn take_children_tasks(&mut self) -> Vec<Task> {
+        let concerns = |task: &Task| {
+            matches!(
+                task,
+                Task::CloseChildren | Task::RekeyChild(_) | Task::CreateChild(_)
+            )
+        };
+        let mut taken: Vec<Task> = self.tasks.iter().filter(|t| concerns(t)).cloned().collect();
+        self.tasks.retain(|task| !concerns(task));
+        taken.extend(
+            self.deferred
+                .extract_if(.., |(_, task)| concerns(task))
+                .map(|(_, task)| task),
+        );
+        taken
+    }
+}

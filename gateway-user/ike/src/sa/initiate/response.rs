@@ -1,0 +1,174 @@
+//! From a response to the exchange that it ends.
+
+use gateway_common::time::Instant;
+
+use super::{Outstanding, Task};
+use crate::endpoint::core::Core;
+use crate::error::{IkeError, PeerError};
+use crate::output::{EventKind, Path};
+use crate::record::Purpose;
+use crate::sa::{IkeSa, Silence, Step};
+use crate::wire::{Body, Message, NotifyType, Opened, Payloads, WireError};
+
+impl IkeSa {
+    /// Takes a response that carries our SPI. Nothing changes before its integrity check succeeds.
+    pub(crate) fn handle_response(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+    ) -> Step {
+        let header = message.header();
+        let Some(outstanding) = self.established().and_then(|e| e.outstanding.as_ref()) else {
+            return Step::Dropped(Silence::UnexpectedResponse);
+        };
+        if header.message_id != outstanding.request.message_id {
+            return Step::Dropped(Silence::UnexpectedResponse);
+        }
+        if outstanding.installing.is_some() {
+            return Step::Dropped(Silence::InProgress);
+        }
+        let Body::Encrypted(encrypted) = message.body() else {
+            return Step::Dropped(Silence::Integrity);
+        };
+        let opened = match self.open(core, encrypted) {
+            Ok(opened) => opened,
+            Err(WireError::EncryptedTooShort(_) | WireError::Crypto(_)) => {
+                return Step::Dropped(Silence::Integrity);
+            }
+            Err(error) => return self.useless_response(core, &error.into()),
+        };
+        match self.finish_exchange(core, now, path, message, &opened) {
+            Ok(step) => step,
+            Err(error) => self.useless_response(core, &error),
+        }
+    }
+
+    fn finish_exchange(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        path: Path,
+        message: &Message<'_>,
+        opened: &Opened,
+    ) -> Result<Step, IkeError> {
+        let payloads = opened.payloads()?;
+        if self.is_foreign_sync(&payloads) {
+            // RFC 6311 §5.1: "A response MUST be silently dropped if the received nonce does not
+            // match the one that was sent."
+            return Ok(Step::Dropped(Silence::UnexpectedResponse));
+        }
+        let Some(outstanding) = self.take_outstanding(core) else {
+            return Ok(Step::Dropped(Silence::UnexpectedResponse));
+        };
+        core.counters.responses_received += 1;
+        self.heard(now);
+        self.move_to(core, path);
+        if self.is_fatal(core, &payloads) && outstanding.request.purpose != Purpose::CloseIke {
+            self.release_offer(core, &outstanding);
+            return Ok(Step::Gone("the peer found our request unacceptable"));
+        }
+        if message.header().exchange != exchange_of(&outstanding.request.purpose) {
+            self.release_offer(core, &outstanding);
+            return Err(PeerError::Syntax("a response of another exchange").into());
+        }
+        self.dispatch_response(core, now, outstanding, &payloads)
+    }
+
+    fn dispatch_response(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        outstanding: Outstanding,
+        payloads: &Payloads<'_>,
+    ) -> Result<Step, IkeError> {
+        match &outstanding.request.purpose {
+            Purpose::Liveness => Ok(Step::Waiting),
+            Purpose::CloseIke => Ok(Step::Gone("deleted by us")),
+            Purpose::CloseChildren(spis) => {
+                let spis = spis.clone();
+                self.children_closed(core, &spis);
+                Ok(Step::Waiting)
+            }
+            Purpose::Child(offer) => {
+                let offer = offer.clone();
+                self.child_answered(core, now, outstanding, &offer, payloads)
+            }
+            Purpose::RekeyIke(offer) => {
+                let offer = offer.clone();
+                self.rekey_answered(core, now, &outstanding, offer, payloads)
+            }
+            Purpose::SyncMessageIds(_) => {
+                self.synchronised(payloads);
+                Ok(Step::Waiting)
+            }
+        }
+    }
+
+    /// The peer is alive.
+    pub(in crate::sa) fn heard(&mut self, now: Instant) {
+        if let Some(established) = self.established_mut() {
+            established.heard_at = now;
+        }
+    }
+
+    /// RFC 7296 §2.21.3: notifications in a response that end the IKE SA without a DELETE.
+    fn is_fatal(&self, core: &mut Core, payloads: &Payloads<'_>) -> bool {
+        let Some(notify) = payloads.error_notify() else {
+            return false;
+        };
+        self.event(
+            core,
+            EventKind::ExchangeFailed {
+                reason: format!("the peer answers {}", notify.kind),
+            },
+        );
+        matches!(
+            notify.kind,
+            NotifyType::INVALID_SYNTAX | NotifyType::AUTHENTICATION_FAILED
+        )
+    }
+
+    /// The response is authentic and cannot be used: nobody knows what the peer has made of our
+    /// request, so the IKE SA is closed (RFC 7296 §2.21.3).
+    fn useless_response(&mut self, core: &mut Core, error: &IkeError) -> Step {
+        self.failed(core, "response", error);
+        self.drop_outstanding(core);
+        self.terminate()
+    }
+
+    /// Frees what was reserved for the answer.
+    fn release_offer(&self, core: &mut Core, outstanding: &Outstanding) {
+        match &outstanding.request.purpose {
+            Purpose::Child(offer) => core.esp_spis.release(&offer.spi_in),
+            Purpose::RekeyIke(offer) => {
+                core.ike_spis.remove(&offer.spi);
+            }
+            _ => {}
+        }
+    }
+
+    /// RFC 7296 §2.25: not immediately again, and not for ever.
+    pub(super) fn refused_for_now(&mut self, core: &mut Core, now: Instant, task: Task) -> Step {
+        let limit = core.config.limits.temporary_failures;
+        let Some(established) = self.established_mut() else {
+            return Step::Waiting;
+        };
+        let since = *established.refused_since.get_or_insert(now);
+        if now.saturating_since(since) >= limit {
+            let reason = "the peer says TEMPORARY_FAILURE for too long".to_owned();
+            self.event(core, EventKind::ExchangeFailed { reason });
+            return self.terminate();
+        }
+        self.defer(core, now, task);
+        Step::Waiting
+    }
+}
+
+fn exchange_of(purpose: &Purpose) -> crate::wire::ExchangeType {
+    match purpose {
+        Purpose::Child(_) | Purpose::RekeyIke(_) => crate::wire::ExchangeType::CREATE_CHILD_SA,
+        _ => crate::wire::ExchangeType::INFORMATIONAL,
+    }
+}

@@ -1,0 +1,43 @@
+//! Where the peer is, when a NAT between us may change its mind (RFC 7296 §2.23).
+
+use super::{IkeSa, State};
+use crate::endpoint::core::Core;
+use crate::output::{KernelRequest, Path};
+
+impl IkeSa {
+    /// RFC 7296 §2.23: a host that is not behind a NAT follows the address and port of a new,
+    /// authentic packet; one that is does not, because anybody could then move it.
+    pub(super) fn move_to(&mut self, core: &mut Core, path: Path) {
+        if self.nat.local && !matches!(self.state, State::ExpectAuth(_)) {
+            return;
+        }
+        if self.path != path {
+            self.path = path;
+            self.move_children(core, path);
+        }
+    }
+
+    /// ESP in UDP goes where IKE goes.
+    fn move_children(&mut self, core: &mut Core, path: Path) {
+        let Some(established) = self.established_mut() else {
+            return;
+        };
+        established.dirty = true;
+        let ports = (path.local.port(), path.remote.port());
+        for child in &mut established.children {
+            let sa = &mut child.sa;
+            let moved = sa.encap != Some(ports) || sa.remote != path.remote.ip();
+            // Its SA is found by our address, and port 500 carries no ESP.
+            let can_move = sa.encap.is_some()
+                && sa.local == path.local.ip()
+                && ports.0 != crate::wire::PORT_IKE;
+            if moved && can_move {
+                sa.encap = Some(ports);
+                sa.remote = path.remote.ip();
+                core.out.kernel(KernelRequest::Update {
+                    child: Box::new(sa.clone()),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What must hold on the wire at any time, and between the sides in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gateway_common::time::Instant;
+use gateway_ike::wire::{Body, Message};
+
+use super::Side;
+
+/// A side and the SPIs of an IKE SA.
+type Sender = (usize, [u8; 8], [u8; 8]);
+
+/// Everything that was sent.
+#[derive(Default)]
+pub(crate) struct Wire {
+    /// Octets by sender, SPIs, Message ID and direction: the same message is always the same
+    /// octets, whoever sends it.
+    messages: BTreeMap<(Sender, u32, bool), Vec<u8>>,
+    /// IVs by sender and SPIs.
+    ivs: BTreeMap<(Sender, Vec<u8>), Vec<u8>>,
+    /// How often a message was sent again.
+    pub(crate) repeated: usize,
+    /// What is being tried.
+    pub(crate) context: String,
+}
+
+impl Wire {
+    pub(super) fn saw(&mut self, from: usize, bytes: &[u8]) {
+        let message = Message::parse(bytes).unwrap();
+        let header = message.header();
+        let Body::Encrypted(encrypted) = message.body() else {
+            panic!("a message in clear");
+        };
+        let sender = (from, header.initiator_spi, header.responder_spi);
+        let iv = encrypted.body()[..8].to_vec();
+        let known = self
+            .ivs
+            .entry((sender, iv))
+            .or_insert_with(|| bytes.to_vec());
+        assert!(known == bytes, "an IV came twice");
+        // RFC 6311 gives Message ID 0 a second meaning.
+        if header.message_id == 0 && is_sync(bytes) {
+            return;
+        }
+        let key = (sender, header.message_id, header.response);
+        match self.messages.get(&key) {
+            Some(known) => {
+                assert!(
+                    known == bytes,
+                    "{}: side {from}: another message under the same Message ID: {header:?}, {} and {} \
+                     octets",
+                    self.context,
+                    known.len(),
+                    bytes.len()
+                );
+                self.repeated += 1;
+            }
+            None => {
+                self.messages.insert(key, bytes.to_vec());
+            }
+        }
+    }
+}
+
+/// Sync messages stand beside the ordinary ones with Message ID 0; they are recognised by their
+/// length, since nobody here has the keys: one notification of 12 octets.
+fn is_sync(bytes: &[u8]) -> bool {
+    bytes.len() == 28 + 4 + 8 + (8 + 12) + 1 + 16
+}
+
+/// Both sides have the one IKE SA and the same children; kernel, replica and member agree.
+pub(super) fn agree(sides: &[Side; 2], now: Instant, context: &str) {
+    let logs = || format!("{context}\n{:#?}\n{:#?}", sides[0].log, sides[1].log);
+    let [a, b] = [0, 1].map(|at| sides[at].records(now));
+    assert_eq!((a.len(), b.len()), (1, 1), "one IKE SA each: {}", logs());
+    let (a, b) = (&a[0], &b[0]);
+    assert_eq!(a.local_spi, b.remote_spi, "{}", logs());
+    assert_eq!(a.remote_spi, b.local_spi, "{}", logs());
+    assert!(a.keys == b.keys, "{}", logs());
+    assert_ne!(a.role, b.role, "{}", logs());
+    assert_eq!(a.next_request, b.expected_request, "{}", logs());
+    assert_eq!(b.next_request, a.expected_request, "{}", logs());
+    for record in [a, b] {
+        assert!(record.outstanding.is_none(), "{}", logs());
+        assert!(!record.replaced && !record.closing, "{}", logs());
+        assert_eq!(record.children.len(), 1, "{}", logs());
+    }
+    let (x, y) = (&a.children[0].sa, &b.children[0].sa);
+    assert_eq!((x.spi_in, x.spi_out), (y.spi_out, y.spi_in), "{}", logs());
+    assert_eq!(
+        (&x.key_in, &x.key_out),
+        (&y.key_out, &y.key_in),
+        "{}",
+        logs()
+    );
+    assert_eq!(x.local_ts, y.remote_ts, "{}", logs());
+    for (side, record) in sides.iter().zip([a, b]) {
+        let installed: BTreeSet<_> = side.kernel.keys().copied().collect();
+        let accounted = record.children.iter().map(|child| child.sa.id()).collect();
+        assert_eq!(installed, accounted, "{}", logs());
+        let replica = side.replica();
+        assert_eq!(replica.len(), 1, "{}", logs());
+        assert_eq!(replica[0].next_request, record.next_request, "{}", logs());
+        assert_eq!(
+            replica[0].expected_request,
+            record.expected_request,
+            "{}",
+            logs()
+        );
+    }
+}
