@@ -27,7 +27,7 @@ impl Endpoint {
         self.import(now, record);
         if let Some(mut sa) = self.sas.remove(&spi) {
             self.enforce_uniqueness(now, &mut sa, initial_contact);
-            self.sas.insert(spi, sa);
+            self.keep(now, sa);
         }
     }
 

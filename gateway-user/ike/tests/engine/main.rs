@@ -19,6 +19,7 @@ mod initiated;
 mod initiator;
 mod kill;
 mod network;
+mod orders;
 mod pair;
 mod record;
 mod retransmission;

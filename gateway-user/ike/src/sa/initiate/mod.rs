@@ -7,6 +7,8 @@
 mod child;
 mod close;
 mod ike;
+mod install;
+mod lifetime;
 mod response;
 mod sync;
 
@@ -18,7 +20,7 @@ use super::{Established, IkeSa, Step};
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError};
 use crate::output::{Change, ChildId, ChildSa, DeltaId, EventKind, KernelRequest};
-use crate::record::{ChildState, OutstandingRequest, Purpose, Role};
+use crate::record::{OutstandingRequest, Purpose, Role};
 use crate::wire::{ExchangeType, HeaderRepr, MessageBuilder};
 
 pub(crate) use self::ike::Succession;
@@ -404,153 +406,5 @@ impl IkeSa {
         if self.established().is_some_and(|e| e.dirty) {
             self.publish(core, now);
         }
-    }
-
-    /// Tries again later.
-    fn defer(&mut self, core: &mut Core, now: Instant, task: Task) {
-        let delay = core.config.limits.retry_delay;
-        let at = now + delay + jitter(&*core.crypto, delay / 2);
-        let Some(established) = self.established_mut() else {
-            return;
-        };
-        established.deferred.push((at, task));
-        self.wait_for_deferred(core);
-    }
-
-    fn wait_for_deferred(&mut self, core: &mut Core) {
-        let next = self
-            .established()
-            .and_then(|e| e.deferred.iter().map(|(at, _)| *at).min());
-        match next {
-            Some(at) => self.set_clock(core, Clock::Retry, at),
-            None => self.stop_clock(core, Clock::Retry),
-        }
-    }
-
-    /// One of the deadlines has come.
-    pub(crate) fn clock_due(&mut self, core: &mut Core, now: Instant, clock: Clock) -> Step {
-        self.stop_clock(core, clock);
-        match clock {
-            Clock::Retransmit => return self.retransmit(core, now),
-            Clock::Install => return self.install_timeout(core, now),
-            Clock::Replaced | Clock::Expire => return self.terminate(),
-            Clock::Rekey => self.add_task(Task::RekeyIke),
-            Clock::Retry => {
-                if let Some(established) = self.established_mut() {
-                    let (due, later) = std::mem::take(&mut established.deferred)
-                        .into_iter()
-                        .partition(|(at, _)| *at <= now);
-                    established.deferred = later;
-                    let due: Vec<(Instant, Task)> = due;
-                    established
-                        .tasks
-                        .extend(due.into_iter().map(|(_, task)| task));
-                }
-                self.wait_for_deferred(core);
-            }
-            Clock::Idle => self.idle(core, now),
-        }
-        Step::Waiting
-    }
-
-    /// RFC 7296 §2.4: the peer has been silent; or it has not, and the clock starts anew.
-    fn idle(&mut self, core: &mut Core, now: Instant) {
-        let Some(established) = self.established() else {
-            return;
-        };
-        let delay = established.connection.dpd_delay;
-        let heard = established.heard_at;
-        if now.saturating_since(heard) >= delay {
-            self.add_task(Task::Liveness);
-            self.set_clock(core, Clock::Idle, now + delay);
-        } else {
-            self.set_clock(core, Clock::Idle, heard + delay);
-        }
-    }
-
-    /// Starts the clocks of a new IKE SA, or of one that came from a record.
-    pub(crate) fn start_clocks(&mut self, core: &mut Core, now: Instant) {
-        let Some(established) = self.established() else {
-            return;
-        };
-        let dpd = established.connection.dpd_delay;
-        let (replaced, closing) = (established.replaced, established.closing);
-        let (rekey_at, expires_at) = (established.rekey_at, established.expires_at);
-        let outstanding = established.outstanding.is_some();
-        let owed = !established.unwanted.is_empty()
-            || established
-                .children
-                .iter()
-                .any(|child| child.state == ChildState::Closing);
-        if let Some(at) = rekey_at.filter(|_| !replaced) {
-            self.set_clock(core, Clock::Rekey, at);
-        }
-        if let Some(at) = expires_at {
-            self.set_clock(core, Clock::Expire, at);
-        }
-        if !dpd.is_zero() {
-            self.set_clock(core, Clock::Idle, now + dpd);
-        }
-        if replaced && !closing {
-            let timeout = core.config.limits.replaced_timeout;
-            self.set_clock(core, Clock::Replaced, now + timeout);
-        }
-        if outstanding {
-            self.set_clock(core, Clock::Retransmit, now);
-        }
-        if owed {
-            self.add_task(Task::CloseChildren);
-        }
-        if closing {
-            self.add_task(Task::CloseIke);
-        }
-    }
-}
-
-impl Established {
-    /// Lifetimes of a new IKE SA. Jitter keeps the two sides from rekeying at the same time
-    /// (RFC 7296 §2.8).
-    pub(super) fn set_lifetimes(&mut self, core: &Core, now: Instant) {
-        let rekey_time = self.connection.rekey_time;
-        if !rekey_time.is_zero() {
-            let margin = rekey_time / 10;
-            self.rekey_at = Some(now + (rekey_time - jitter(&*core.crypto, margin)));
-            self.expires_at = Some(now + rekey_time + margin);
-        }
-    }
-
-    /// Names of children that are to be made from scratch, whether now or later.
-    pub(super) fn wanted_children(&self) -> Vec<String> {
-        let later = self.deferred.iter().map(|(_, task)| task);
-        let mut names: Vec<String> = self
-            .tasks
-            .iter()
-            .chain(later)
-            .filter_map(|task| match task {
-                Task::CreateChild(name) => Some(name.clone()),
-                _ => None,
-            })
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
-    /// Takes out what concerns children, now or later.
-    pub(super) fn take_children_tasks(&mut self) -> Vec<Task> {
-        let concerns = |task: &Task| {
-            matches!(
-                task,
-                Task::CloseChildren | Task::RekeyChild(_) | Task::CreateChild(_)
-            )
-        };
-        let mut taken: Vec<Task> = self.tasks.iter().filter(|t| concerns(t)).cloned().collect();
-        self.tasks.retain(|task| !concerns(task));
-        taken.extend(
-            self.deferred
-                .extract_if(.., |(_, task)| concerns(task))
-                .map(|(_, task)| task),
-        );
-        taken
     }
 }
