@@ -2,10 +2,13 @@
 
 pub mod agent;
 pub mod api;
+mod clock;
 pub mod config;
 pub mod crypto;
+pub mod heartbeat;
 pub mod pki;
 mod rtnl;
+mod state_dir;
 pub mod steering;
 pub mod sync;
 pub mod vip;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gateway_cluster::membership;
 use gateway_common::abi::{ANY_MESSAGE_ID, Address};
 use gateway_common::abi::{Counter, NegotiationKey, NegotiationState, NegotiationValue};
 use gateway_common::member::MemberId;
@@ -11,22 +12,66 @@ use gateway_common::time::Instant;
 use gateway_ike::endpoint::{ChildStatus, SaStatus};
 use gateway_ike::output::ChildId;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
-use super::{Agent, clock};
+use super::Agent;
+use crate::api::Call;
 use crate::api::model::{
     Checks, ChildInfo, Count, EspSaEntry, IkeSaEntry, IkeSaInfo, InterfaceStatus, MemberCount,
-    MemberStatus, Members, NegotiationEntry, Reply, Request, Sas, Stats, Status, SteeringStatus,
-    Table, TableFill,
+    NegotiationEntry, Reply, Request, Sas, Stats, Status, SteeringStatus, Table, TableFill,
 };
+use crate::clock;
 use crate::steering::{Counters, Dump};
 use crate::xfrm::ChildCounters;
 
 impl Agent {
     /// Carries out one request of a client.
-    pub(super) fn answer(&mut self, request: &Request) -> Reply {
+    pub(super) fn answer(&mut self, call: Call) {
+        let command = match call.request {
+            Request::Drain => membership::Command::Drain,
+            Request::Undrain => membership::Command::Undrain,
+            Request::Bootstrap => membership::Command::Bootstrap,
+            Request::Failover { to } => match self.other_member(to) {
+                Ok(to) => membership::Command::Failover { to },
+                Err(reason) => {
+                    let _ = call.reply.send(Reply::Error(reason));
+                    return;
+                }
+            },
+            request => {
+                let reply = self.answer_at_once(&request);
+                // A client that has gone needs no answer.
+                let _ = call.reply.send(reply);
+                return;
+            }
+        };
+        let (sender, outcome) = oneshot::channel();
+        self.membership.command(command, Some(sender));
+        tokio::spawn(async move {
+            let reply = match outcome.await {
+                Ok(Ok(())) => Reply::Ok(serde_json::json!({ "accepted": true })),
+                Ok(Err(reason)) => Reply::Error(format!("refused: {reason}")),
+                Err(_) => Reply::Error("the agent is stopping".into()),
+            };
+            let _ = call.reply.send(reply);
+        });
+    }
+
+    fn other_member(&self, id: u8) -> Result<MemberId, String> {
+        let cluster = &self.config.cluster;
+        MemberId::new(id)
+            .filter(|id| *id != cluster.local && cluster.members.contains_key(id))
+            .ok_or_else(|| format!("member {id} is not another member of this cluster"))
+    }
+
+    fn answer_at_once(&mut self, request: &Request) -> Reply {
         let answer = match request {
             Request::Status => self.status().and_then(value),
             Request::Members => value(self.members()),
+            Request::View => value(self.view()),
+            Request::Pnotes => value(self.pnotes()),
+            Request::Sync => value(self.sync()),
+            Request::Health => value(self.health()),
             Request::Table => self.table().and_then(value),
             Request::Sas { all } => value(self.sas(*all)),
             Request::Stats => self.stats().and_then(value),
@@ -37,6 +82,9 @@ impl Agent {
                 .switch_forwarding(*enabled)
                 .and_then(|()| self.status())
                 .and_then(value),
+            Request::Drain | Request::Undrain | Request::Bootstrap | Request::Failover { .. } => {
+                Err("not a question".into())
+            }
         };
         answer.map_or_else(Reply::Error, Reply::Ok)
     }
@@ -50,11 +98,12 @@ impl Agent {
         Ok(())
     }
 
-    fn status(&self) -> Result<Status, String> {
+    fn status(&mut self) -> Result<Status, String> {
+        let sas = self.sas(false).ike_sas;
         let cluster = &self.config.cluster;
         let tables = self.steering.tables();
         let fill = tables.fill().map_err(text)?;
-        let sas: Vec<SaStatus> = self.endpoint.sas().collect();
+        let node = self.node.status();
         Ok(Status {
             member: cluster.local.get(),
             name: cluster.local_member().name.clone(),
@@ -62,7 +111,7 @@ impl Agent {
             mode: cluster.mode,
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: (clock::now() - self.started).as_secs_f64(),
-            state: "ACTIVE".into(),
+            state: self.own_state().1,
             ike_forwarding: tables.settings().map_err(text)?.enabled != 0,
             steering: SteeringStatus {
                 mode: self.steering.mode().as_str().into(),
@@ -78,54 +127,17 @@ impl Agent {
                     .collect(),
             },
             kernel_backend: self.config.backend,
-            slots_owned: self.cluster.slots().owned_by(cluster.local),
-            half_open: self.endpoint.half_open(),
+            slots_owned: self.node.view().slots.owned_by(cluster.local),
+            half_open: node.half_open,
             ike_sas: sas.len(),
             child_sas: sas.iter().map(|sa| sa.children.len()).sum(),
             table: TableFill {
                 entries: fill.entries as usize,
                 max_entries: fill.max_entries,
             },
-            peers_connected: self
-                .cluster
-                .status()
-                .peers
-                .iter()
-                .filter(|p| p.connected)
-                .count(),
+            peers_connected: node.cluster.peers.iter().filter(|p| p.connected).count(),
+            epoch: self.node.view().epoch.0,
         })
-    }
-
-    fn members(&self) -> Members {
-        let peers: BTreeMap<MemberId, _> = self
-            .cluster
-            .status()
-            .peers
-            .into_iter()
-            .map(|peer| (peer.member, peer))
-            .collect();
-        let configured = &self.config.cluster.members;
-        let members = configured.iter().map(|(id, member)| {
-            let peer = peers.get(id);
-            let local = *id == self.config.cluster.local;
-            let connected = local || peer.is_some_and(|peer| peer.connected);
-            MemberStatus {
-                id: id.get(),
-                name: member.name.clone(),
-                local,
-                sync_address: member.sync_address.to_string(),
-                state: if connected { "ACTIVE" } else { "LOST" }.into(),
-                connected,
-                in_sync: local || peer.is_some_and(|peer| peer.in_sync),
-                slots: self.cluster.slots().owned_by(*id),
-                sent: peer.map_or(0, |peer| peer.sent.0),
-                acknowledged: peer.map_or(0, |peer| peer.acknowledged.0),
-                received: peer.map_or(0, |peer| peer.counters.deltas_received),
-            }
-        });
-        Members {
-            members: members.collect(),
-        }
     }
 
     fn table(&self) -> Result<Table, String> {
@@ -133,44 +145,48 @@ impl Agent {
         Ok(table(&dump, clock::now()))
     }
 
+    /// Those of this member's slots, or all.
     fn sas(&mut self, all: bool) -> Sas {
         let now = clock::now();
-        let owner = self.config.cluster.local.get();
+        let local = self.config.cluster.local;
         let counters = self.tunnels.all_counters().unwrap_or_else(|error| {
             tracing::warn!("the SAs' counters could not be read: {error}");
             BTreeMap::new()
         });
-        let own: Vec<SaStatus> = self.endpoint.sas().collect();
-        let mut ike_sas: Vec<IkeSaInfo> = own
-            .iter()
-            .map(|sa| ike_sa(sa, owner, now, &counters))
-            .collect();
-        if all {
-            let mirrored = self
-                .replicas
-                .iter()
-                .map(|(member, replica)| ike_sa(&replica.status(), member.get(), now, &counters));
-            ike_sas.extend(mirrored);
+        let ike_sas = self
+            .node
+            .sas(now)
+            .filter(|(owner, _)| all || *owner == Some(local))
+            .map(|(owner, sa)| ike_sa(&sa, owner.map_or(0, MemberId::get), now, &counters));
+        Sas {
+            ike_sas: ike_sas.collect(),
         }
-        Sas { ike_sas }
     }
 
     fn stats(&self) -> Result<Stats, String> {
         let counters = self.steering.tables().counters().map_err(text)?;
         let mut engine: BTreeMap<String, u64> = self
-            .endpoint
-            .counters()
+            .node
+            .engine_counters()
             .iter()
             .map(|(name, n)| (name.to_owned(), n))
             .collect();
-        engine.insert("relayed_out".into(), self.counters.relayed_out);
-        engine.insert("relayed_in".into(), self.counters.relayed_in);
-        engine.insert("not_ours_dropped".into(), self.counters.not_ours_dropped);
-        engine.insert("send_errors".into(), self.counters.send_errors);
+        let node = self.node.status().counters;
+        let more = [
+            ("relayed_out", node.relayed_out),
+            ("relayed_in", node.relayed_in),
+            ("not_ours_dropped", node.not_ours_dropped),
+            ("without_lease_dropped", node.without_lease_dropped),
+            ("woken", node.woken),
+            ("unreadable_records", node.unreadable_records),
+            ("send_errors", self.send_errors),
+        ];
+        engine.extend(more.map(|(name, n)| (name.to_owned(), n)));
         Ok(Stats {
             reasons: reasons(&counters),
             members: member_counts(&counters),
             engine,
+            membership: self.membership_counts(),
         })
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use gateway_cluster::membership::PnoteState;
+
 use super::Agent;
 use crate::steering::{Fill, Finding};
 
@@ -54,19 +56,42 @@ impl Agent {
             }
             Err(error) => drop(troubles.insert(error.to_string())),
         }
-        match self.steering.verify() {
-            Ok(findings) => troubles.extend(findings.iter().map(line)),
-            Err(error) => drop(troubles.insert(error.to_string())),
-        }
-        if let Err(error) = self.tunnels.promote_used() {
-            troubles.insert(format!("rekeyed CHILD_SAs: {error}"));
-        }
+        let steering = self.watch_steering(&mut troubles);
+        self.report("steering", steering);
+        let xfrm = self.tunnels.promote_used().err();
+        let xfrm = xfrm.map(|error| format!("rekeyed CHILD_SAs: {error}"));
+        troubles.extend(xfrm.clone());
+        self.report("xfrm", xfrm);
         for trouble in self.house.news(troubles) {
             tracing::error!("{trouble}");
         }
         if self.house.is_time_to_count() {
             self.watch_table();
         }
+    }
+
+    /// What keeps this member from being active.
+    fn watch_steering(&self, troubles: &mut BTreeSet<String>) -> Option<String> {
+        match self.steering.verify() {
+            Ok(findings) => {
+                troubles.extend(findings.iter().map(line));
+                let lasting = findings.iter().find(|finding| !finding.repaired);
+                lasting.map(line)
+            }
+            Err(error) => {
+                troubles.insert(error.to_string());
+                Some(error.to_string())
+            }
+        }
+    }
+
+    fn report(&self, device: &str, problem: Option<String>) {
+        let state = if problem.is_some() {
+            PnoteState::Problem
+        } else {
+            PnoteState::Ok
+        };
+        self.device(device, state, problem.unwrap_or_default(), None);
     }
 
     fn watch_table(&mut self) {

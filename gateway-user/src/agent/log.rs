@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use gateway_cluster::membership;
+use gateway_cluster::output::{self as cluster, Severity};
 use gateway_common::time::Instant;
 use gateway_ike::output::{Event, EventKind};
 
@@ -14,6 +16,63 @@ const LINES_PER_SECOND: u32 = 5;
 pub(super) struct EventLog {
     failures: Budget,
     drops: Budget,
+}
+
+/// One line for an event of the cluster core.
+pub(super) fn cluster(event: &cluster::Event) {
+    match event.severity() {
+        Severity::Info => tracing::info!("{event}"),
+        Severity::Warning => tracing::warn!("{event}"),
+    }
+}
+
+/// One line for an event of the membership.
+pub(super) fn membership(event: &membership::Event) {
+    use membership::Event as E;
+    match event {
+        E::State {
+            member,
+            from,
+            to,
+            reason,
+        } => tracing::info!(%member, "state {from} -> {to}: {reason}"),
+        E::View {
+            epoch,
+            members,
+            unsafe_takeover,
+        } => {
+            let majority = if *unsafe_takeover {
+                ", without a majority"
+            } else {
+                ""
+            };
+            tracing::info!(%epoch, "view of members {members:?}{majority}");
+        }
+        E::Frozen { late } => tracing::warn!(
+            "this member was stopped or starved for {} ms: it judges nobody until it has heard \
+             the others",
+            late.as_millis()
+        ),
+        E::Thawed => tracing::info!("this member follows the others again"),
+        E::LeaseEnded(epoch) => tracing::warn!(
+            %epoch,
+            "no majority of the view acknowledges this member: it sends nothing any more"
+        ),
+        E::Restarted {
+            member,
+            incarnation,
+        } => {
+            tracing::info!(%member, run = format!("{:x}", incarnation.0), "member restarted");
+        }
+        E::ConfigDiffers(member) => {
+            tracing::warn!(%member, "is configured differently in what has to be alike");
+        }
+        E::ColdStartWaits { heard } => tracing::warn!(
+            "too few members to form a view without risk, only {heard:?} are heard \
+             (`gatewayctl bootstrap` if the others serve nothing)"
+        ),
+        E::Refused { command, reason } => tracing::warn!("{command:?} refused: {reason}"),
+    }
 }
 
 /// So many lines per second.

@@ -16,7 +16,7 @@ use crate::steering::{TableError, Tables};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Inherited {
     key: Key,
-    owner: Option<MemberId>,
+    slot: Option<Slot>,
 }
 
 /// A key of any table.
@@ -42,57 +42,42 @@ impl Key {
 }
 
 impl Agent {
-    /// After a restart the pinned tables hold what the earlier process wrote. This member's own
-    /// entries ended with that process. Those of another member go on steering until its snapshot
-    /// says which of them still stand ([`Agent::drop_inherited`]).
+    /// After a restart the pinned tables hold what the earlier process wrote. It goes on steering
+    /// until the owners' snapshots say which of it still stands ([`Agent::drop_inherited`]).
     pub(super) fn inherit_tables(&mut self) -> Result<(), TableError> {
-        let tables = self.steering.tables();
-        let dump = tables.dump()?;
-        let owner = |slot: Slot| self.cluster.slots().owner(slot);
-        let negotiations = dump.negotiations.iter().map(|(key, value)| Inherited {
-            key: Key::Negotiation(*key),
-            owner: MemberId::new(value.member),
-        });
+        let dump = self.steering.tables().dump()?;
+        let negotiations = dump
+            .negotiations
+            .iter()
+            .map(|(key, value)| (Key::Negotiation(*key), Some(Slot(value.slot))));
         let ike_sas = dump
             .ike_sas
             .iter()
-            .map(|(key, slot)| (Key::IkeSa(*key), *slot));
+            .map(|(key, slot)| (Key::IkeSa(*key), Some(*slot)));
         let esp_sas = dump
             .esp_sas
             .iter()
-            .map(|(key, slot)| (Key::EspSa(*key), *slot));
+            .map(|(key, slot)| (Key::EspSa(*key), Some(*slot)));
         let esp_outs = dump
             .esp_outs
             .iter()
-            .map(|(key, value)| (Key::EspOut(*key), Slot(value.slot)));
+            .map(|(key, value)| (Key::EspOut(*key), Some(Slot(value.slot))));
         let nets = dump
             .remote_nets
             .iter()
+            .filter(|(_, _, slot)| slot.is_some())
             .map(|(zone, net, slot)| (Key::RemoteNet(*zone, *net), *slot));
-        let sas = ike_sas
+        self.inherited = negotiations
+            .chain(ike_sas)
             .chain(esp_sas)
             .chain(esp_outs)
-            .map(|(key, slot)| (key, Some(slot)))
             .chain(nets)
-            .map(|(key, slot)| Inherited {
-                key,
-                owner: slot.and_then(owner),
-            });
-        let local = self.config.cluster.local;
-        let (own, others): (Vec<_>, Vec<_>) = negotiations
-            .chain(sas)
-            .partition(|entry| entry.owner.is_none_or(|o| o == local));
-        for entry in &own {
-            entry.key.remove(&*tables)?;
+            .map(|(key, slot)| Inherited { key, slot })
+            .collect();
+        if !self.inherited.is_empty() {
+            let count = self.inherited.len();
+            tracing::info!("{count} table entries of an earlier run go on steering");
         }
-        if !own.is_empty() || !others.is_empty() {
-            tracing::info!(
-                "took over {} table entries of other members, removed {} of this one",
-                others.len(),
-                own.len()
-            );
-        }
-        self.inherited = others;
         Ok(())
     }
 
@@ -101,15 +86,17 @@ impl Agent {
         if self.inherited.is_empty() {
             return;
         }
+        let owner = |slot: Slot| self.node.view().slots.owner(slot);
         let known: BTreeSet<Key> = self
-            .cluster
+            .node
+            .cluster()
             .ownership()
             .tables()
             .filter_map(|change| put_key(&change))
             .collect();
         let (told, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inherited)
             .into_iter()
-            .partition(|entry| entry.owner == Some(member));
+            .partition(|entry| entry.slot.and_then(owner) == Some(member));
         self.inherited = waiting;
         let tables = self.steering.tables();
         for entry in told.iter().filter(|entry| !known.contains(&entry.key)) {
@@ -117,15 +104,6 @@ impl Agent {
                 tracing::warn!("{error}");
             }
         }
-    }
-
-    /// `SLOT_OWNER` becomes the core's slot map.
-    pub(super) fn write_slot_owners(&self) -> Result<(), TableError> {
-        let mut owners = [None; Slot::COUNT];
-        for (slot, owner) in self.cluster.slots().iter() {
-            owners[usize::from(slot.0)] = owner;
-        }
-        self.steering.tables().set_slot_owners(&owners)
     }
 
     pub(super) fn write_table(&self, change: &TableChange) {

@@ -1,27 +1,22 @@
 //! Between the words of the engine, of the cluster core and of the data path.
 
-use gateway_cluster::change::{Change, Child, Negotiation, Sa};
+use std::sync::Arc;
+
 use gateway_cluster::config::Config as ClusterConfig;
 use gateway_cluster::frame::Incarnation;
-use gateway_cluster::network::Network;
-use gateway_cluster::secret::Secret;
+use gateway_cluster::membership;
 use gateway_cluster::slot_map::{self, Weighted};
 use gateway_common::member::MemberId;
-use gateway_common::time::Instant;
 use gateway_ike::config::{Config as IkeConfig, Limits};
 use gateway_ike::output;
-use gateway_ike::record::IkeSaRecord;
-
 use ipnet::IpNet;
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Failback, Mode, TwoMember};
+use crate::heartbeat::LinkConfig;
 use crate::steering::{MemberLink, SteeringConfig};
-use crate::sync::{Credentials, PeerAddress, TransportConfig, TransportLimits};
+use crate::sync::{Credentials, Detour, PeerAddress, TransportConfig, TransportLimits};
 
-/// Routing zone of everything in this release.
-const MAIN_ZONE: u32 = 0;
-
-pub(super) fn engine_config(config: &Config, incarnation: Incarnation) -> IkeConfig {
+fn engine_config(config: &Config, incarnation: Incarnation) -> IkeConfig {
     IkeConfig {
         member: config.cluster.local,
         // Two runs that draw IVs under one key would have to be 65,536 runs apart.
@@ -65,15 +60,19 @@ pub(super) fn steering_config(config: &Config) -> SteeringConfig {
     }
 }
 
-pub(super) fn cluster_config(config: &Config, incarnation: Incarnation) -> ClusterConfig {
+pub(super) fn node_config(config: &Config, incarnation: Incarnation) -> gateway_node::Config {
+    gateway_node::Config {
+        ike: Arc::new(engine_config(config, incarnation)),
+        cluster: cluster_config(config, incarnation),
+        walk: gateway_node::WalkLimits::default(),
+    }
+}
+
+fn cluster_config(config: &Config, incarnation: Incarnation) -> ClusterConfig {
     let cluster = &config.cluster;
     ClusterConfig {
         local: cluster.local,
-        members: cluster
-            .members
-            .keys()
-            .map(|&member| Weighted { member, weight: 1 })
-            .collect(),
+        members: weighted(config),
         cluster_id: cluster.id,
         cluster_name: cluster.name.clone(),
         config_hash: config.digest,
@@ -82,11 +81,58 @@ pub(super) fn cluster_config(config: &Config, incarnation: Incarnation) -> Clust
     }
 }
 
-pub(super) fn slot_mode(config: &Config) -> slot_map::Mode {
-    match config.cluster.mode {
-        Mode::Ha => slot_map::Mode::HighAvailability,
-        Mode::LoadSharing => slot_map::Mode::LoadSharing,
+fn weighted(config: &Config) -> Vec<Weighted> {
+    let members = config.cluster.members.iter();
+    members
+        .map(|(&member, configured)| Weighted {
+            member,
+            weight: configured.weight,
+        })
+        .collect()
+}
+
+pub(super) fn membership_config(config: &Config, incarnation: Incarnation) -> membership::Config {
+    let cluster = &config.cluster;
+    let [a, b, c, d, e, f, g, h, ..] = config.digest;
+    membership::Config {
+        mode: match cluster.mode {
+            Mode::Ha => slot_map::Mode::HighAvailability,
+            Mode::LoadSharing => slot_map::Mode::LoadSharing,
+        },
+        failback: match cluster.failback {
+            Failback::MaintainActive => slot_map::Failback::MaintainActive,
+            Failback::HigherPriority => slot_map::Failback::HigherPriority,
+        },
+        witness: config.witness.is_some(),
+        two_member: match cluster.two_member {
+            TwoMember::Availability => membership::TwoMember::Availability,
+            TwoMember::Consistency => membership::TwoMember::Consistency,
+        },
+        boot_alone: cluster.boot_alone,
+        config_hash: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        timing: cluster.timing,
+        ..membership::Config::new(cluster.local, incarnation, weighted(config))
     }
+}
+
+/// The sync network first, then the others in the order of `heartbeat_addresses`.
+pub(super) fn cluster_links(config: &Config) -> Vec<LinkConfig> {
+    let cluster = &config.cluster;
+    let own = cluster.local_member().addresses();
+    let devices = std::iter::once(Some(config.interfaces.sync.clone()));
+    own.zip(devices.chain(std::iter::repeat(None)))
+        .enumerate()
+        .map(|(index, (local, device))| LinkConfig {
+            device,
+            local,
+            peers: cluster
+                .members
+                .iter()
+                .filter(|(id, _)| **id != cluster.local)
+                .filter_map(|(id, member)| Some((*id, member.addresses().nth(index)?)))
+                .collect(),
+        })
+        .collect()
 }
 
 fn networks<'a>(
@@ -110,6 +156,14 @@ pub(super) fn transport_config(config: &Config) -> anyhow::Result<TransportConfi
         peers: members(config)
             .filter(|(member, _)| *member != local)
             .map(|(member, address)| PeerAddress { member, address })
+            .collect(),
+        detours: cluster_links(config)
+            .into_iter()
+            .skip(1)
+            .map(|link| Detour {
+                address: link.local,
+                peers: link.peers,
+            })
             .collect(),
         credentials,
         limits: TransportLimits::default(),
@@ -138,59 +192,4 @@ pub(super) fn members(config: &Config) -> impl Iterator<Item = (MemberId, std::n
         .members
         .iter()
         .map(|(id, member)| (*id, member.sync_address))
-}
-
-/// The engine's change as the members tell it to each other.
-pub(super) fn change(now: Instant, change: output::Change) -> Change {
-    match change {
-        output::Change::NegotiationOpened {
-            initiator_cookie,
-            responder_cookie,
-            peer,
-            expires,
-        } => Change::NegotiationOpened {
-            negotiation: Negotiation {
-                local_cookie: responder_cookie,
-                peer_cookie: initiator_cookie,
-                peer,
-            },
-            lifetime: expires - now,
-        },
-        output::Change::NegotiationClosed {
-            responder_cookie, ..
-        } => Change::NegotiationClosed {
-            local_cookie: responder_cookie,
-        },
-        output::Change::Upsert(record) => Change::SaUpsert(sa(&record)),
-        output::Change::Removed { local_spi } => Change::SaRemoved { local_spi },
-    }
-}
-
-fn sa(record: &IkeSaRecord) -> Sa {
-    Sa {
-        local_spi: record.local_spi,
-        children: record
-            .children
-            .iter()
-            .map(|child| self::child(&child.sa))
-            .collect(),
-        record: Secret::new(record.encode().expose().to_vec()),
-        ..Sa::default()
-    }
-}
-
-fn child(sa: &output::ChildSa) -> Child {
-    let remote_nets = sa
-        .remote_ts
-        .iter()
-        .flat_map(output::TrafficSelector::prefixes)
-        .filter_map(|prefix| Network::new(MAIN_ZONE, prefix.address, prefix.len))
-        .collect();
-    Child {
-        spi_in: sa.spi_in,
-        vip: sa.local,
-        spi_out: sa.spi_out,
-        peer: sa.remote,
-        remote_nets,
-    }
 }

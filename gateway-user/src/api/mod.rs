@@ -1,8 +1,10 @@
 //! The control socket: a Unix stream, one JSON request per line, one JSON answer per line.
 
 mod client;
+mod cluster;
 pub mod model;
 pub mod render;
+pub mod render_cluster;
 mod server;
 
 pub use client::{ClientError, call};

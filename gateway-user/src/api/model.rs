@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::steering;
 
+pub use super::cluster::{
+    Accepted, Health, LinkStatus, MemberStatus, Members, PeerSync, Pnote, Pnotes, SyncStatus,
+    ViewMember, ViewStatus,
+};
+
 /// What a client asks for: `{"command": "status"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -14,6 +19,25 @@ pub enum Request {
     Status,
     /// [`Members`].
     Members,
+    /// [`ViewStatus`].
+    View,
+    /// [`Pnotes`].
+    Pnotes,
+    /// [`SyncStatus`].
+    Sync,
+    /// [`Health`].
+    Health,
+    /// Own no slots from now on, but stay a replica; answers [`Accepted`].
+    Drain,
+    /// The opposite of `Drain`; answers [`Accepted`].
+    Undrain,
+    /// Hand this member's slots to another member; answers [`Accepted`].
+    Failover {
+        /// Its id.
+        to: u8,
+    },
+    /// Form a view with this member alone; answers [`Accepted`].
+    Bootstrap,
     /// [`Table`].
     Table,
     /// [`Sas`].
@@ -78,6 +102,8 @@ pub struct Status {
     pub table: TableFill,
     /// Members whose sync channel is up.
     pub peers_connected: usize,
+    /// Number of the view; 0 before the first.
+    pub epoch: u64,
 }
 
 /// The data path's state.
@@ -107,40 +133,6 @@ pub struct TableFill {
     pub entries: usize,
     /// `table.max_entries`.
     pub max_entries: u32,
-}
-
-/// The members as this one sees them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Members {
-    /// By id.
-    pub members: Vec<MemberStatus>,
-}
-
-/// One member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MemberStatus {
-    /// 1..=63.
-    pub id: u8,
-    /// Its name.
-    pub name: String,
-    /// Whether it is the answering member.
-    pub local: bool,
-    /// Its address on the sync network.
-    pub sync_address: String,
-    /// "ACTIVE", or "LOST" without a sync channel.
-    pub state: String,
-    /// Whether the sync channel to it is up; true for the local member.
-    pub connected: bool,
-    /// Whether it acknowledges deltas in time; true for the local member.
-    pub in_sync: bool,
-    /// Slots it owns.
-    pub slots: usize,
-    /// Deltas sent to it.
-    pub sent: u64,
-    /// Deltas it acknowledged.
-    pub acknowledged: u64,
-    /// Deltas received from it.
-    pub received: u64,
 }
 
 /// The ownership table as the programs see it.
@@ -282,6 +274,8 @@ pub struct Stats {
     pub members: BTreeMap<u8, MemberCount>,
     /// The engine's and the agent's counters.
     pub engine: BTreeMap<String, u64>,
+    /// Counters of the membership and of the heartbeats.
+    pub membership: BTreeMap<String, u64>,
 }
 
 /// Frames that XDP exchanged with one member.

@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use super::model::{
-    Checks, IkeSaInfo, Members, NegotiationEntry, Sas, Severity, Stats, Status, Table,
-};
+use super::model::{Checks, IkeSaInfo, NegotiationEntry, Sas, Severity, Stats, Status, Table};
 
 /// `gatewayctl status`.
 pub fn status(status: &Status) -> String {
@@ -20,6 +18,7 @@ pub fn status(status: &Status) -> String {
         "Member",
         &format!("{} ({}), {}", status.member, status.name, status.state),
     );
+    line(&mut out, "View", &status.epoch.to_string());
     line(&mut out, "Uptime", &seconds(status.uptime_seconds));
     line(
         &mut out,
@@ -59,30 +58,6 @@ pub fn status(status: &Status) -> String {
     );
     line(&mut out, "Version", &status.version);
     out
-}
-
-/// `gatewayctl members`.
-pub fn members(members: &Members) -> String {
-    let mut rows = vec![row([
-        "ID",
-        "Unique Address",
-        "Slots",
-        "State",
-        "In Sync",
-        "Name",
-    ])];
-    for m in &members.members {
-        let local = if m.local { " (local)" } else { "" };
-        rows.push(vec![
-            format!("{}{local}", m.id),
-            m.sync_address.clone(),
-            m.slots.to_string(),
-            m.state.clone(),
-            yes_no(m.in_sync).into(),
-            m.name.clone(),
-        ]);
-    }
-    columns(&rows)
 }
 
 /// `gatewayctl table`.
@@ -204,14 +179,15 @@ pub fn stats(stats: &Stats) -> String {
         ]);
     }
     let _ = write!(out, "\n{}", columns(&rows));
-    let mut rows = vec![row(["Engine", "Count"])];
-    rows.extend(
-        stats
-            .engine
-            .iter()
-            .map(|(name, count)| vec![name.clone(), count.to_string()]),
-    );
-    let _ = write!(out, "\n{}", columns(&rows));
+    for (title, counts) in [("Engine", &stats.engine), ("Membership", &stats.membership)] {
+        let mut rows = vec![row([title, "Count"])];
+        rows.extend(
+            counts
+                .iter()
+                .map(|(name, count)| vec![name.clone(), count.to_string()]),
+        );
+        let _ = write!(out, "\n{}", columns(&rows));
+    }
     out
 }
 
@@ -236,12 +212,12 @@ pub fn checks(checks: &Checks) -> String {
     out
 }
 
-fn line(out: &mut String, label: &str, value: &str) {
+pub(super) fn line(out: &mut String, label: &str, value: &str) {
     let colon = if label.is_empty() { ' ' } else { ':' };
     let _ = writeln!(out, "{:<20}{value}", format!("{label}{colon}"));
 }
 
-fn mode(mode: crate::config::Mode) -> &'static str {
+pub(super) fn mode(mode: crate::config::Mode) -> &'static str {
     match mode {
         crate::config::Mode::Ha => "High Availability",
         crate::config::Mode::LoadSharing => "Load Sharing",
@@ -256,19 +232,19 @@ fn owner(member: u8) -> String {
     }
 }
 
-fn yes_no(value: bool) -> &'static str {
+pub(super) fn yes_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-fn seconds(value: f64) -> String {
+pub(super) fn seconds(value: f64) -> String {
     format!("{value:.1}s")
 }
 
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.iter().map(|&cell| cell.to_owned()).collect()
 }
 
-fn columns(rows: &[Vec<String>]) -> String {
+pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count)
         .map(|i| {

@@ -6,8 +6,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway_common::member::MemberId;
-use gateway_user::api::model::{Check, Checks, Members, Request, Sas, Stats, Status, Table};
-use gateway_user::api::{self, render};
+use gateway_user::api::model::{
+    Accepted, Check, Checks, Health, Members, Pnotes, Request, Sas, Stats, Status, SyncStatus,
+    Table, ViewStatus,
+};
+use gateway_user::api::{self, render, render_cluster};
 use gateway_user::pki;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,8 +33,28 @@ struct Cli {
 enum Command {
     /// This member at a glance.
     Status,
-    /// The members of the cluster.
+    /// The members of the cluster, their states, and why these changed last.
     Members,
+    /// The view: who is in it, and who owns how many slots.
+    View,
+    /// This member's critical devices.
+    Pnotes,
+    /// The synchronisation with the other members.
+    Sync,
+    /// Whether upstream may send to this member: exit code 0 if so, 1 if not.
+    Health,
+    /// Hand this member's slots to the others; it stays a replica.
+    Drain,
+    /// End a drain or a failover.
+    Undrain,
+    /// Hand this member's slots to another one.
+    Failover {
+        /// Its id.
+        #[arg(long)]
+        to: u8,
+    },
+    /// Form a view with this member alone. Only if no other member serves anything.
+    Bootstrap,
     /// Who owns which negotiation and SA: SEP_my_IKE_packet, IKE_SA and ESP_SA.
     Table,
     /// Established IKE SAs and their CHILD_SAs.
@@ -72,6 +95,18 @@ enum Pki {
     Init(PkiInit),
     /// Issue a member's certificate.
     Issue(PkiIssue),
+    /// Make the key that the members share with the witness.
+    Witness(PkiWitness),
+}
+
+#[derive(Args)]
+struct PkiWitness {
+    /// The file; copy it to every member and to the witness.
+    #[arg(long, default_value = "/etc/gateway/witness.key")]
+    out: PathBuf,
+    /// Replace an existing key.
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Args)]
@@ -128,7 +163,15 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Status => ask::<Status>(cli, &Request::Status, render::status)?,
-        Command::Members => ask::<Members>(cli, &Request::Members, render::members)?,
+        Command::Members => ask::<Members>(cli, &Request::Members, render_cluster::members)?,
+        Command::View => ask::<ViewStatus>(cli, &Request::View, render_cluster::view)?,
+        Command::Pnotes => ask::<Pnotes>(cli, &Request::Pnotes, render_cluster::pnotes)?,
+        Command::Sync => ask::<SyncStatus>(cli, &Request::Sync, render_cluster::sync)?,
+        Command::Health => return health(cli),
+        Command::Drain => order(cli, &Request::Drain)?,
+        Command::Undrain => order(cli, &Request::Undrain)?,
+        Command::Failover { to } => order(cli, &Request::Failover { to: *to })?,
+        Command::Bootstrap => order(cli, &Request::Bootstrap)?,
         Command::Table => ask::<Table>(cli, &Request::Table, render::table)?,
         Command::Sas { all } => ask::<Sas>(cli, &Request::Sas { all: *all }, render::sas)?,
         Command::Stats => ask::<Stats>(cli, &Request::Stats, render::stats)?,
@@ -145,6 +188,27 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Pki(command) => pki(command)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn order(cli: &Cli, request: &Request) -> Result<()> {
+    ask::<Accepted>(cli, request, render_cluster::accepted)
+}
+
+/// Without an agent, too, nothing may be sent here.
+fn health(cli: &Cli) -> Result<ExitCode> {
+    let health: Health = match api::call(&cli.socket, &Request::Health) {
+        Ok(health) => health,
+        Err(error) => {
+            eprintln!("gatewayctl: {error}");
+            return Ok(ExitCode::from(1));
+        }
+    };
+    show(cli, &health, render_cluster::health)?;
+    Ok(if health.healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 fn ask<T: DeserializeOwned + Serialize>(
@@ -187,6 +251,11 @@ fn check(cli: &Cli, config: Option<&Path>) -> Result<ExitCode> {
 
 fn pki(command: &Pki) -> Result<()> {
     let written = match command {
+        Pki::Witness(witness) => {
+            pki::witness_key(&witness.out, witness.force)?;
+            println!("wrote {}", witness.out.display());
+            return Ok(());
+        }
         Pki::Init(init) => pki::init(
             &init.dir,
             &pki::InitOptions {

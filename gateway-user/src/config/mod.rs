@@ -4,22 +4,27 @@
 //! this module checks the values. Every error names the file, the key, what is wrong with it and
 //! what is allowed, and nothing is applied before the whole file is right.
 
+mod cluster;
 mod connection;
 mod error;
+mod ha;
 mod raw;
+mod timing;
 mod value;
+mod witness;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_common::member::MemberId;
 use gateway_ike::config::{Connection, Secret};
 
+pub use cluster::{Cluster, Member};
 pub use error::ConfigError;
-pub use raw::{Backend, Mode};
+pub use ha::FloatingAddress;
+pub use raw::{Backend, Failback, Mode, Profile, TwoMember};
+pub use witness::{Witness, WitnessConfig, WitnessKey};
 
 use crate::steering::AttachMode;
 
@@ -28,6 +33,13 @@ use crate::steering::AttachMode;
 pub struct Config {
     /// `[cluster]`.
     pub cluster: Cluster,
+    /// `[witness]`.
+    pub witness: Option<Witness>,
+    /// `[ha] addresses`, by default the VIPs on the first public interface: they stand on the active
+    /// member's interfaces. Empty in load sharing.
+    pub floating: Vec<FloatingAddress>,
+    /// `[health]`.
+    pub health: Health,
     /// `[interfaces]`.
     pub interfaces: Interfaces,
     /// `[sync]`.
@@ -52,42 +64,9 @@ pub struct Config {
     pub connections: Vec<Arc<Connection>>,
     /// `[[secret]]`.
     pub secrets: Vec<Secret>,
-    /// SHA-256 of what has to be alike on all members: cluster, mode, VIPs, members, connections.
-    /// Secrets are left out, a digest of a weak one could be guessed.
+    /// SHA-256 of what has to be alike on all members: cluster, mode, times, VIPs, members, witness,
+    /// connections. Secrets are left out, a digest of a weak one could be guessed.
     pub digest: [u8; 32],
-}
-
-/// `[cluster]` and `[[cluster.member]]`.
-#[derive(Clone, Debug)]
-pub struct Cluster {
-    /// 1..=255, octet of the marked MAC.
-    pub id: u8,
-    /// Name, in certificates and in every face.
-    pub name: String,
-    /// High Availability or load sharing.
-    pub mode: Mode,
-    /// This member.
-    pub local: MemberId,
-    /// All members, this one included.
-    pub members: BTreeMap<MemberId, Member>,
-    /// Cluster Virtual IPs.
-    pub vips: Vec<IpAddr>,
-}
-
-impl Cluster {
-    /// This member's own entry.
-    pub fn local_member(&self) -> &Member {
-        &self.members[&self.local]
-    }
-}
-
-/// One `[[cluster.member]]`.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// Name for humans.
-    pub name: String,
-    /// Address on the sync network.
-    pub sync_address: IpAddr,
 }
 
 /// `[interfaces]`.
@@ -99,6 +78,16 @@ pub struct Interfaces {
     pub inside: Vec<String>,
     /// The sync network.
     pub sync: String,
+}
+
+/// `[health]`: how routing daemons see whether this member takes traffic.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// File that holds the member's state, one word; written whenever it changes.
+    pub state_file: PathBuf,
+    /// Routing table that holds the VIPs as host routes while this member takes traffic; `None`:
+    /// no such routes.
+    pub route_table: Option<u32>,
 }
 
 /// `[sync]`.
@@ -128,6 +117,13 @@ pub struct IkeLimits {
 }
 
 impl Config {
+    /// The VIPs that stand on every member's loopback interface: those that do not float.
+    pub fn standing_vips(&self) -> Vec<IpAddr> {
+        let floats = |vip: &IpAddr| self.floating.iter().any(|f| f.net.addr() == *vip);
+        let vips = self.cluster.vips.iter().copied();
+        vips.filter(|vip| !floats(vip)).collect()
+    }
+
     /// Reads and checks `file`.
     ///
     /// # Errors
@@ -150,12 +146,17 @@ impl Config {
     /// As [`Config::load`], without a file name.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let raw = raw::File::parse(text)?;
-        let cluster = check_cluster(raw.cluster)?;
+        let cluster = cluster::check(raw.cluster)?;
+        let interfaces = check_interfaces(raw.interfaces)?;
+        let floating = ha::check(&raw.ha, &cluster, &interfaces)?;
+        let witness = raw.witness.as_ref().map(witness::check).transpose()?;
         let connections = connection::check_connections(raw.connection, &cluster.vips)?;
         let secrets = connection::check_secrets(raw.secret)?;
         connection::check_every_connection_has_a_secret(&connections, &secrets)?;
         Ok(Self {
-            interfaces: check_interfaces(raw.interfaces)?,
+            interfaces,
+            floating,
+            health: check_health(raw.health)?,
             sync: check_sync(raw.sync)?,
             ike_forwarding: raw.ike_forwarding.enabled,
             table_max_entries: value::in_range(
@@ -170,67 +171,13 @@ impl Config {
             forwarding_block: raw.kernel.forwarding_block,
             api_socket: raw.api.socket,
             ike: check_limits(&raw.ike)?,
-            digest: digest(&cluster, &connections),
+            digest: cluster::digest(&cluster, witness.as_ref(), &connections),
             cluster,
+            witness,
             connections,
             secrets,
         })
     }
-}
-
-fn digest(cluster: &Cluster, connections: &[Arc<Connection>]) -> [u8; 32] {
-    let alike = format!(
-        "{} {} {:?} {:?} {:?} {connections:?}",
-        cluster.id, cluster.name, cluster.mode, cluster.members, cluster.vips
-    );
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, alike.as_bytes());
-    let mut octets = [0; 32];
-    octets.copy_from_slice(digest.as_ref());
-    octets
-}
-
-fn check_cluster(raw: raw::Cluster) -> Result<Cluster, ConfigError> {
-    let mut members = BTreeMap::new();
-    for (index, member) in raw.member.into_iter().enumerate() {
-        let key = format!("cluster.member[{index}]");
-        let id = value::member_id(&format!("{key}.id"), member.id)?;
-        let sync_address = value::address(&format!("{key}.sync_address"), &member.sync_address)?;
-        let name = member.name.unwrap_or_else(|| format!("member-{id}"));
-        let twin = members
-            .values()
-            .any(|m: &Member| m.sync_address == sync_address);
-        if twin || members.insert(id, Member { name, sync_address }).is_some() {
-            return Err(ConfigError::new(
-                key,
-                "has the id or the sync_address of another member",
-                "one [[cluster.member]] per id (1 to 63) and sync address",
-            ));
-        }
-    }
-    let local = value::member_id("cluster.local", raw.local)?;
-    if !members.contains_key(&local) {
-        return Err(ConfigError::new(
-            "cluster.local",
-            format!("is {local}, but no [[cluster.member]] has this id"),
-            format!("one of the configured ids: {}", value::list(members.keys())),
-        ));
-    }
-    let vips = value::addresses("cluster.vips", &raw.vips)?;
-    if vips.is_empty() {
-        return Err(ConfigError::new(
-            "cluster.vips",
-            "is empty",
-            "at least one address that the peers talk to",
-        ));
-    }
-    Ok(Cluster {
-        id: u8::try_from(value::in_range("cluster.id", raw.id, 1, 255)?).unwrap_or(u8::MAX),
-        name: value::name("cluster.name", raw.name)?,
-        mode: raw.mode,
-        local,
-        members,
-        vips,
-    })
 }
 
 fn check_interfaces(raw: raw::Interfaces) -> Result<Interfaces, ConfigError> {
@@ -268,12 +215,19 @@ fn check_interfaces(raw: raw::Interfaces) -> Result<Interfaces, ConfigError> {
 }
 
 fn check_sync(raw: raw::Sync) -> Result<Sync, ConfigError> {
-    let port = value::in_range("sync.port", raw.port, 1, 65_535)?;
     Ok(Sync {
-        port: u16::try_from(port).unwrap_or(u16::MAX),
+        port: value::port("sync.port", raw.port)?,
         ca: raw.ca,
         certificate: raw.certificate,
         key: raw.key,
+    })
+}
+
+fn check_health(raw: raw::Health) -> Result<Health, ConfigError> {
+    let table = value::in_range("health.route_table", raw.route_table, 0, 252)?;
+    Ok(Health {
+        state_file: raw.state_file,
+        route_table: (table > 0).then_some(table),
     })
 }
 

@@ -15,6 +15,11 @@ pub(super) struct File {
     pub(super) cluster: Cluster,
     pub(super) interfaces: Interfaces,
     pub(super) sync: Sync,
+    pub(super) witness: Option<Witness>,
+    #[serde(default)]
+    pub(super) ha: Ha,
+    #[serde(default)]
+    pub(super) health: Health,
     #[serde(default)]
     pub(super) ike_forwarding: IkeForwarding,
     #[serde(default)]
@@ -71,6 +76,59 @@ pub(super) struct Cluster {
     pub(super) local: u32,
     pub(super) vips: Vec<String>,
     pub(super) member: Vec<Member>,
+    #[serde(default)]
+    pub(super) profile: Profile,
+    pub(super) heartbeat: Option<DurationText>,
+    pub(super) lease: Option<DurationText>,
+    pub(super) lost: Option<DurationText>,
+    pub(super) cold_start: Option<DurationText>,
+    #[serde(default = "default_heartbeat_port")]
+    pub(super) heartbeat_port: u32,
+    #[serde(default)]
+    pub(super) two_member: TwoMember,
+    #[serde(default)]
+    pub(super) boot_alone: bool,
+    #[serde(default)]
+    pub(super) failback: Failback,
+    #[serde(default = "default_state_dir")]
+    pub(super) state_dir: PathBuf,
+    #[serde(default = "default_watchdog")]
+    pub(super) watchdog: DurationText,
+    #[serde(default = "default_drain")]
+    pub(super) drain: DurationText,
+}
+
+/// How soon a silent member counts as lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// A heartbeat every 50 ms, lost after 300 ms: for any Ethernet and any load.
+    #[default]
+    Default,
+    /// A heartbeat every 10 ms, lost after 50 ms: for dedicated links and real-time scheduling.
+    Fast,
+}
+
+/// What one of two members does that hears neither the other nor a witness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TwoMember {
+    /// It takes over, after its own probes were good; both may be active for a while.
+    #[default]
+    Availability,
+    /// It stops: without a majority nobody is active.
+    Consistency,
+}
+
+/// Who is active after a better member has come back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failback {
+    /// Who is active stays it.
+    #[default]
+    MaintainActive,
+    /// The member with the lowest id becomes active.
+    HigherPriority,
 }
 
 /// How slots are spread over the members.
@@ -90,6 +148,42 @@ pub(super) struct Member {
     pub(super) id: u32,
     pub(super) name: Option<String>,
     pub(super) sync_address: String,
+    #[serde(default)]
+    pub(super) heartbeat_addresses: Vec<String>,
+    #[serde(default = "default_weight")]
+    pub(super) weight: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Witness {
+    pub(super) address: String,
+    #[serde(default = "default_witness_port")]
+    pub(super) port: u32,
+    #[serde(default = "default_witness_key")]
+    pub(super) key_file: PathBuf,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Ha {
+    pub(super) addresses: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Health {
+    pub(super) state_file: PathBuf,
+    pub(super) route_table: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            state_file: "/run/gateway/state".into(),
+            route_table: 0,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -217,7 +311,7 @@ impl Default for Ike {
     }
 }
 
-/// "30s", "5m", "4h", "1d", or whole seconds.
+/// "50ms", "30s", "5m", "4h", "1d", or whole seconds.
 #[derive(Clone, Deserialize)]
 #[serde(untagged)]
 pub(super) enum DurationText {
@@ -291,12 +385,40 @@ pub(super) struct Secret {
     pub(super) secret_file: Option<PathBuf>,
 }
 
-fn one() -> u32 {
+pub(super) fn one() -> u32 {
     1
 }
 
 fn default_name() -> String {
     "gateway".into()
+}
+
+fn default_heartbeat_port() -> u32 {
+    4515
+}
+
+pub(super) fn default_witness_port() -> u32 {
+    4516
+}
+
+pub(super) fn default_witness_key() -> PathBuf {
+    "/etc/gateway/witness.key".into()
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/gateway".into()
+}
+
+fn default_watchdog() -> DurationText {
+    DurationText::Text("1s".into())
+}
+
+fn default_drain() -> DurationText {
+    DurationText::Text("5s".into())
+}
+
+fn default_weight() -> u32 {
+    1
 }
 
 fn default_sync_port() -> u32 {

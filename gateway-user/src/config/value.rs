@@ -21,6 +21,11 @@ pub(super) fn in_range(key: &str, value: u32, low: u32, high: u32) -> Result<u32
     }
 }
 
+pub(super) fn port(key: &str, value: u32) -> Result<u16, ConfigError> {
+    let port = in_range(key, value, 1, 65_535)?;
+    Ok(u16::try_from(port).unwrap_or(u16::MAX))
+}
+
 pub(super) fn member_id(key: &str, value: u32) -> Result<MemberId, ConfigError> {
     u8::try_from(value)
         .ok()
@@ -77,39 +82,50 @@ pub(super) fn duration(
     high: Duration,
 ) -> Result<Duration, ConfigError> {
     let (shown, parsed) = match text {
-        DurationText::Seconds(seconds) => (seconds.to_string(), Some(*seconds)),
-        DurationText::Text(text) => (text.clone(), parse_seconds(text)),
+        DurationText::Seconds(seconds) => {
+            (seconds.to_string(), Some(Duration::from_secs(*seconds)))
+        }
+        DurationText::Text(text) => (text.clone(), parse_duration(text)),
     };
     parsed
-        .map(Duration::from_secs)
         .filter(|duration| (low..=high).contains(duration))
         .ok_or_else(|| {
             ConfigError::new(
                 key,
                 format!("is \"{shown}\""),
                 format!(
-                    "{}s to {}s, written as 30s, 5m, 4h or 1d",
-                    low.as_secs(),
-                    high.as_secs()
+                    "{} to {}, written as 50ms, 30s, 5m, 4h or 1d",
+                    show(low),
+                    show(high)
                 ),
             )
         })
 }
 
-fn parse_seconds(text: &str) -> Option<u64> {
+/// In the largest unit of seconds and milliseconds that needs no fraction.
+pub(super) fn show(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 {
+        format!("{}s", duration.as_secs())
+    } else {
+        format!("{}ms", duration.as_micros().div_ceil(1000))
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    if let Some(number) = text.strip_suffix("ms") {
+        return number.parse().ok().map(Duration::from_millis);
+    }
     let unit = text.chars().last()?;
     let factor = match unit {
         's' => 1,
         'm' => 60,
         'h' => 3600,
         'd' => 86_400,
-        digit if digit.is_ascii_digit() => return text.parse().ok(),
+        digit if digit.is_ascii_digit() => return text.parse().ok().map(Duration::from_secs),
         _ => return None,
     };
-    text[..text.len() - 1]
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(factor)
+    let number: u64 = text[..text.len() - 1].parse().ok()?;
+    number.checked_mul(factor).map(Duration::from_secs)
 }
 
 pub(super) fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {

@@ -23,6 +23,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use time::{Duration, OffsetDateTime};
 use x509_parser::parse_x509_certificate;
+use zeroize::Zeroizing;
 
 pub use identity::{Identity, IdentityError, is_cluster_name};
 
@@ -113,6 +114,9 @@ pub enum PkiError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The system has no random numbers.
+    #[error("no random numbers")]
+    Random,
     /// The cryptographic library refused.
     #[error("cannot make a certificate: {0}")]
     Generate(#[from] rcgen::Error),
@@ -202,6 +206,19 @@ pub fn issue(dir: &Path, out: &Path, options: &IssueOptions) -> Result<Written, 
         files: vec![key_path, certificate_path, ca_path],
         not_after: params.not_after,
     })
+}
+
+/// Makes a key that members and witness share: 64 hexadecimal digits in `out`, mode 0600.
+///
+/// # Errors
+///
+/// [`PkiError`]; without `force`, a file that exists is never touched.
+pub fn witness_key(out: &Path, force: bool) -> Result<(), PkiError> {
+    let mut octets = Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *octets).map_err(|_| PkiError::Random)?;
+    files::check_absent(&[out.to_path_buf()], force)?;
+    let text = data_encoding::HEXLOWER.encode(&*octets);
+    files::write_secret(out, format!("{text}\n"), force)
 }
 
 fn params(common_name: &str, days: u32) -> Result<CertificateParams, PkiError> {

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::peer::in_time;
 use super::tls::{Tls, check_peer};
-use super::{PeerAddress, Shared, TransportConfig, TransportError, count, socket};
+use super::{Detour, PeerAddress, Shared, TransportConfig, TransportError, count, socket};
 
 /// An authenticated connection.
 pub(super) type Accepted = TlsStream<TcpStream>;
@@ -42,6 +42,18 @@ pub(super) fn bind(config: &TransportConfig) -> Result<TcpListener, TransportErr
         device: config.device.clone().unwrap_or_else(|| "any".into()),
         source,
     })
+}
+
+/// Detours are for bad days: one that cannot be listened on is only worth a warning.
+pub(super) fn bind_detours(config: &TransportConfig) -> Vec<TcpListener> {
+    let listen = |detour: &Detour| {
+        socket::listen_on(config, detour.address)
+            .inspect_err(|error| {
+                warn!(address = %detour.address, "sync channel: no detour: {error}");
+            })
+            .ok()
+    };
+    config.detours.iter().filter_map(listen).collect()
 }
 
 /// Accepts for as long as the transport lives. Only addresses of members that dial us get as far as

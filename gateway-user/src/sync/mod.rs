@@ -2,7 +2,7 @@
 //! own certificates.
 //!
 //! One connection per pair of members, which the one with the lower id dials, from its sync address
-//! to the other's. The channel carries frames (length-prefixed, at most [`MAX_FRAME`] octets) in order
+//! to the other's, or over a [`Detour`] while that fails. The channel carries frames (length-prefixed, at most [`MAX_FRAME`] octets) in order
 //! or breaks; what was lost then is the business of `gateway_cluster`.
 //!
 //! A peer is accepted if its certificate comes from the cluster's CA and is valid now, names exactly
@@ -30,6 +30,7 @@ pub use gateway_cluster::frame::MAX_FRAME;
 pub use tls::{CredentialError, Credentials};
 
 use self::connection::Queue;
+use crate::heartbeat::SessionKeys;
 
 /// Where a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +56,21 @@ pub struct TransportConfig {
     pub device: Option<String>,
     /// The other members.
     pub peers: Vec<PeerAddress>,
+    /// Other networks, tried in turn with the sync network while a member is not reached.
+    pub detours: Vec<Detour>,
     /// Certificates and key.
     pub credentials: Credentials,
     /// Bounds and times.
     pub limits: TransportLimits,
+}
+
+/// A way around the sync network, for when it is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detour {
+    /// This member's address on it.
+    pub address: IpAddr,
+    /// The others' addresses on it.
+    pub peers: BTreeMap<MemberId, IpAddr>,
 }
 
 /// Bounds and times.
@@ -67,8 +79,10 @@ pub struct TransportLimits {
     /// Octets that may wait for a peer. Beyond it a numbered frame breaks the connection, and from a
     /// quarter of it on relayed datagrams are dropped. Default 4 MiB.
     pub queue_bytes: usize,
-    /// A TCP connection and its TLS handshake have to be complete by then. Default 5 s.
+    /// A TLS handshake has to be complete by then. Default 5 s.
     pub handshake: Duration,
+    /// A TCP connection has to be complete by then. Default 1 s.
+    pub connect: Duration,
     /// Unacknowledged data breaks the connection after this time (`TCP_USER_TIMEOUT`). Default 3 s.
     pub user_timeout: Duration,
     /// First pause before dialling again; doubles up to `redial_max`. Default 50 ms.
@@ -84,6 +98,7 @@ impl Default for TransportLimits {
         Self {
             queue_bytes: 4 << 20,
             handshake: Duration::from_secs(5),
+            connect: Duration::from_secs(1),
             user_timeout: Duration::from_secs(3),
             redial_min: Duration::from_millis(50),
             redial_max: Duration::from_secs(1),
@@ -100,6 +115,10 @@ pub enum TransportEvent {
     Connected {
         /// To whom.
         member: MemberId,
+        /// Exported from its session, for the heartbeats.
+        keys: Arc<SessionKeys>,
+        /// This member dialled: the other may not have finished its side yet.
+        dialled: bool,
     },
     /// A frame came.
     Frame {
@@ -175,9 +194,16 @@ pub struct TransportCounters {
 /// What a connection's task reports.
 #[derive(Debug)]
 enum Report {
-    Connected(MemberId, Arc<Queue>),
+    Connected(MemberId, Arc<Queue>, Session),
     Frame(MemberId, Secret),
     Disconnected(MemberId, String),
+}
+
+/// A session, beside its stream.
+#[derive(Debug)]
+struct Session {
+    keys: Arc<SessionKeys>,
+    dialled: bool,
 }
 
 /// Reports that may wait to be taken.
@@ -201,6 +227,8 @@ struct Link {
     queue: Option<Arc<Queue>>,
     last_error: Option<String>,
     last_logged: Option<Instant>,
+    /// The sync network is known not to lead there.
+    detour: bool,
 }
 
 /// Failures of one peer are logged at most this often, whatever somebody at its address does.
@@ -241,6 +269,26 @@ impl Shared {
         self.with_link(member, |link| link.last_error = None);
     }
 
+    /// Ways to `peer`, own address and its, the one to try first first.
+    fn ways_to(&self, peer: PeerAddress) -> Vec<(IpAddr, IpAddr)> {
+        let config = &self.config;
+        let detours = config
+            .detours
+            .iter()
+            .filter_map(|detour| Some((detour.address, *detour.peers.get(&peer.member)?)));
+        let direct = (config.address, peer.address);
+        if self.with_link(peer.member, |link| link.detour) {
+            detours.chain([direct]).collect()
+        } else {
+            std::iter::once(direct).chain(detours).collect()
+        }
+    }
+
+    /// Every address of `peer`.
+    fn addresses_of(&self, peer: PeerAddress) -> impl Iterator<Item = IpAddr> {
+        self.ways_to(peer).into_iter().map(|(_, address)| address)
+    }
+
     fn warn_of_expiry(&self) {
         let expires = self.config.credentials.not_after();
         if expires - time::OffsetDateTime::now_utc() < EXPIRES_SOON {
@@ -270,6 +318,7 @@ impl Transport {
         let (events, receiver) = mpsc::channel(EVENTS);
         let tls = tls::Tls::new(&config)?;
         let listener = listener::bind(&config)?;
+        let detours = listener::bind_detours(&config);
         let peers = config.peers.clone();
         let shared = Arc::new(Shared {
             config,
@@ -283,16 +332,19 @@ impl Transport {
             let task = peer::Task::new(Arc::clone(&shared), tls.clone(), events.clone(), address);
             if address.member < shared.config.local {
                 let (streams, accepted) = mpsc::channel(1);
-                diallers.insert(
-                    address.address,
-                    listener::Dialler::new(&shared, address, streams),
-                );
+                let dialler = listener::Dialler::new(&shared, address, streams);
+                for from in shared.addresses_of(address) {
+                    diallers.insert(from, dialler.clone());
+                }
                 tasks.spawn(task.serve(accepted));
             } else if address.member > shared.config.local {
                 tasks.spawn(task.dial());
             }
         }
-        tasks.spawn(listener::run(Arc::clone(&shared), tls, listener, diallers));
+        for listener in detours.into_iter().chain([listener]) {
+            let (shared, diallers) = (Arc::clone(&shared), diallers.clone());
+            tasks.spawn(listener::run(shared, tls.clone(), listener, diallers));
+        }
         let events = TransportEvents {
             shared: Arc::clone(&shared),
             receiver,
@@ -323,6 +375,19 @@ impl Transport {
     pub fn disconnect(&self, member: MemberId) {
         if let Some(queue) = self.shared.with_link(member, |link| link.queue.clone()) {
             queue.close("closed on request");
+        }
+    }
+
+    /// Whether the sync network leads to `member` at the moment. With a change the connection is made
+    /// anew, over a detour first, or over the sync network again. Only the end that dials can do that.
+    pub fn set_detour(&self, member: MemberId, detour: bool) {
+        let changed = self.shared.with_link(member, |link| {
+            let changed = link.detour != detour;
+            link.detour = detour;
+            changed
+        });
+        if changed && !self.shared.config.detours.is_empty() && member > self.shared.config.local {
+            self.disconnect(member);
         }
     }
 
@@ -359,10 +424,14 @@ impl TransportEvents {
     /// can get into it.
     pub async fn recv(&mut self) -> Option<TransportEvent> {
         Some(match self.receiver.recv().await? {
-            Report::Connected(member, queue) => {
+            Report::Connected(member, queue, Session { keys, dialled }) => {
                 self.shared
                     .with_link(member, |link| link.queue = Some(queue));
-                TransportEvent::Connected { member }
+                TransportEvent::Connected {
+                    member,
+                    keys,
+                    dialled,
+                }
             }
             Report::Frame(member, bytes) => TransportEvent::Frame { member, bytes },
             Report::Disconnected(member, reason) => {

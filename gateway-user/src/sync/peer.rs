@@ -12,8 +12,9 @@ use tracing::{debug, warn};
 
 use super::connection::{Queue, read_all, write_all};
 use super::listener::Accepted;
-use super::tls::{Tls, check_peer, server_name};
-use super::{PeerAddress, Report, Shared, count, socket};
+use super::tls::{self, Tls, check_peer, server_name};
+use super::{PeerAddress, Report, Session, Shared, count, socket};
+use crate::heartbeat::SessionKeys;
 
 pub(super) struct Task {
     shared: Arc<Shared>,
@@ -44,7 +45,7 @@ impl Task {
         while let Some(stream) = next.take() {
             let mut heard = false;
             tokio::select! {
-                () = self.run(stream, &mut heard) => {}
+                () = self.accepted(stream, &mut heard) => {}
                 newer = accepted.recv() => {
                     next = newer;
                     self.end("replaced by a new connection".into()).await;
@@ -62,7 +63,11 @@ impl Task {
         loop {
             let mut heard = false;
             match self.connect().await {
-                Ok(stream) => self.run(stream, &mut heard).await,
+                Ok((stream, keys)) => {
+                    let dialled = true;
+                    self.run(stream, Session { keys, dialled }, &mut heard)
+                        .await;
+                }
                 Err(reason) => self.report(&reason),
             }
             // Who closes at once, or refuses our certificate, is left alone for longer and longer.
@@ -74,12 +79,21 @@ impl Task {
         }
     }
 
-    async fn connect(&self) -> Result<client::TlsStream<TcpStream>, String> {
+    async fn accepted(&self, stream: Accepted, heard: &mut bool) {
+        let (local, member) = (self.shared.config.local, self.peer.member);
+        match tls::heartbeat_keys(stream.get_ref().1, local, member) {
+            Ok(keys) => {
+                let dialled = false;
+                self.run(stream, Session { keys, dialled }, heard).await;
+            }
+            Err(reason) => self.end(reason).await,
+        }
+    }
+
+    async fn connect(&self) -> Result<(client::TlsStream<TcpStream>, Arc<SessionKeys>), String> {
         let shared = &self.shared;
+        let stream = self.reach().await?;
         let limit = shared.config.limits.handshake;
-        let stream = in_time(limit, socket::dial(&shared.config, self.peer))
-            .await
-            .inspect_err(|_| count(&shared.counters.unreachable, 1))?;
         let name = server_name(self.peer);
         let stream = in_time(limit, self.tls.connector.connect(name, stream))
             .await
@@ -87,14 +101,36 @@ impl Task {
         let chain = stream.get_ref().1.peer_certificates();
         check_peer(&shared.config, self.peer, chain)
             .inspect_err(|_| count(&shared.counters.refused, 1))?;
-        Ok(stream)
+        let keys = tls::heartbeat_keys(stream.get_ref().1, shared.config.local, self.peer.member)?;
+        Ok((stream, keys))
+    }
+
+    /// The first way on which the peer answers; the first failure if there is none.
+    async fn reach(&self) -> Result<TcpStream, String> {
+        let shared = &self.shared;
+        let mut first = None;
+        for way in shared.ways_to(self.peer) {
+            match in_time(
+                shared.config.limits.connect,
+                socket::dial(&shared.config, way),
+            )
+            .await
+            {
+                Ok(stream) => return Ok(stream),
+                Err(reason) => {
+                    count(&shared.counters.unreachable, 1);
+                    first.get_or_insert(reason);
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| "no address".into()))
     }
 
     /// Runs a connection until it breaks.
-    async fn run(&self, stream: impl AsyncRead + AsyncWrite, heard: &mut bool) {
+    async fn run(&self, stream: impl AsyncRead + AsyncWrite, session: Session, heard: &mut bool) {
         let (shared, member) = (&self.shared, self.peer.member);
         let (queue, outgoing) = Queue::new(shared.config.limits.queue_bytes);
-        let connected = Report::Connected(member, Arc::clone(&queue));
+        let connected = Report::Connected(member, Arc::clone(&queue), session);
         if self.events.send(connected).await.is_err() {
             return;
         }

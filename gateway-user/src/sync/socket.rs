@@ -1,42 +1,49 @@
 //! TCP sockets on the sync interface.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::{PeerAddress, TransportConfig};
+use super::TransportConfig;
 
 /// DSCP CS6, network control: sync must not wait behind what it steers.
 const TOS: u32 = 0xc0;
 
-fn open(config: &TransportConfig) -> io::Result<TcpSocket> {
-    let socket = if config.address.is_ipv4() {
+/// On the sync address only the sync interface is used.
+fn open(config: &TransportConfig, local: IpAddr) -> io::Result<TcpSocket> {
+    let socket = if local.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
-    if let Some(device) = &config.device {
-        socket.bind_device(Some(device.as_bytes()))?;
+    match &config.device {
+        Some(device) if local == config.address => socket.bind_device(Some(device.as_bytes()))?,
+        _ => {}
     }
     Ok(socket)
 }
 
 pub(super) fn listen(config: &TransportConfig) -> io::Result<TcpListener> {
-    let socket = open(config)?;
+    listen_on(config, config.address)
+}
+
+pub(super) fn listen_on(config: &TransportConfig, local: IpAddr) -> io::Result<TcpListener> {
+    let socket = open(config, local)?;
     socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::new(config.address, config.port))?;
+    socket.bind(SocketAddr::new(local, config.port))?;
     socket.listen(64)
 }
 
-/// Connects from our sync address to the peer's.
-pub(super) async fn dial(config: &TransportConfig, peer: PeerAddress) -> io::Result<TcpStream> {
-    let socket = open(config)?;
-    socket.bind(SocketAddr::new(config.address, 0))?;
-    let stream = socket
-        .connect(SocketAddr::new(peer.address, config.port))
-        .await?;
+/// Connects from our address to the peer's on the same network.
+pub(super) async fn dial(
+    config: &TransportConfig,
+    (local, remote): (IpAddr, IpAddr),
+) -> io::Result<TcpStream> {
+    let socket = open(config, local)?;
+    socket.bind(SocketAddr::new(local, 0))?;
+    let stream = socket.connect(SocketAddr::new(remote, config.port)).await?;
     prepare(config, &stream)?;
     Ok(stream)
 }

@@ -10,11 +10,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ConnectionCommon, RootCertStore, ServerConfig};
 use time::OffsetDateTime;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{PeerAddress, TransportConfig};
+use crate::heartbeat::{EXPORTER_LABEL, SessionKeys};
 use crate::pki::Identity;
 
 const ALPN: &[u8] = b"gateway-sync/1";
@@ -198,6 +199,21 @@ fn client(
 /// The name that a dialled peer's certificate has to carry: its sync address.
 pub(super) fn server_name(peer: PeerAddress) -> ServerName<'static> {
     ServerName::IpAddress(peer.address.into())
+}
+
+/// Keys for the heartbeats between `local` and `remote`, exported from their session (RFC 8446 §7.5).
+pub(super) fn heartbeat_keys<Data>(
+    session: &ConnectionCommon<Data>,
+    local: MemberId,
+    remote: MemberId,
+) -> Result<Arc<SessionKeys>, String> {
+    SessionKeys::derive(local.get(), remote.get(), |out, context| {
+        session
+            .export_keying_material(out, EXPORTER_LABEL, Some(context))
+            .map(drop)
+    })
+    .map(Arc::new)
+    .map_err(|error| format!("no keys for the heartbeats: {error}"))
 }
 
 /// Whether the verified certificate is that of the member that is configured at this address.

@@ -4,11 +4,24 @@
 //! without duplicate address detection; routers reach it through the members' own addresses.
 //! `arp_ignore = 1` and `arp_announce = 2` (the pre-flight checks them) keep a member from
 //! answering for it on a link.
+//!
+//! In HA mode addresses can float ([`Keeper`]): they stand on the active member's interfaces, with a
+//! lifetime, so that the kernel takes them away from a member whose agent is dead.
+
+mod announce;
+mod health;
+mod keeper;
+mod packet;
+mod probe;
 
 use std::io;
 use std::net::IpAddr;
 
 use crate::rtnl::{self, Socket};
+
+pub use health::Health;
+pub use keeper::{Keeper, drop_floating};
+pub use probe::Prober;
 
 /// A VIP could not be put in place.
 #[derive(Debug, thiserror::Error)]

@@ -85,7 +85,7 @@ impl Driven {
         let event = timeout(Duration::from_millis(2), self.node.events.recv()).await;
         let now = self.now();
         match event {
-            Ok(Some(TransportEvent::Connected { member })) => {
+            Ok(Some(TransportEvent::Connected { member, .. })) => {
                 self.core.handle_connected(now, member);
             }
             Ok(Some(TransportEvent::Frame { member, bytes })) => {

@@ -116,6 +116,7 @@ fn config(local: u8, members: u8, port: u16, credentials: Credentials) -> Transp
                 address: address(member),
             })
             .collect(),
+        detours: Vec::new(),
         credentials,
         limits: TransportLimits {
             redial_max: Duration::from_millis(200),
@@ -152,7 +153,7 @@ impl Node {
     async fn connected(&mut self, to: u8) {
         let event = self.next().await;
         assert!(
-            matches!(event, TransportEvent::Connected { member } if member == id(to)),
+            matches!(event, TransportEvent::Connected { member, .. } if member == id(to)),
             "{event:?}"
         );
         assert!(self.transport.is_connected(id(to)));
@@ -249,13 +250,85 @@ async fn a_member_that_comes_back_is_connected_again() {
     two.connected(1).await;
 }
 
+/// Addresses of a second network.
+fn detour(local: u8, members: u8) -> Detour {
+    let on_it = |member: u8| IpAddr::from([127, 99, 8, member]);
+    Detour {
+        address: on_it(local),
+        peers: (1..=members).map(|m| (id(m), on_it(m))).collect(),
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_the_sync_network_does_not_reach_is_reached_around_it() {
+    let port = free_port();
+    let around = |local, address| TransportConfig {
+        address,
+        detours: vec![detour(local, 2)],
+        ..config(local, 2, port, PKI.credentials(local))
+    };
+    // The second member does not hear on its sync address.
+    let nowhere = IpAddr::from([127, 99, 9, 9]);
+    let mut two = Node::start(around(2, nowhere));
+    let mut one = Node::start(around(1, address(1)));
+    one.connected(2).await;
+    two.connected(1).await;
+    one.send(2, b"around").unwrap();
+    assert_eq!(two.frame().await, b"around");
+    assert!(counted(&one.transport.counters().unreachable) >= 1);
+    // The certificate is checked as ever: a detour is no way for strangers.
+    assert_eq!(counted(&two.transport.counters().refused), 0);
+}
+
+#[tokio::test]
+async fn a_known_cut_of_the_sync_network_needs_no_attempt_on_it() {
+    let port = free_port();
+    let around = |local| TransportConfig {
+        detours: vec![detour(local, 2)],
+        ..config(local, 2, port, PKI.credentials(local))
+    };
+    let mut two = Node::start(around(2));
+    let mut one = Node::start(around(1));
+    one.connected(2).await;
+    two.connected(1).await;
+    let peer = one.transport.shared.config.peers[0];
+    let first = |node: &Node| node.transport.shared.ways_to(peer)[0].1;
+    assert_eq!(first(&one), address(2));
+    one.transport.set_detour(id(2), true);
+    assert_eq!(one.disconnected(2).await, "closed on request");
+    assert_eq!(first(&one), IpAddr::from([127, 99, 8, 2]));
+    one.connected(2).await;
+    // Saying it again changes nothing.
+    one.transport.set_detour(id(2), true);
+    assert!(one.waiting().await.is_none());
+    assert_eq!(counted(&one.transport.counters().unreachable), 0);
+}
+
+#[tokio::test]
+async fn both_ends_export_the_same_keys_for_heartbeats() {
+    let port = free_port();
+    let mut two = Node::start(config(2, 2, port, PKI.credentials(2)));
+    let mut one = Node::start(config(1, 2, port, PKI.credentials(1)));
+    let mut session = async |node: &mut Node| match node.next().await {
+        TransportEvent::Connected { keys, dialled, .. } => (keys, dialled),
+        other => panic!("{other:?}"),
+    };
+    let (ours, dialled) = session(&mut one).await;
+    let (theirs, accepted) = session(&mut two).await;
+    assert!(dialled && !accepted);
+    assert!(ours.matches(&theirs) && theirs.matches(&ours));
+    assert!(!ours.matches(&ours));
+}
+
 #[tokio::test]
 async fn a_newer_connection_replaces_an_older_one() {
     let (one, mut two, port) = pair().await;
     // The first member's agent was killed and its host did not even say so: a second one dials.
     let other = config(1, 2, port, PKI.credentials(1));
     let tls = tls::Tls::new(&other).unwrap();
-    let tcp = socket::dial(&other, other.peers[0]).await.unwrap();
+    let tcp = socket::dial(&other, (address(1), address(2)))
+        .await
+        .unwrap();
     let name = tls::server_name(other.peers[0]);
     let mut stream = tls.connector.connect(name, tcp).await.unwrap();
     assert!(two.disconnected(1).await.contains("replaced"));

@@ -1,10 +1,10 @@
-//! The one clock of the agent.
+//! The one clock of the process.
 
 use gateway_common::time::Instant;
 use rustix::time::{ClockId, clock_gettime};
 
 /// `CLOCK_MONOTONIC`, the clock that the programs compare `expires_ns` with.
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     let time = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);

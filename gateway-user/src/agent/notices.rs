@@ -1,0 +1,134 @@
+//! What the membership decided, and what it is told about this member.
+
+use std::time::Duration;
+
+use gateway_cluster::membership::{MemberState, Pnote, PnoteState};
+use gateway_common::time::Instant;
+
+use super::membership::Notice;
+use super::{Agent, log};
+
+impl Agent {
+    pub(super) fn take_notice(&mut self, now: Instant, notice: Notice) {
+        match notice {
+            Notice::View {
+                view,
+                unsafe_takeover,
+            } => {
+                if unsafe_takeover {
+                    tracing::warn!(
+                        "took over without a majority: another member may still be serving"
+                    );
+                }
+                self.node.handle_view(now, view);
+            }
+            Notice::Active(epoch) => {
+                self.node.handle_active(now, epoch);
+                self.drop_inherited(self.config.cluster.local);
+                self.finish_adoption();
+                self.tell_positions(now);
+            }
+            Notice::Event(event) => log::membership(&event),
+            Notice::Stopped => self.stop_at = Some(now),
+        }
+        self.tell_health();
+    }
+
+    /// Everything that still stands is known by now: this member is in a view.
+    fn finish_adoption(&mut self) {
+        if !std::mem::take(&mut self.adopting) {
+            return;
+        }
+        match self.tunnels.finish_adoption() {
+            Ok(found) if found.sas_deleted > 0 => {
+                tracing::info!("removed {} SAs of an earlier run", found.sas_deleted);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!("SAs of an earlier run: {error}"),
+        }
+    }
+
+    /// Of slots that were gained now, events have not told what the copies used up.
+    fn tell_positions(&mut self, now: Instant) {
+        match self.tunnels.positions() {
+            Ok(events) => {
+                for event in events {
+                    self.node.handle_kernel_event(now, event);
+                }
+            }
+            Err(error) => tracing::warn!("the SAs' positions could not be read: {error}"),
+        }
+    }
+
+    /// This member's state as the membership sees it.
+    pub(super) fn own_state(&self) -> (MemberState, String) {
+        let status = self.membership.snapshot().status;
+        let local = self.config.cluster.local;
+        let own = status.members.iter().find(|m| m.member == local);
+        own.map_or((MemberState::Init, MemberState::Init.to_string()), |own| {
+            (own.shown.state, own.shown.to_string())
+        })
+    }
+
+    /// Files and routes that routing daemons look at.
+    pub(super) fn tell_health(&mut self) {
+        let (state, shown) = self.own_state();
+        if let Err(error) = self.health.tell(&shown, takes_traffic(state)) {
+            tracing::debug!("health: {error}");
+        }
+    }
+
+    /// Four times in the time after which this loop counts as dead.
+    pub(super) fn show_life(&mut self) {
+        let watchdog = self.config.cluster.watchdog;
+        self.device("engine", PnoteState::Ok, String::new(), Some(watchdog));
+        self.manager.tell("WATCHDOG=1");
+        self.choose_ways();
+        self.tell_health();
+    }
+
+    /// Members that are heard, but not over the sync network, are reached over another one.
+    fn choose_ways(&self) {
+        let silence = self.config.cluster.timing.silence;
+        for member in self.membership.snapshot().status.members {
+            let heard = |sync: bool| {
+                let mut links = member.links.iter();
+                links.any(|(link, age)| (link.0 == 0) == sync && *age < silence)
+            };
+            if heard(true) {
+                self.transport.set_detour(member.member, false);
+            } else if heard(false) {
+                self.transport.set_detour(member.member, true);
+            }
+        }
+    }
+
+    /// The devices that this loop watches, as they are at the start.
+    pub(super) fn report_devices(&mut self) {
+        self.show_life();
+        for name in ["xfrm", "steering", "configuration"] {
+            self.device(name, PnoteState::Ok, String::new(), None);
+        }
+    }
+
+    /// Report of a critical device.
+    pub(super) fn device(
+        &self,
+        name: &str,
+        state: PnoteState,
+        reason: String,
+        timeout: Option<Duration>,
+    ) {
+        self.membership.pnote(Pnote {
+            name: name.into(),
+            state,
+            reason,
+            timeout,
+        });
+    }
+}
+
+/// Whether upstream may send to a member in this state.
+pub(super) const fn takes_traffic(state: MemberState) -> bool {
+    matches!(state, MemberState::Active | MemberState::ActiveAttention)
+}
