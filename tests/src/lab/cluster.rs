@@ -1,5 +1,6 @@
 //! The cluster under test: certificates, configuration files and the members' agents.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,10 @@ use serde_json::Value;
 
 use super::charon::Connection;
 use super::member::Member;
-use super::network::{Network, Plan, VIP, VIP6, site_address, site_address6, sync_address};
+use super::network::{
+    Network, Plan, VIP, VIP6, inside_address, public_address, segment_address, site_address,
+    site_address6, sync_address,
+};
 use super::run::Run;
 use super::timing::Timing;
 use super::wait::wait_until;
@@ -102,22 +106,29 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Waits until every member has a sync channel to every other.
+    /// Waits until every member has a sync channel to every other, and all are in one view.
     ///
     /// # Errors
-    /// Some channel does not come up in 20 s.
+    /// Some channel or member does not come up in 20 s.
     pub fn wait_connected(&self) -> Result<()> {
         let others = self.members.len() as u64 - 1;
         wait_until(
             Duration::from_secs(20),
-            "the members to connect to each other",
+            "the members to connect to each other and to form a view",
             || {
+                let mut epochs = BTreeSet::new();
                 for member in &self.members {
-                    if member.ask("status")?["peers_connected"].as_u64() != Some(others) {
+                    let view = member.ask("view")?;
+                    let together = view["members"].as_array().map(Vec::len);
+                    if member.ask("status")?["peers_connected"].as_u64() != Some(others)
+                        || together != Some(self.members.len())
+                        || view["admitted"] != true
+                    {
                         return Ok(false);
                     }
+                    epochs.insert(view["epoch"].as_u64());
                 }
-                Ok(true)
+                Ok(epochs.len() == 1)
             },
         )
     }
@@ -246,14 +257,21 @@ fn configuration(plan: &Plan, local: u8, pki: &Path, settings: &Settings) -> Str
     };
     let mut text = format!(
         "[cluster]\nname = \"lab\"\nlocal = {local}\nvips = [\"{VIP}\", \"{VIP6}\"]\n\
-         {}\n\n",
+         {}state_dir = \"/run/gateway/lib\"\n{}\n\n",
+        settings.timing.lines(),
         settings.cluster
     );
     for id in 1..=plan.members {
-        let sync = sync_address(id);
+        let (sync, inside) = (sync_address(id), inside_address(id));
+        let public = if plan.segment {
+            segment_address(id)
+        } else {
+            public_address(id)
+        };
         let _ = write!(
             text,
-            "[[cluster.member]]\nid = {id}\nname = \"m{id}\"\nsync_address = \"{sync}\"\n\n"
+            "[[cluster.member]]\nid = {id}\nname = \"m{id}\"\nsync_address = \"{sync}\"\n\
+             heartbeat_addresses = [\"{public}\", \"{inside}\"]\n\n"
         );
     }
     let _ = write!(
