@@ -34,7 +34,7 @@ impl Cold {
 
 impl Membership {
     pub(super) fn step_cold(&mut self) {
-        self.fallen |= self.admitted && self.superseded().len() >= self.majority();
+        self.fallen |= self.admitted && (self.is_over() || self.is_stuck());
         let mut others = self.peers.values().filter(|peer| peer.alive);
         let live = others.any(|peer| peer.said.admitted && !peer.said.cold);
         if (self.admitted && !self.fallen) || live || self.control.stopping {
@@ -53,6 +53,22 @@ impl Membership {
         self.cold.warned = true;
         self.outputs
             .push_back(Output::Event(Event::ColdStartWaits { heard }));
+    }
+
+    /// So many runs of the view have ended that the others can never decide again.
+    fn is_over(&self) -> bool {
+        self.superseded().len() >= self.majority()
+    }
+
+    /// Of two members the other one has started anew, and will not note what this one decides: it
+    /// has voted for a first view meanwhile. This member has served nothing for so long that it
+    /// starts over with it: without this member's grants no other view of the two can serve.
+    fn is_stuck(&self) -> bool {
+        let served = self.lease.until.max(self.installed_at);
+        self.view.members.len() == 2
+            && !self.witness_seat()
+            && !self.superseded().is_empty()
+            && self.now >= served + self.config.timing.cold_start
     }
 
     /// No view can go on, and none is heard.

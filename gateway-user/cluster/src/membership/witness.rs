@@ -22,10 +22,21 @@ pub struct Witness {
     peers: BTreeMap<MemberId, Peer>,
     /// The latest view that was heard of: decided.
     epoch: Epoch,
-    promised: Option<Ballot>,
-    accepted: Option<(Ballot, View)>,
+    /// Votes on what follows the views of these epochs, the latest included.
+    votes: BTreeMap<Epoch, Vote>,
     ledger: Ledger,
     outputs: VecDeque<WitnessOutput>,
+}
+
+/// Views whose successors the witness votes on again when asked: a member that missed a decision,
+/// because the only other one that knew it is gone, learns it from the votes.
+const REMEMBERED: usize = 4;
+
+/// A vote on what follows a view.
+#[derive(Clone, Debug, Default)]
+struct Vote {
+    promised: Option<Ballot>,
+    accepted: Option<(Ballot, View)>,
 }
 
 /// What the witness does. In order.
@@ -60,8 +71,7 @@ impl Witness {
             sequence: 0,
             peers: members.iter().map(|m| (*m, Peer::default())).collect(),
             epoch: Epoch::default(),
-            promised: None,
-            accepted: None,
+            votes: BTreeMap::new(),
             ledger: Ledger::default(),
             outputs: VecDeque::new(),
         };
@@ -94,7 +104,9 @@ impl Witness {
         match datagram.message {
             Message::Heartbeat(said) if said.admitted => {
                 self.learn(said.epoch);
-                let granted = said.epoch == self.epoch && self.accepted.is_none();
+                let vote = self.votes.get(&self.epoch);
+                let bound = vote.is_some_and(|vote| vote.accepted.is_some());
+                let granted = said.epoch == self.epoch && !bound;
                 if granted {
                     self.ledger.raise(from, now + self.timing.lease_bound());
                 }
@@ -124,44 +136,47 @@ impl Witness {
     fn learn(&mut self, epoch: Epoch) {
         if epoch > self.epoch {
             self.epoch = epoch;
-            self.promised = None;
-            self.accepted = None;
+            self.votes.insert(epoch, Vote::default());
+            while self.votes.len() > REMEMBERED {
+                self.votes.pop_first();
+            }
             self.persist();
         }
     }
 
-    fn prepare(&mut self, from: MemberId, epoch: Epoch, ballot: Ballot) {
+    /// The vote on what follows `epoch`, if it is open or remembered.
+    fn vote(&mut self, epoch: Epoch) -> Option<&mut Vote> {
         self.learn(epoch);
-        if epoch < self.epoch {
-            return;
+        if epoch == self.epoch {
+            return Some(self.votes.entry(epoch).or_default());
         }
+        self.votes.get_mut(&epoch)
+    }
+
+    fn prepare(&mut self, from: MemberId, epoch: Epoch, ballot: Ballot) {
         let basis = Basis::After(epoch);
-        if let Some(promised) = self.promised.filter(|promised| *promised > ballot) {
+        let Some(vote) = self.vote(epoch) else {
+            return;
+        };
+        if let Some(promised) = vote.promised.filter(|promised| *promised > ballot) {
             return self.send([from], Via::All, Message::Reject { basis, promised });
         }
-        self.promised = Some(ballot);
+        vote.promised = Some(ballot);
+        let promise = promise(epoch, ballot, vote);
         self.persist();
-        let accepted = self.accepted.clone();
-        let promise = Message::Promise {
-            basis,
-            ballot,
-            accepted: accepted.map(|(ballot, view)| (ballot, Box::new(view))),
-            persisted: super::Persisted::default(),
-        };
         self.send([from], Via::All, promise);
     }
 
     fn accept(&mut self, now: Instant, from: MemberId, epoch: Epoch, ballot: Ballot, view: View) {
-        self.learn(epoch);
-        if epoch < self.epoch {
-            return;
-        }
         let basis = Basis::After(epoch);
-        if let Some(promised) = self.promised.filter(|promised| *promised > ballot) {
+        let Some(vote) = self.vote(epoch) else {
+            return;
+        };
+        if let Some(promised) = vote.promised.filter(|promised| *promised > ballot) {
             return self.send([from], Via::All, Message::Reject { basis, promised });
         }
-        self.promised = Some(ballot);
-        self.accepted = Some((ballot, view));
+        vote.promised = Some(ballot);
+        vote.accepted = Some((ballot, view));
         self.persist();
         let accepted = Message::Accepted {
             basis,
@@ -196,41 +211,64 @@ impl Witness {
         }
     }
 
-    /// The file has the form of a promise.
+    /// The file is a sequence of promises, each after its length, oldest first.
     fn persist(&mut self) {
-        let lowest = self.peers.keys().next().copied();
-        let Some(ballot) = self
-            .promised
-            .or(lowest.map(|proposer| Ballot { round: 0, proposer }))
-        else {
+        let Some(lowest) = self.peers.keys().next().copied() else {
             return;
         };
-        let accepted = self.accepted.clone();
-        let message = Message::Promise {
-            basis: Basis::After(self.epoch),
-            ballot,
-            accepted: accepted.map(|(ballot, view)| (ballot, Box::new(view))),
-            persisted: super::Persisted::default(),
-        };
-        let octets = self.datagram(message).encode();
-        self.outputs.push_back(WitnessOutput::Persist(octets));
+        let mut file = Vec::new();
+        for (epoch, vote) in &self.votes {
+            let none = Ballot {
+                round: 0,
+                proposer: lowest,
+            };
+            let message = promise(*epoch, vote.promised.unwrap_or(none), vote);
+            let octets = self.datagram(message).encode();
+            file.extend_from_slice(
+                &u32::try_from(octets.len())
+                    .unwrap_or(u32::MAX)
+                    .to_be_bytes(),
+            );
+            file.extend_from_slice(&octets);
+        }
+        self.outputs.push_back(WitnessOutput::Persist(file));
     }
 
-    fn restore(&mut self, persisted: &[u8]) {
-        if let Ok(Datagram {
-            message:
-                Message::Promise {
-                    basis: Basis::After(epoch),
-                    ballot,
-                    accepted,
-                    ..
-                },
-            ..
-        }) = wire::decode(persisted)
-        {
-            self.epoch = epoch;
-            self.promised = Some(ballot);
-            self.accepted = accepted.map(|(ballot, view)| (ballot, *view));
+    fn restore(&mut self, mut file: &[u8]) {
+        while let Some((length, rest)) = file.split_first_chunk() {
+            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+            let Some((octets, rest)) = rest.split_at_checked(length) else {
+                return;
+            };
+            file = rest;
+            if let Ok(Datagram {
+                message:
+                    Message::Promise {
+                        basis: Basis::After(epoch),
+                        ballot,
+                        accepted,
+                        ..
+                    },
+                ..
+            }) = wire::decode(octets)
+            {
+                self.epoch = self.epoch.max(epoch);
+                let vote = Vote {
+                    promised: Some(ballot),
+                    accepted: accepted.map(|(ballot, view)| (ballot, *view)),
+                };
+                self.votes.insert(epoch, vote);
+            }
         }
+    }
+}
+
+fn promise(epoch: Epoch, ballot: Ballot, vote: &Vote) -> Message {
+    let accepted = vote.accepted.clone();
+    Message::Promise {
+        basis: Basis::After(epoch),
+        ballot,
+        accepted: accepted.map(|(ballot, view)| (ballot, Box::new(view))),
+        persisted: super::Persisted::default(),
     }
 }
