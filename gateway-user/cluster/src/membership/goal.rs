@@ -224,7 +224,7 @@ impl Membership {
         }
     }
 
-    fn problems_of(&self, member: MemberId) -> u8 {
+    pub(super) fn problems_of(&self, member: MemberId) -> u8 {
         if member == self.config.local {
             self.pnotes.problems(self.now).0
         } else {

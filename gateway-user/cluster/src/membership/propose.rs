@@ -1,6 +1,6 @@
 //! The proposer of Paxos.
 
-use gateway_common::time::Instant;
+use gateway_common::{member::MemberId, time::Instant};
 
 use super::io::{Persisted, Sender};
 use super::wire::{Ballot, Basis, Message};
@@ -75,6 +75,9 @@ impl Membership {
         let mut at = since + timing.heartbeat * 2 * self.rank(basis);
         if !self.is_urgent(basis) {
             at = at.max(self.installed_at + timing.damping);
+            if self.expels(basis) {
+                at = at.max(since + timing.heartbeat * 2);
+            }
         }
         let at = at.max(self.proposer.retry_after);
         if at <= self.now {
@@ -126,6 +129,20 @@ impl Membership {
         basis == Basis::Cold
             || self.acceptor(basis).accepted.is_some()
             || !self.view_members().is_subset(there)
+    }
+
+    /// Whether somebody who is heard and well would leave, and does not want to. When a member dies,
+    /// its sync connections break at once, and the others notice it one after the other: who is the
+    /// first to say so must not look like the one that is cut off.
+    fn expels(&self, basis: Basis) -> bool {
+        let stopping = |member: MemberId| {
+            member == self.config.local && self.control.stopping
+                || self.said(member).is_some_and(|said| said.stopping)
+        };
+        let well = |member: &MemberId| !stopping(*member) && self.problems_of(*member) == 0;
+        let next = self.goal(basis).map(|view| view.members);
+        let mut stay = self.view_members().iter().filter(well);
+        next.is_some_and(|next| stay.any(|member| !next.contains_key(&member)))
     }
 
     fn propose(&mut self, basis: Basis) {

@@ -309,7 +309,7 @@ async fn both_ends_export_the_same_keys_for_heartbeats() {
     let port = free_port();
     let mut two = Node::start(config(2, 2, port, PKI.credentials(2)));
     let mut one = Node::start(config(1, 2, port, PKI.credentials(1)));
-    let mut session = async |node: &mut Node| match node.next().await {
+    let session = async |node: &mut Node| match node.next().await {
         TransportEvent::Connected { keys, dialled, .. } => (keys, dialled),
         other => panic!("{other:?}"),
     };

@@ -189,7 +189,9 @@ async fn frames_of_impossible_length_break_the_connection() {
         let mut two = Node::start(config(2, 2, port, PKI.credentials(2)));
         let one = config(1, 2, port, PKI.credentials(1));
         let tls = tls::Tls::new(&one).unwrap();
-        let tcp = socket::dial(&one, one.peers[0]).await.unwrap();
+        let tcp = socket::dial(&one, (one.address, one.peers[0].address))
+            .await
+            .unwrap();
         let name = tls::server_name(one.peers[0]);
         let mut stream = tls.connector.connect(name, tcp).await.unwrap();
         two.connected(1).await;

@@ -96,6 +96,23 @@ fn a_kill_moves_only_the_slots_of_the_dead() {
 }
 
 #[test]
+fn who_notices_a_death_first_is_not_taken_for_the_one_that_is_cut_off() {
+    for delay in [1, 10, 40, 90] {
+        let mut net = started(3, |_| {});
+        net.kill(id(2));
+        net.unsynced.insert((id(2), id(3)));
+        for ms in 0..700 {
+            if ms == delay {
+                net.unsynced.insert((id(1), id(2)));
+            }
+            net.run_for(1);
+            assert!(net.owners()[&id(3)] > 0, "{delay} {ms}: {:?}", net.dump());
+        }
+        assert_eq!(net.owners()[&id(2)], 0, "{:?}", net.dump());
+    }
+}
+
+#[test]
 fn an_isolated_owner_stops_by_its_lease_and_joins_again() {
     let mut net = started(3, |_| {});
     net.isolate(id(3));
