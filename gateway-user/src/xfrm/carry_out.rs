@@ -81,10 +81,12 @@ impl Tunnels {
                 None
             }
             KernelRequest::Update { child } => {
-                tracing::warn!(
-                    spi = ?child.spi_in,
-                    "the peer has moved behind its NAT; its ESP still goes to where it was"
-                );
+                if let Err(error) = self.update_path(child) {
+                    tracing::error!(
+                        spi = ?child.spi_in,
+                        "the peer has moved behind its NAT, and a CHILD_SA cannot follow: {error}"
+                    );
+                }
                 None
             }
         }
