@@ -88,7 +88,13 @@ impl Cluster {
         self.answer_moves(seq);
     }
 
-    pub(crate) fn take_checkpoints(&mut self, checkpoints: &[Checkpoint], written: Stamp) {
+    pub(crate) fn take_checkpoints(
+        &mut self,
+        writer: Writer,
+        checkpoints: &[Checkpoint],
+        written: Stamp,
+    ) {
+        let spent = writer == Writer::Snapshot;
         let checked = !self.config.limits.mutations.no_epoch_check;
         for checkpoint in checkpoints {
             let spi_in = checkpoint.spi_in;
@@ -96,7 +102,10 @@ impl Cluster {
                 continue;
             };
             let owned = self.owns(slot);
-            let Some(standing) = self.reservations.take(checkpoint, written, owned, checked) else {
+            let Some(standing) = self
+                .reservations
+                .take(checkpoint, written, owned, checked, spent)
+            else {
                 continue;
             };
             let local_spi = checkpoint.local_spi;
@@ -120,7 +129,9 @@ impl Cluster {
         }
         let owned = (writer == Writer::Local).then(|| self.gained[usize::from(slot.0)]);
         for child in &sa.children {
-            self.reservations.open(sa.local_spi, child.spi_in, owned);
+            let spent = writer == Writer::Snapshot;
+            self.reservations
+                .open(sa.local_spi, child.spi_in, owned, spent);
             if let Some(standing) = self.reservations.standing(child.spi_in) {
                 self.ownership
                     .set_ceiling(child.spi_in, [0; 8], standing.ceiling as u32);

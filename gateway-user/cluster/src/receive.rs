@@ -319,7 +319,9 @@ impl Cluster {
                 }
             }
             Change::SaUpsert(sa) => self.take_sa(Writer::Stream, slot, sa, written),
-            Change::Checkpoints(checkpoints) => self.take_checkpoints(&checkpoints, written),
+            Change::Checkpoints(checkpoints) => {
+                self.take_checkpoints(Writer::Stream, &checkpoints, written);
+            }
             Change::CookieSecret(secret) => self.take_cookie_secret(written, secret),
             Change::View(_) | Change::Unknown { .. } => {}
             Change::NegotiationOpened {

@@ -87,6 +87,9 @@ struct Entry {
     written: Stamp,
     /// Nobody has ever reserved a number above this.
     top: u64,
+    /// An earlier run of this member may have used its block: it waits for a checkpoint that gives
+    /// it another one, or for its own first raise.
+    spent: bool,
     own: Option<Own>,
 }
 
@@ -111,8 +114,15 @@ impl Reservations {
         }
     }
 
-    /// A CHILD_SA appeared; `owned` if this member made it, in a slot that it gained then.
-    pub(crate) fn open(&mut self, local_spi: Cookie, spi_in: SpiIn, owned: Option<Epoch>) {
+    /// A CHILD_SA appeared; `owned` if this member made it, in a slot that it gained then; `spent`
+    /// if it is older than this run of this member.
+    pub(crate) fn open(
+        &mut self,
+        local_spi: Cookie,
+        spi_in: SpiIn,
+        owned: Option<Epoch>,
+        spent: bool,
+    ) {
         let rank = self.rank;
         self.entries.entry(spi_in).or_insert_with(|| {
             let base = Checkpoint {
@@ -127,6 +137,7 @@ impl Reservations {
                 written: Stamp::default(),
                 top: top(&base, rank),
                 own: owned.map(|gained| Own::new(0, FIRST, gained)),
+                spent,
             }
         });
         // A successor of the IKE SA inherits its children.
@@ -156,7 +167,7 @@ impl Reservations {
                 sequence_in,
             },
             None => {
-                let (start, ceiling) = block(&entry.base, self.rank);
+                let (start, ceiling) = entry.block(self.rank);
                 Standing {
                     sequence_out: start,
                     ceiling,
@@ -179,7 +190,7 @@ impl Reservations {
         let Some(entry) = self.entries.get_mut(&spi_in) else {
             return false;
         };
-        let (start, ceiling) = block(&entry.base, rank);
+        let (start, ceiling) = entry.block(rank);
         let own = entry
             .own
             .get_or_insert_with(|| Own::new(start, ceiling, Epoch(u64::MAX)));
@@ -271,6 +282,7 @@ impl Reservations {
                 ..pending.checkpoint
             };
             entry.top = entry.top.max(top(&entry.base, rank));
+            entry.spent = false;
             own.start = pending.advance.unwrap_or(own.used);
             own.ceiling = pending.checkpoint.ceiling;
             own.gained = pending.gained;
@@ -301,13 +313,14 @@ impl Reservations {
 
     /// Another member wrote a checkpoint. While this member owns the SA its own numbers stay as they
     /// are: nobody has used those of a checkpoint that it did not acknowledge. Where the copy has to
-    /// move, says where.
+    /// move, says where. `spent` if it may be older than this run of this member.
     pub(crate) fn take(
         &mut self,
         checkpoint: &Checkpoint,
         written: Stamp,
         owned: bool,
         checked: bool,
+        spent: bool,
     ) -> Option<Standing> {
         let rank = self.rank;
         let entry = self.entries.get_mut(&checkpoint.spi_in)?;
@@ -324,6 +337,7 @@ impl Reservations {
         };
         if moved {
             entry.own = None;
+            entry.spent = spent;
         }
         self.standing(checkpoint.spi_in)
     }
@@ -348,6 +362,17 @@ impl Reservations {
     /// Checkpoints that wait for being published.
     pub(crate) fn has_changes(&self) -> bool {
         !self.changed.is_empty()
+    }
+}
+
+impl Entry {
+    /// The block of the member with this rank; an empty one above all others if it is spent.
+    const fn block(&self, rank: Rank) -> (u64, u64) {
+        if self.spent {
+            (self.top, self.top)
+        } else {
+            block(&self.base, rank)
+        }
     }
 }
 

@@ -333,7 +333,7 @@ impl Cluster {
                 self.take_sa(writer, slot, sa, written);
             }
             Change::Checkpoints(checkpoints) if self.accepts(member, &scope, slot) => {
-                self.take_checkpoints(&checkpoints, written);
+                self.take_checkpoints(Writer::Snapshot, &checkpoints, written);
             }
             Change::CookieSecret(secret) => self.take_cookie_secret(written, secret),
             Change::NegotiationClosed { .. } | Change::SaRemoved { .. } | Change::View(_) => {

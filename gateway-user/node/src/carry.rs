@@ -1,15 +1,18 @@
 //! From the outputs of the two cores to effects, in the order that both contracts demand.
 
-use gateway_cluster::change::Change as ClusterChange;
 use gateway_cluster::output::Output as ClusterOutput;
 use gateway_cluster::route::Origin;
 use gateway_cluster::secret::Secret;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
-use gateway_ike::output::{Change, ChildSa, Delta, KernelRequest, Output, Path, Transmit};
+use gateway_ike::endpoint::Command;
+use gateway_ike::output::{
+    Change, ChildId, ChildSa, Delta, DeltaId, KernelRequest, Output, Path, Transmit,
+};
 use gateway_ike::record::IkeSaRecord;
 
-use crate::effect::{Effect, Event, KernelOp, Standing};
+use crate::effect::{Effect, Event, KernelOp};
+use crate::moves::{Place, our_spi};
 use crate::node::Node;
 use crate::records::Spi;
 use crate::translate;
@@ -30,8 +33,15 @@ impl Node {
 
     fn take_engine(&mut self, now: Instant, output: Output) {
         match output {
-            Output::Transmit(transmit) => {
-                if let Some(transmit) = self.held.admit(transmit) {
+            Output::Transmit(mut transmit) => {
+                // Its IKE SA may have joined another slot than its negotiation was in.
+                if let Some(held) =
+                    our_spi(&transmit.bytes).and_then(|spi| self.cluster.ownership().sa(spi))
+                {
+                    transmit.slot = held.slot;
+                }
+                let admitted = self.moves.admit(transmit);
+                if let Some(transmit) = admitted.and_then(|transmit| self.held.admit(transmit)) {
                     self.transmit(now, transmit);
                 }
             }
@@ -42,45 +52,103 @@ impl Node {
     }
 
     fn own(&mut self, request: KernelRequest) {
+        match &request {
+            KernelRequest::Install { child, .. } => self.fresh.installed(child),
+            KernelRequest::Remove { child } => self.fresh.settled(*child),
+            KernelRequest::Promote { .. } | KernelRequest::Update { .. } => {}
+        }
         let op = KernelOp::Own { request, start: 0 };
         self.effects.push_back(Effect::Kernel(op));
     }
 
     fn publish(&mut self, now: Instant, Delta { id, slot, change }: Delta) {
-        match &change {
-            Change::Upsert(record) => self.keep_own(record),
-            Change::Removed { local_spi } => self.drop_own(slot, *local_spi),
-            Change::NegotiationOpened { .. } | Change::NegotiationClosed { .. } => {}
+        match change {
+            Change::Upsert(record) => self.publish_sa(now, id, *record),
+            Change::Removed { local_spi } => {
+                let known = self.cluster.ownership().sa(local_spi);
+                let slot = known.map_or(slot, |held| held.slot);
+                if let Some(awake) = self.awake.get_mut(&slot) {
+                    awake.remove(&local_spi);
+                }
+                self.children.remove(local_spi);
+                self.index.remove(local_spi);
+                self.send_change(now, id, slot, Change::Removed { local_spi });
+            }
+            change => {
+                self.send_change(now, id, slot, change);
+            }
         }
-        let change = translate::change(now, change);
-        if let ClusterChange::SaUpsert(sa) = &change {
-            let octets = Secret::from(sa.record.expose());
-            self.records.put(sa.local_spi, slot, octets, now);
+    }
+
+    /// The engine changed an IKE SA of this member, or established one.
+    fn publish_sa(&mut self, now: Instant, id: DeltaId, mut record: IkeSaRecord) {
+        let spi = record.local_spi;
+        let place = match self.cluster.ownership().sa(spi) {
+            Some(held) => Some(Place {
+                here: held.slot,
+                there: None,
+            }),
+            None => self.place(now, &record),
+        };
+        let Some(place) = place else {
+            return self.give_up(now, id, &record);
+        };
+        let moved = record.slot != place.here;
+        record.slot = place.here;
+        let children: Vec<&ChildSa> = record.children.iter().map(|child| &child.sa).collect();
+        self.children.set(spi, &children);
+        for child in &children {
+            self.fresh.settled(child.id());
         }
+        self.awake.entry(place.here).or_default().insert(spi);
+        self.index.put(spi, place.here, now);
+        let change = Change::Upsert(Box::new(record.clone()));
+        if !self.send_change(now, id, place.here, change) {
+            return;
+        }
+        if moved {
+            self.mark_children(&record, place.here);
+            let slot = place.here;
+            let reslot = Command::Reslot {
+                local_spi: spi,
+                slot,
+            };
+            self.endpoint.handle_command(now, reslot);
+        }
+        if let Some(there) = place.there {
+            self.begin_move(spi, there);
+        }
+    }
+
+    /// There is no slot for an IKE SA that was just established: its peer has to begin again.
+    fn give_up(&mut self, now: Instant, id: DeltaId, record: &IkeSaRecord) {
+        self.held.refused(id);
+        for child in &record.children {
+            self.fresh.settled(child.sa.id());
+            let op = KernelOp::RemoveCopy(child.sa.id());
+            self.effects.push_back(Effect::Kernel(op));
+        }
+        let local_spi = record.local_spi;
+        self.endpoint
+            .handle_command(now, Command::Forget { local_spi });
+    }
+
+    /// Publishes a change; `false` if that is impossible.
+    fn send_change(&mut self, now: Instant, id: DeltaId, slot: Slot, change: Change) -> bool {
+        let change = translate::change(&*self.crypto, now, change);
         let mirror = translate::mirror(&change);
         match self.cluster.publish(now, slot, change, mirror) {
-            Ok(sequence) => self.held.published(id, sequence),
-            Err(error) => self
-                .effects
-                .push_back(Effect::Event(Event::NotMirrored(error))),
+            Ok(sequence) => {
+                self.held.published(id, sequence);
+                true
+            }
+            Err(error) => {
+                self.held.refused(id);
+                self.effects
+                    .push_back(Effect::Event(Event::NotMirrored(error)));
+                false
+            }
         }
-    }
-
-    /// The engine changed an IKE SA of this member; it has written its CHILD_SAs to the kernel
-    /// itself.
-    fn keep_own(&mut self, record: &IkeSaRecord) {
-        let awake = self.awake.entry(record.slot).or_default();
-        awake.insert(record.local_spi);
-        let children: Vec<&ChildSa> = record.children.iter().map(|child| &child.sa).collect();
-        self.children.set(record.local_spi, &children);
-    }
-
-    fn drop_own(&mut self, slot: Slot, local_spi: Spi) {
-        if let Some(awake) = self.awake.get_mut(&slot) {
-            awake.remove(&local_spi);
-        }
-        self.records.remove(local_spi);
-        self.children.remove(local_spi);
     }
 
     fn take_cluster(&mut self, now: Instant, output: ClusterOutput) {
@@ -96,15 +164,56 @@ impl Node {
                     self.transmit(now, transmit);
                 }
             }
+            ClusterOutput::Discarded(sequence) => self.held.discard(sequence),
             ClusterOutput::Table(change) => self.effects.push_back(Effect::Table(change)),
-            ClusterOutput::RecordUpserted { slot, sa, .. } => {
-                self.keep_copy(now, slot, sa.local_spi, sa.record);
+            ClusterOutput::RecordUpserted { slot, written, sa } => {
+                let spi = sa.local_spi;
+                let before = self.index.slot(spi).unwrap_or(slot);
+                self.put_to_sleep(now, before, spi);
+                self.keep_copy(now, slot, spi, &sa.record);
+                self.welcome(now, spi, written);
             }
-            ClusterOutput::RecordRemoved { local_spi, .. } => {
-                self.records.remove(local_spi);
+            ClusterOutput::RecordRemoved { slot, local_spi } => {
+                self.put_to_sleep(now, slot, local_spi);
+                self.index.remove(local_spi);
                 let gone = self.children.remove(local_spi);
                 self.remove_copies(gone);
             }
+            ClusterOutput::Moved {
+                local_spi,
+                spi_in,
+                slot,
+                standing,
+            } => {
+                if let Some((child, spi_out)) = self.child(local_spi, spi_in) {
+                    let op = KernelOp::MoveCopy {
+                        child,
+                        spi_out,
+                        slot,
+                        standing,
+                    };
+                    self.effects.push_back(Effect::Kernel(op));
+                }
+            }
+            ClusterOutput::Advance {
+                local_spi,
+                spi_in,
+                to,
+            } => {
+                if let Some((child, spi_out)) = self.child(local_spi, spi_in)
+                    && let Some(slot) = self.index.slot(local_spi)
+                {
+                    let op = KernelOp::Advance {
+                        child,
+                        spi_out,
+                        slot,
+                        to,
+                    };
+                    self.effects.push_back(Effect::Kernel(op));
+                }
+            }
+            ClusterOutput::MoveEnded { local_spi, gone } => self.end_move(now, local_spi, gone),
+            ClusterOutput::CookieSecret(secret) => self.take_cookie_secret(now, &secret),
             ClusterOutput::Relayed {
                 from,
                 path,
@@ -113,11 +222,6 @@ impl Node {
                 let path = Path::new(path.local, path.remote);
                 self.receive(now, Origin::Relayed(from), path, &datagram);
             }
-            ClusterOutput::Discarded(_)
-            | ClusterOutput::Moved { .. }
-            | ClusterOutput::Advance { .. }
-            | ClusterOutput::MoveEnded { .. }
-            | ClusterOutput::CookieSecret(_) => {}
             ClusterOutput::Report(report) => self.effects.push_back(Effect::Report(report)),
             ClusterOutput::PeerUp(member) => {
                 self.effects.push_back(Effect::Event(Event::PeerUp(member)));
@@ -132,42 +236,47 @@ impl Node {
         }
     }
 
-    /// Another member's IKE SA: its record is kept sealed, its CHILD_SAs stand by in the kernel.
-    fn keep_copy(&mut self, now: Instant, slot: Slot, local_spi: Spi, octets: Secret) {
-        match IkeSaRecord::decode(octets.expose()) {
-            Ok(record) => {
-                let children: Vec<&ChildSa> =
-                    record.children.iter().map(|child| &child.sa).collect();
-                let difference = self.children.set(local_spi, &children);
-                for index in difference.put {
-                    let Some(child) = children.get(index) else {
-                        continue;
-                    };
-                    let standing = self.standing(child);
-                    let child = Box::new((*child).clone());
-                    let op = KernelOp::Copy { child, standing };
-                    self.effects.push_back(Effect::Kernel(op));
-                }
-                self.remove_copies(difference.gone);
-            }
+    /// An IKE SA that this member's engine did not write: its record stays sealed, its CHILD_SAs
+    /// stand by in the kernel.
+    fn keep_copy(&mut self, now: Instant, slot: Slot, local_spi: Spi, octets: &Secret) {
+        self.index.put(local_spi, slot, now);
+        let mut record = match IkeSaRecord::decode(octets.expose()) {
+            Ok(record) => record,
             Err(error) => {
                 self.counters.unreadable_records += 1;
                 let event = Event::UnreadableRecord { local_spi, error };
                 self.effects.push_back(Effect::Event(event));
+                return;
             }
+        };
+        for child in &mut record.children {
+            child.sa.slot = slot;
         }
-        self.records.put(local_spi, slot, octets, now);
+        let children: Vec<&ChildSa> = record.children.iter().map(|child| &child.sa).collect();
+        let difference = self.children.set(local_spi, &children);
+        for index in difference.put {
+            let Some(child) = children.get(index) else {
+                continue;
+            };
+            let Some(standing) = self.cluster.standing(child.spi_in) else {
+                continue;
+            };
+            let child = Box::new((*child).clone());
+            let op = KernelOp::Copy { child, standing };
+            self.effects.push_back(Effect::Kernel(op));
+        }
+        self.remove_copies(difference.gone);
     }
 
-    fn standing(&self, _child: &ChildSa) -> Standing {
-        Standing {
-            sequence_out: 0,
-            ceiling: 0,
-            sequence_in: 0,
-        }
+    /// A CHILD_SA of an IKE SA, by its inbound SPI, and its outbound SPI.
+    fn child(&self, local_spi: Spi, spi_in: [u8; 4]) -> Option<(ChildId, [u8; 4])> {
+        let held = self.cluster.ownership().sa(local_spi)?;
+        let child = held.sa.children.iter().find(|c| c.spi_in == spi_in)?;
+        let local = child.vip;
+        Some((ChildId { spi_in, local }, child.spi_out))
     }
 
-    fn remove_copies(&mut self, gone: Vec<gateway_ike::output::ChildId>) {
+    fn remove_copies(&mut self, gone: Vec<ChildId>) {
         for child in gone {
             let op = KernelOp::RemoveCopy(child);
             self.effects.push_back(Effect::Kernel(op));
@@ -176,7 +285,7 @@ impl Node {
 
     /// What a slot's owner alone may send. Answers of negotiations go by the negotiation's member:
     /// its slot may have gone elsewhere since IKE_SA_INIT.
-    fn transmit(&mut self, now: Instant, transmit: Transmit) {
+    pub(crate) fn transmit(&mut self, now: Instant, transmit: Transmit) {
         if now < self.lease {
             self.effects.push_back(Effect::Transmit(transmit));
         } else {

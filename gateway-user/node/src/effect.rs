@@ -66,20 +66,24 @@ pub enum KernelOp {
         /// Where to.
         standing: Standing,
     },
+    /// The outbound SA of a CHILD_SA of this member goes on after `to`, forwards: it came by
+    /// takeover and has used up its block. A higher ceiling follows as an [`Effect::Table`], so
+    /// that nothing between the two numbers can leave.
+    Advance {
+        /// Which.
+        child: ChildId,
+        /// Its outbound SPI, network order.
+        spi_out: [u8; 4],
+        /// Its slot.
+        slot: Slot,
+        /// The last number that counts as used.
+        to: u64,
+    },
     /// Removes a copy.
     RemoveCopy(ChildId),
 }
 
-/// Where a member's copy of a CHILD_SA stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Last outbound sequence number that somebody else may use: the copy starts after it.
-    pub sequence_out: u64,
-    /// The copy may send up to this number on its own: the end of its block.
-    pub ceiling: u64,
-    /// Highest inbound sequence number at the last checkpoint; 0 if none was made.
-    pub sequence_in: u64,
-}
+pub use gateway_cluster::reservation::Standing;
 
 /// What the kernel tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,9 @@ use gateway_cluster::frame::DeltaSeq;
 use gateway_common::slot::Slot;
 use gateway_ike::output::{DeltaId, Transmit};
 
+/// Stands for a delta that is never released.
+const NEVER: DeltaSeq = DeltaSeq(u64::MAX);
+
 /// Datagrams that may not leave before the delta behind them is on every in-sync replica.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -23,17 +26,30 @@ impl Held {
         }
     }
 
+    /// The engine's delta `id` could not be published: what depends on it never leaves.
+    pub(crate) fn refused(&mut self, id: DeltaId) {
+        self.sequence.insert(id, NEVER);
+    }
+
     /// The datagram, if it may leave now.
     pub(crate) fn admit(&mut self, transmit: Transmit) -> Option<Transmit> {
         let sequence = transmit
             .after
             .and_then(|id| self.sequence.get(&id).copied());
         match sequence {
-            Some(sequence) if sequence > self.released => {
-                self.waiting.push_back((sequence, transmit));
-                None
-            }
-            _ => Some(transmit),
+            Some(NEVER) => None,
+            Some(sequence) => self.wait(sequence, transmit),
+            None => Some(transmit),
+        }
+    }
+
+    /// The datagram, if everything up to `sequence` is released.
+    pub(crate) fn wait(&mut self, sequence: DeltaSeq, transmit: Transmit) -> Option<Transmit> {
+        if sequence > self.released {
+            self.waiting.push_back((sequence, transmit));
+            None
+        } else {
+            Some(transmit)
         }
     }
 
@@ -48,6 +64,16 @@ impl Held {
             .partition(|(s, _)| *s <= released);
         self.waiting = waiting;
         free.into_iter().map(|(_, transmit)| transmit).collect()
+    }
+
+    /// What was published up to `sequence` and is not released never will be.
+    pub(crate) fn discard(&mut self, sequence: DeltaSeq) {
+        self.waiting.retain(|(s, _)| *s > sequence);
+        for waiting in self.sequence.values_mut() {
+            if *waiting <= sequence {
+                *waiting = NEVER;
+            }
+        }
     }
 
     /// Gives up what waits for slots of which `lost` is true: their new owner answers.
@@ -96,6 +122,21 @@ mod tests {
         assert!(held.admit(transmit(2, Some(2))).is_none());
         assert_eq!(octets(&held.release(DeltaSeq(11))), [2, 2]);
         assert_eq!(held.len(), 0);
+    }
+
+    #[test]
+    fn what_depends_on_a_discarded_delta_never_leaves() {
+        let mut held = Held::default();
+        held.published(DeltaId(1), DeltaSeq(1));
+        held.published(DeltaId(2), DeltaSeq(2));
+        held.refused(DeltaId(3));
+        assert!(held.admit(transmit(1, Some(1))).is_none());
+        held.discard(DeltaSeq(1));
+        for id in [1, 3] {
+            assert!(held.admit(transmit(1, Some(id))).is_none());
+        }
+        assert!(held.admit(transmit(2, Some(2))).is_none());
+        assert_eq!(octets(&held.release(DeltaSeq(2))), [2]);
     }
 
     #[test]

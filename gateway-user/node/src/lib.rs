@@ -7,8 +7,11 @@
 mod carry;
 mod children;
 mod config;
+mod cookies;
 pub mod effect;
+mod fresh;
 mod held;
+mod moves;
 mod node;
 mod records;
 #[cfg(feature = "simulator")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gateway_cluster::Cluster;
 use gateway_cluster::frame;
 use gateway_cluster::route::{Origin, Route};
+use gateway_cluster::slot_set::SlotSet;
 use gateway_cluster::view::{Epoch, View};
 use gateway_common::packet::{Direction, IkeHeader};
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
@@ -15,9 +16,12 @@ use gateway_ike::output::{KernelResult, Path};
 
 use crate::children::Children;
 use crate::config::Config;
-use crate::effect::{Effect, KernelEvent};
+use crate::cookies::Cookies;
+use crate::effect::{Effect, KernelEvent, KernelOp};
+use crate::fresh::Fresh;
 use crate::held::Held;
-use crate::records::{Records, Spi};
+use crate::moves::Moves;
+use crate::records::{Index, Spi};
 use crate::status::Counters;
 use crate::walk::Walk;
 
@@ -30,16 +34,19 @@ use crate::walk::Walk;
 pub struct Node {
     pub(crate) endpoint: Endpoint,
     pub(crate) cluster: Cluster,
-    pub(crate) view: View,
-    /// The last epoch whose gained slots are active here.
-    pub(crate) active: Epoch,
+    pub(crate) crypto: Arc<dyn CryptoProvider>,
     pub(crate) lease: Instant,
     pub(crate) held: Held,
-    pub(crate) records: Records,
+    pub(crate) index: Index,
     pub(crate) children: Children,
     /// IKE SAs that the engine holds, by slot; the others are sealed.
     pub(crate) awake: BTreeMap<Slot, BTreeSet<Spi>>,
     pub(crate) walk: Walk,
+    /// Slots that came and are not active yet.
+    pub(crate) gained: SlotSet,
+    pub(crate) moves: Moves,
+    pub(crate) fresh: Fresh,
+    pub(crate) cookies: Cookies,
     pub(crate) counters: Counters,
     pub(crate) effects: VecDeque<Effect>,
 }
@@ -48,16 +55,19 @@ impl Node {
     /// A member that has just started: it owns nothing before a view admits it and is active.
     pub fn new(config: Config, crypto: Arc<dyn CryptoProvider>, now: Instant) -> Self {
         let mut node = Self {
-            endpoint: Endpoint::new(config.ike, crypto, now),
+            endpoint: Endpoint::new(config.ike, Arc::clone(&crypto), now),
+            crypto,
             cluster: Cluster::new(config.cluster, now),
-            view: View::default(),
-            active: Epoch::default(),
             lease: Instant::default(),
             held: Held::default(),
-            records: Records::default(),
+            index: Index::default(),
             children: Children::default(),
             awake: BTreeMap::new(),
             walk: Walk::new(config.walk),
+            gained: SlotSet::EMPTY,
+            moves: Moves::default(),
+            fresh: Fresh::default(),
+            cookies: Cookies::default(),
             counters: Counters::default(),
             effects: VecDeque::new(),
         };
@@ -72,7 +82,7 @@ impl Node {
 
     /// The installed view.
     pub const fn view(&self) -> &View {
-        &self.view
+        self.cluster.view()
     }
 
     /// This member may process and transmit until then. Only the membership's word counts; the
@@ -109,38 +119,44 @@ impl Node {
     /// The membership installed a view. Slots that went are given up at once; those that came wait
     /// for [`Node::handle_active`].
     pub fn handle_view(&mut self, now: Instant, view: View) {
-        if view.epoch <= self.view.epoch {
+        if view.epoch <= self.view().epoch {
             return;
         }
-        let before = std::mem::replace(&mut self.view, view);
-        let local = self.local();
-        let lost = |slot: Slot| self.view.slots.owner(slot) != Some(local);
-        for (slot, owner) in before.slots.iter() {
-            if owner == Some(local) && lost(slot) {
-                for local_spi in self.awake.remove(&slot).unwrap_or_default() {
-                    self.endpoint
-                        .handle_command(now, Command::Forget { local_spi });
-                }
-                self.walk.remove(slot);
+        let owned = |cluster: &Cluster| -> SlotSet {
+            let all = (0..=u8::MAX).map(Slot);
+            all.filter(|slot| cluster.owns(*slot)).collect()
+        };
+        let before = owned(&self.cluster);
+        self.cluster.handle_view(now, view);
+        let lost = before.difference(&owned(&self.cluster));
+        for slot in lost.iter() {
+            for local_spi in self.awake.remove(&slot).unwrap_or_default() {
+                self.endpoint
+                    .handle_command(now, Command::Forget { local_spi });
             }
+            self.walk.remove(slot);
         }
-        self.held.forget(lost);
-        self.cluster.handle_view(now, self.view.clone());
+        for child in self.fresh.lose(&lost) {
+            self.effects
+                .push_back(Effect::Kernel(KernelOp::RemoveCopy(child)));
+        }
+        self.held.forget(|slot| lost.contains(slot));
+        self.gained = self.gained.union(&owned(&self.cluster).difference(&before));
         self.collect(now);
     }
 
     /// The slots that `epoch` gave this member are its alone from now on: no other may transmit.
+    /// What this costs does not depend on how many SAs are in them.
     pub fn handle_active(&mut self, now: Instant, epoch: Epoch) {
-        if epoch != self.view.epoch || epoch <= self.active {
+        if epoch != self.view().epoch {
             return;
         }
-        self.active = epoch;
         self.cluster.handle_active(now, epoch);
-        let local = self.local();
-        let mine = self.view.slots.iter();
-        let mine =
-            mine.filter(|(slot, owner)| *owner == Some(local) && !self.awake.contains_key(slot));
-        self.walk.add(now, mine.map(|(slot, _)| slot));
+        let gained = std::mem::replace(&mut self.gained, SlotSet::EMPTY);
+        let gained = gained.iter();
+        self.walk
+            .add(now, gained.filter(|slot| self.cluster.owns(*slot)));
+        self.refresh_cookies(now);
         self.collect(now);
     }
 
@@ -152,7 +168,16 @@ impl Node {
 
     /// The kernel told something by itself.
     pub fn handle_kernel_event(&mut self, now: Instant, event: KernelEvent) {
-        let _ = event;
+        match event {
+            KernelEvent::SentUpTo { child, sequence } => {
+                self.cluster.handle_sent(now, child.spi_in, sequence);
+            }
+            KernelEvent::ReceivedUpTo { child, sequence } => {
+                self.cluster.handle_received(now, child.spi_in, sequence);
+            }
+            // The engine has timers of its own.
+            KernelEvent::Expired { .. } => {}
+        }
         self.collect(now);
     }
 
@@ -166,8 +191,11 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
         self.cluster.handle_timeout(now);
-        while let Some(spi) = self.walk.step(now, &self.records) {
-            self.wake(now, spi);
+        if self.next_cookie_secret().is_some_and(|due| due <= now) {
+            self.refresh_cookies(now);
+        }
+        while let Some(spi) = self.walk.step(now, &self.index) {
+            self.look_after(now, spi);
         }
         self.collect(now);
     }
@@ -178,6 +206,7 @@ impl Node {
             self.endpoint.poll_timeout(),
             self.cluster.poll_timeout(),
             self.walk.next(),
+            self.next_cookie_secret(),
         ];
         timers.into_iter().flatten().min()
     }
@@ -222,17 +251,47 @@ impl Node {
         }
     }
 
-    /// Gives the engine an IKE SA of this member that is still sealed.
-    pub(crate) fn wake(&mut self, now: Instant, spi: Spi) {
-        let Some(sealed) = self.records.get(spi) else {
+    /// Gives the engine an IKE SA of this member that is still sealed, and with it those of the same
+    /// identities: uniqueness looks at them, and of a rekeying both have to be there to know how
+    /// far it came. Whether the engine has it now.
+    pub(crate) fn wake(&mut self, now: Instant, spi: Spi) -> bool {
+        let Some(held) = self.cluster.ownership().sa(spi) else {
+            return false;
+        };
+        let slot = held.slot;
+        if !self.serves(now, slot) || self.cluster.is_moving(spi) {
+            return false;
+        }
+        if self.is_awake(slot, spi) {
+            return true;
+        }
+        let kin: Vec<Spi> = match held.sa.identities {
+            Some(identities) => {
+                let kin = self.cluster.ownership().by_identities(identities);
+                let kin = kin.filter(|held| held.slot == slot);
+                kin.map(|held| held.sa.local_spi).collect()
+            }
+            None => vec![spi],
+        };
+        for spi in kin {
+            self.import(now, slot, spi);
+        }
+        self.is_awake(slot, spi)
+    }
+
+    fn is_awake(&self, slot: Slot, spi: Spi) -> bool {
+        self.awake.get(&slot).is_some_and(|a| a.contains(&spi))
+    }
+
+    fn import(&mut self, now: Instant, slot: Slot, spi: Spi) {
+        let held = self.cluster.ownership().sa(spi);
+        let Some(held) = held.filter(|_| !self.is_awake(slot, spi)) else {
             return;
         };
-        let slot = sealed.slot;
-        let awake = self.awake.get(&slot).is_some_and(|a| a.contains(&spi));
-        if awake || !self.serves(now, slot) {
+        if self.cluster.is_moving(spi) {
             return;
         }
-        match sealed.open(now) {
+        match self.index.open(now, held) {
             Ok(record) => {
                 self.awake.entry(slot).or_default().insert(spi);
                 self.counters.woken += 1;
@@ -240,6 +299,23 @@ impl Node {
                     .handle_command(now, Command::Import(Box::new(record)));
             }
             Err(_) => self.counters.unreadable_records += 1,
+        }
+    }
+
+    /// The engine has nothing to do with an IKE SA any more that was in `slot`.
+    pub(crate) fn put_to_sleep(&mut self, now: Instant, slot: Slot, local_spi: Spi) {
+        let awake = self.awake.get_mut(&slot);
+        if awake.is_some_and(|awake| awake.remove(&local_spi)) {
+            self.endpoint
+                .handle_command(now, Command::Forget { local_spi });
+        }
+    }
+
+    /// An IKE SA that came by takeover has its turn.
+    fn look_after(&mut self, now: Instant, local_spi: Spi) {
+        if self.wake(now, local_spi) {
+            self.endpoint
+                .handle_command(now, Command::Liveness { local_spi });
         }
     }
 }

@@ -46,17 +46,18 @@ pub struct Status {
 impl Node {
     /// The member's numbers.
     pub fn status(&self) -> Status {
+        let sas = || self.cluster.ownership().sas();
         Status {
             cluster: self.cluster.status(),
             counters: self.counters,
             half_open: self.endpoint.half_open(),
-            ike_sas: self.records.len(),
+            ike_sas: self.index.len(),
             awake: self
                 .awake
                 .values()
                 .map(std::collections::BTreeSet::len)
                 .sum(),
-            record_octets: self.records.octets(),
+            record_octets: sas().map(|held| held.sa.record.len()).sum(),
             held: self.held.len(),
         }
     }
@@ -69,7 +70,8 @@ impl Node {
     /// The record of the IKE SA with our SPI `local_spi`, as of `now`; `None` if it is not known or
     /// cannot be read.
     pub fn record(&self, now: Instant, local_spi: [u8; 8]) -> Option<IkeSaRecord> {
-        self.records.get(local_spi)?.open(now).ok()
+        let held = self.cluster.ownership().sa(local_spi)?;
+        self.index.open(now, held).ok()
     }
 
     /// The cluster core, for what only it can show.
@@ -85,11 +87,11 @@ impl Node {
             .sas()
             .map(|status| (status.local_spi, status))
             .collect();
-        self.records.iter().filter_map(move |(spi, sealed)| {
-            let owner = self.view.slots.owner(sealed.slot);
-            let status = match awake.get(&spi) {
+        self.cluster.ownership().sas().filter_map(move |held| {
+            let owner = self.view().slots.owner(held.slot);
+            let status = match awake.get(&held.sa.local_spi) {
                 Some(status) => status.clone(),
-                None => sa_status(&sealed.open(now).ok()?, now),
+                None => sa_status(&self.index.open(now, held).ok()?, now),
             };
             Some((owner, status))
         })

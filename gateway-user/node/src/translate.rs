@@ -1,9 +1,11 @@
 //! Between the words of the engine and those of the cluster core.
 
-use gateway_cluster::change::{Change, Child, Mirror, Negotiation, Sa};
+use gateway_cluster::change::{Change, Child, Identities, Mirror, Negotiation, Sa};
 use gateway_cluster::network::Network;
 use gateway_cluster::secret::Secret;
 use gateway_common::time::Instant;
+use gateway_ike::crypto::CryptoProvider;
+use gateway_ike::identity::Identity;
 use gateway_ike::output;
 use gateway_ike::record::IkeSaRecord;
 
@@ -11,7 +13,7 @@ use gateway_ike::record::IkeSaRecord;
 const MAIN_ZONE: u32 = 0;
 
 /// The engine's change as the members tell it to each other.
-pub(crate) fn change(now: Instant, change: output::Change) -> Change {
+pub(crate) fn change(crypto: &dyn CryptoProvider, now: Instant, change: output::Change) -> Change {
     match change {
         output::Change::NegotiationOpened {
             initiator_cookie,
@@ -31,7 +33,7 @@ pub(crate) fn change(now: Instant, change: output::Change) -> Change {
         } => Change::NegotiationClosed {
             local_cookie: responder_cookie,
         },
-        output::Change::Upsert(record) => Change::SaUpsert(sa(&record)),
+        output::Change::Upsert(record) => Change::SaUpsert(sa(crypto, &record)),
         output::Change::Removed { local_spi } => Change::SaRemoved { local_spi },
     }
 }
@@ -44,7 +46,7 @@ pub(crate) fn mirror(change: &Change) -> Mirror {
     }
 }
 
-fn sa(record: &IkeSaRecord) -> Sa {
+fn sa(crypto: &dyn CryptoProvider, record: &IkeSaRecord) -> Sa {
     Sa {
         local_spi: record.local_spi,
         children: record
@@ -52,9 +54,26 @@ fn sa(record: &IkeSaRecord) -> Sa {
             .iter()
             .map(|child| self::child(&child.sa))
             .collect(),
+        identities: Some(identities(crypto, record)),
         record: Secret::new(record.encode().expose().to_vec()),
         ..Sa::default()
     }
+}
+
+/// Under which equal pairs of identities are equal: names compare without regard to case.
+pub(crate) fn identities(crypto: &dyn CryptoProvider, record: &IkeSaRecord) -> Identities {
+    let mut key = Vec::new();
+    for identity in [&record.local_id, &record.remote_id] {
+        let (kind, mut data) = identity.to_payload();
+        if matches!(identity, Identity::Fqdn(_) | Identity::Rfc822(_)) {
+            data.make_ascii_lowercase();
+        }
+        key.push(kind.0);
+        key.extend_from_slice(&data.len().to_be_bytes());
+        key.extend_from_slice(&data);
+    }
+    let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = crypto.sha256(&[&key]);
+    digest
 }
 
 fn child(sa: &output::ChildSa) -> Child {

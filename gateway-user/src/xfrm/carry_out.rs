@@ -27,6 +27,7 @@ impl Tunnels {
             KernelOp::MoveCopy { .. } => {
                 self.carry_out_moves(std::slice::from_ref(op));
             }
+            KernelOp::Advance { child, to, .. } => self.advance(*child, *to),
             KernelOp::RemoveCopy(child) => self.remove_logged(*child),
         }
         None

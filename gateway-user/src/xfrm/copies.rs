@@ -88,6 +88,38 @@ impl Tunnels {
         results
     }
 
+    /// The outbound SA of a child of this member goes on after the number `to`, forwards. If it
+    /// cannot, it must not be used: the numbers in between are other members'.
+    pub fn advance(&mut self, child: ChildId, to: u64) {
+        let Some(installed) = self.children.get(&child) else {
+            return;
+        };
+        let Some(out) = installed.out.as_ref().map(|out| out.sa) else {
+            return;
+        };
+        let replay = outbound_replay(installed.replay);
+        let stands = match self.kernel.standpoints(&[out]).pop() {
+            Some(Ok(standpoint)) => standpoint.position.sequence_out,
+            _ => 0,
+        };
+        if stands >= to {
+            return;
+        }
+        let to = Move {
+            id: out,
+            replay,
+            position: Position::sent(to),
+        };
+        let answer = self.kernel.apply(&[Request::MoveSa(&to)]).pop();
+        if !matches!(answer, Some(Ok(()))) {
+            tracing::error!(sa = %out, ?answer, "moving an SA on");
+            if let Err(error) = self.delete_sa(&out) {
+                tracing::error!(sa = %out, %error, "deleting an SA that could not be moved on");
+            }
+            self.copy_failures += 1;
+        }
+    }
+
     fn copy_start(&self, standing: Standing) -> Start {
         Start {
             sequence_out: standing.sequence_out,

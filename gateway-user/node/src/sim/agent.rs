@@ -83,29 +83,7 @@ impl World {
                 },
             );
         }
-        self.oracle(member);
         self.pump(member);
-    }
-
-    /// Stands in for the membership as long as that forms no views.
-    fn oracle(&mut self, member: MemberId) {
-        use gateway_cluster::slot_map::Mode;
-        use gateway_cluster::view::View;
-        let Some(host) = self.hosts.get_mut(&member) else {
-            return;
-        };
-        let members: Vec<Weighted> = (1..=self.plan.members)
-            .filter_map(MemberId::new)
-            .map(|member| Weighted { member, weight: 1 })
-            .collect();
-        let view = View::of_all(&members, Mode::LoadSharing);
-        let clock = host.clock(self.now);
-        host.kernel.slot_owner = view.slots.clone();
-        host.kernel.lease = clock + Duration::from_secs(1000);
-        host.kernel.alive = members.iter().map(|m| m.member).collect();
-        let Some(agent) = &mut host.agent else { return };
-        agent.node.handle_view(clock, view.clone());
-        agent.node.handle_active(clock, view.epoch);
     }
 
     /// Something reaches an agent: at once, or after its pause.
@@ -158,7 +136,11 @@ impl World {
             NodeInput::Connected(other) => node.handle_connected(clock, other),
             NodeInput::Disconnected(other) => node.handle_disconnected(clock, other),
             NodeInput::View(view) => node.handle_view(clock, *view),
-            NodeInput::Active(epoch) => node.handle_active(clock, epoch),
+            NodeInput::Active(epoch) => {
+                node.handle_active(clock, epoch);
+                host.gain_slots();
+                self.check_fences(member);
+            }
             NodeInput::Kernel(event) => node.handle_kernel_event(clock, event),
         }
     }
@@ -263,7 +245,7 @@ impl World {
             Output::Probe(other) => self.probe(member, other),
             Output::Persist(persisted) => self.on_host(member, |host| host.disk = persisted),
             Output::Slots(slots) => {
-                self.on_host(member, |host| host.kernel.slot_owner = slots);
+                self.on_host(member, |host| host.set_slots(slots));
                 self.check_fences(member);
             }
             Output::Lease(until) => {
@@ -430,6 +412,7 @@ fn describe(op: &KernelOp) -> String {
         KernelOp::MoveCopy {
             child, standing, ..
         } => format!("move {:02x?} {standing:?}", child.spi_in),
+        KernelOp::Advance { child, to, .. } => format!("advance {:02x?} to {to}", child.spi_in),
         KernelOp::RemoveCopy(child) => format!("remove copy {:02x?}", child.spi_in),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gateway_cluster::frame::Incarnation;
 use gateway_cluster::slot_map::Weighted;
 use gateway_common::member::MemberId;
-use gateway_ike::config::{ChildConfig, Connection, Limits, RemoteAddress, Secret};
+use gateway_ike::config::{ChildConfig, Connection, Limits, RemoteAddress, Secret, Uniqueness};
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_ike::secret::SecretBytes;
@@ -22,8 +22,8 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         remote_ts: "10.2.0.0/16".parse().into_iter().collect(),
         esp_proposals: EspProposal::parse("aes128gcm16-esn").unwrap_or_default(),
         replay_window: 128,
-        life_time: Duration::from_secs(100_000),
         rekey_time: Duration::ZERO,
+        life_time: Duration::from_secs(100_000),
         if_id_in: 0,
         if_id_out: 0,
     };
@@ -37,7 +37,7 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         children: vec![Arc::new(child)],
         rekey_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
-        unique: gateway_ike::config::Uniqueness::No,
+        unique: Uniqueness::No,
     };
     let ike = gateway_ike::config::Config {
         member: local,
@@ -49,6 +49,9 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         }],
         limits: Limits {
             half_open_timeout: Duration::from_secs(4),
+            retransmit_timeout: Duration::from_millis(300),
+            retransmit_tries: 12,
+            retry_delay: Duration::from_millis(500),
             ..Limits::default()
         },
     };

@@ -113,6 +113,7 @@ pub(super) enum Fault {
     ClockJump(Duration),
     Cut(CutKind, Duration),
     Drain(Duration),
+    RestartWitness,
     /// Two crashes in a row, the second so long after the first.
     TwoCrashes(Duration),
 }

@@ -33,6 +33,7 @@ impl Fault {
                 };
                 Self::Cut(kind, rng.millis(50, 2000))
             }
+            17 if rng.percent(30) => Self::RestartWitness,
             17 => Self::Drain(rng.millis(300, 1500)),
             _ => Self::TwoCrashes(rng.millis(0, 900)),
         }
@@ -53,6 +54,11 @@ impl World {
         match fault {
             Fault::KillAgent(back) => self.crash(member, false, back),
             Fault::CrashHost(back) => self.crash(member, true, back),
+            Fault::RestartWitness => {
+                if self.third.is_there() {
+                    self.start_witness();
+                }
+            }
             Fault::TwoCrashes(gap) => {
                 self.crash(member, true, Duration::from_millis(2500));
                 self.after(
@@ -152,7 +158,7 @@ impl World {
             .filter(|m| **m != member && healthy(m))
             .count();
         let all = view.members.len();
-        let decided = self.third.configured || self.plan.availability && all == 2;
+        let decided = self.third.is_there() || self.plan.availability && all == 2;
         2 * left > all || (2 * left == all && decided)
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use gateway_cluster::frame::Incarnation;
 use gateway_cluster::membership::{self, LinkId, Membership, Persisted, Sender};
 use gateway_cluster::secret::Secret;
+use gateway_cluster::slot_map::SlotMap;
 use gateway_cluster::view::{Epoch, View};
-use gateway_common::{member::MemberId, time::Instant};
+use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::output::Path;
 
 use super::kernel::Kernel;
@@ -59,6 +60,8 @@ pub(super) struct Host {
     pub(super) backlog: VecDeque<Input>,
     pub(super) node_backlog: VecDeque<NodeInput>,
     pub(super) kernel: Kernel,
+    /// What SLOT_OWNER shall say as soon as the main loop has come so far.
+    slots: SlotMap,
     pub(super) disk: Persisted,
     pub(super) runs: u64,
     /// Its monotonic clock is ahead of the world's by so much.
@@ -76,6 +79,7 @@ impl Host {
             backlog: VecDeque::new(),
             node_backlog: VecDeque::new(),
             kernel: Kernel::new(id),
+            slots: SlotMap::UNSET,
             disk: Persisted::default(),
             runs: 0,
             offset,
@@ -85,6 +89,30 @@ impl Host {
     /// Its clock when the world's shows `now`.
     pub(super) fn clock(&self, now: Instant) -> Instant {
         now + self.offset
+    }
+
+    /// What the membership's thread writes to SLOT_OWNER: it takes slots away at once. Gained ones
+    /// are written by the main loop, which has stopped to move copies then
+    /// ([`Node::handle_active`]).
+    pub(super) fn set_slots(&mut self, slots: SlotMap) {
+        let mine = |owner: Option<MemberId>| owner == Some(self.id);
+        let now = &self.kernel.slot_owner;
+        let mut owners = [None; Slot::COUNT];
+        for ((slot, owner), place) in slots.iter().zip(&mut owners) {
+            *place = owner.filter(|_| !mine(owner) || mine(now.owner(slot)));
+        }
+        self.kernel.slot_owner = SlotMap::from_owners(owners);
+        self.slots = slots;
+    }
+
+    /// The main loop has installed the view: what the membership gave last is written.
+    pub(super) fn gain_slots(&mut self) {
+        let Some(agent) = &self.agent else {
+            return;
+        };
+        if agent.node.view().epoch == agent.membership.status(self.kernel.now).view.epoch {
+            self.kernel.slot_owner = self.slots.clone();
+        }
     }
 
     /// An agent runs and is not held up.

@@ -106,7 +106,11 @@ impl Kernel {
 
     pub(super) fn perform(&mut self, op: KernelOp) -> Option<KernelResult> {
         self.operations += 1;
-        self.sa_writes += 1;
+        // Numbers may have waited for any message to be published with.
+        self.sa_writes += u64::from(!matches!(
+            op,
+            KernelOp::Advance { .. } | KernelOp::MoveCopy { .. }
+        ));
         match op {
             KernelOp::Own { request, start } => match request {
                 KernelRequest::Install { child, .. } => {
@@ -117,7 +121,17 @@ impl Kernel {
                 KernelRequest::Remove { child } => {
                     self.sas.remove(&child);
                 }
-                KernelRequest::Promote { .. } | KernelRequest::Update { .. } => {}
+                KernelRequest::Promote { child } => {
+                    self.installed += 1;
+                    if let Some(sa) = self.sas.get_mut(&child) {
+                        sa.order = self.installed;
+                    }
+                }
+                KernelRequest::Update { child } => {
+                    if let Some(sa) = self.sas.get_mut(&child.id()) {
+                        sa.child = *child;
+                    }
+                }
             },
             KernelOp::Copy { child, standing } => self.copy(*child, standing),
             KernelOp::MoveCopy {
@@ -130,6 +144,11 @@ impl Kernel {
                     && let Some(sa) = self.sas.get_mut(&child)
                 {
                     sa.advance(standing);
+                }
+            }
+            KernelOp::Advance { child, to, .. } => {
+                if let Some(sa) = self.sas.get_mut(&child) {
+                    sa.oseq = sa.oseq.max(to);
                 }
             }
             KernelOp::RemoveCopy(child) => {
@@ -175,7 +194,10 @@ impl Kernel {
         self.operations += 1;
         self.sa_writes += u64::from(!matches!(
             change,
-            TableChange::PutNegotiation { .. } | TableChange::RemoveNegotiation(_)
+            // A ceiling may have waited for any message to be published with.
+            TableChange::PutEspOut { .. }
+                | TableChange::PutNegotiation { .. }
+                | TableChange::RemoveNegotiation(_)
         ));
         match *change {
             TableChange::PutNegotiation { key, value } => {
@@ -196,8 +218,8 @@ impl Kernel {
             TableChange::RemoveEspSa(key) => {
                 self.esp_sa.remove(&key);
             }
-            TableChange::PutEspOut { key, slot, .. } => {
-                let value = EspOutValue::new(slot.0, u32::MAX >> 1);
+            TableChange::PutEspOut { key, slot, ceiling } => {
+                let value = EspOutValue::new(slot.0, ceiling);
                 self.esp_out.insert(key, value);
             }
             TableChange::RemoveEspOut(key) => {
@@ -227,7 +249,9 @@ impl Kernel {
                 }
                 TableChange::PutIkeSa { key, value } => self.ike_sa.get(&key) == Some(&value),
                 TableChange::PutEspSa { key, value } => self.esp_sa.get(&key) == Some(&value),
-                TableChange::PutEspOut { key, .. } => self.esp_out.contains_key(&key),
+                TableChange::PutEspOut { key, slot, ceiling } => {
+                    self.esp_out.get(&key) == Some(&EspOutValue::new(slot.0, ceiling))
+                }
                 TableChange::PutRemoteNet {
                     prefix_len,
                     net,

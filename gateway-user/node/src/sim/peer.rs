@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use gateway_common::member::MemberId;
 use gateway_common::time::Instant;
-use gateway_ike::config::{ChildConfig, Config, Connection, Limits, RemoteAddress, Secret};
+use gateway_ike::config::{
+    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Uniqueness,
+};
 use gateway_ike::endpoint::{Command, Endpoint};
 use gateway_ike::identity::IdentityPattern;
 use gateway_ike::output::{ChildSa, EventKind, KernelRequest, KernelResult, Output};
@@ -178,14 +180,18 @@ impl Peer {
         self.endpoint.sas().count()
     }
 
-    /// The gateway's SPIs of the established IKE SAs.
-    pub(super) fn gateway_spis(&self) -> impl Iterator<Item = [u8; 8]> + '_ {
-        self.endpoint.sas().map(|sa| sa.remote_spi)
+    /// The gateway's SPI of the newest established IKE SA.
+    pub(super) fn gateway_spi(&self) -> Option<[u8; 8]> {
+        let newest = self.endpoint.sas().max_by_key(|sa| sa.established_at);
+        newest.map(|sa| sa.remote_spi)
     }
 
-    /// The gateway's inbound SPIs of the CHILD_SAs.
-    pub(super) fn child_spis(&self) -> impl Iterator<Item = [u8; 4]> + '_ {
-        self.sas.values().map(|sa| sa.spi_out)
+    /// The gateway's inbound SPIs of the newest IKE SA's CHILD_SAs.
+    pub(super) fn child_spis(&self) -> Vec<[u8; 4]> {
+        let newest = self.endpoint.sas().max_by_key(|sa| sa.established_at);
+        newest.map_or_else(Vec::new, |sa| {
+            sa.children.iter().map(|child| child.spi_out).collect()
+        })
     }
 
     /// Negotiating.
@@ -221,14 +227,12 @@ impl Peer {
     }
 
     /// Orders the engine.
-    #[allow(dead_code)]
     pub(super) fn command(&mut self, now: Instant, command: Command) {
         self.endpoint.handle_command(now, command);
         self.drain(now);
     }
 
     /// Our SPIs of the established IKE SAs, the oldest first, with the CHILD_SAs' inbound SPIs.
-    #[allow(dead_code)]
     pub(super) fn own_spis(&self) -> Vec<([u8; 8], Vec<[u8; 4]>)> {
         let mut sas: Vec<_> = self.endpoint.sas().collect();
         sas.sort_by_key(|sa| sa.established_at);
@@ -262,10 +266,10 @@ impl Peer {
                     let installed = KernelResult::Installed(child.id());
                     self.endpoint.handle_kernel(now, installed);
                 }
+                Output::Kernel(KernelRequest::Promote { .. } | KernelRequest::Update { .. }) => {}
                 Output::Kernel(KernelRequest::Remove { child }) => {
                     self.sas.remove(&child.spi_in);
                 }
-                Output::Kernel(KernelRequest::Promote { .. } | KernelRequest::Update { .. }) => {}
                 Output::Event(event) => {
                     if let EventKind::IkeSaClosed { reason } = event.kind {
                         self.closed.push(reason);
@@ -290,8 +294,8 @@ fn config(index: u8, party: &Party) -> Config {
         remote_ts: vec![party.remote_ts],
         esp_proposals: EspProposal::parse("aes128gcm16-esn").unwrap_or_default(),
         replay_window: 128,
-        life_time: Duration::from_secs(100_000),
         rekey_time: Duration::ZERO,
+        life_time: Duration::from_secs(100_000),
         if_id_in: 0,
         if_id_out: 0,
     };
@@ -305,7 +309,7 @@ fn config(index: u8, party: &Party) -> Config {
         children: vec![Arc::new(child)],
         rekey_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
-        unique: gateway_ike::config::Uniqueness::No,
+        unique: Uniqueness::No,
     };
     Config {
         member: number(index),
@@ -315,6 +319,11 @@ fn config(index: u8, party: &Party) -> Config {
             ids: Vec::new(),
             secret: party.psk.clone(),
         }],
-        limits: Limits::default(),
+        limits: Limits {
+            retransmit_timeout: Duration::from_millis(300),
+            retransmit_tries: 12,
+            retry_delay: Duration::from_millis(500),
+            ..Limits::default()
+        },
     }
 }

@@ -63,7 +63,7 @@ impl World {
             scheduled: 0,
             hosts: BTreeMap::new(),
             peers: Vec::new(),
-            third: Third::new(plan.witness),
+            third: Third::default(),
             net: Net::default(),
             check: Check::default(),
             tracing: options.trace,
@@ -84,6 +84,9 @@ impl World {
             self.hosts.insert(id, Host::new(id, offset));
             let delay = self.rng.millis(0, 300);
             self.after(delay, Event::Start { member: id });
+        }
+        if self.plan.witness {
+            self.start_witness();
         }
         for index in 0..self.plan.peers {
             let peer = Peer::new(index, self.seed, party(index), self.now);
