@@ -20,7 +20,7 @@ impl Agent {
                         "took over without a majority: another member may still be serving"
                     );
                 }
-                self.node.handle_view(now, view);
+                self.node.handle_view(now, *view);
             }
             Notice::Active(epoch) => {
                 self.node.handle_active(now, epoch);

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::error::ConfigError;
 use super::raw::Mode;
-use super::{Cluster, Interfaces, raw};
+use super::{Cluster, Interfaces, Member, raw};
 
 /// An address that stands on the active member only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(super) fn check(
                 "an interface of interfaces.public or interfaces.inside",
             ));
         }
-        let mut own = cluster.members.values().flat_map(|m| m.addresses());
+        let mut own = cluster.members.values().flat_map(Member::addresses);
         if own.any(|own| own == address.net.addr())
             || found
                 .iter()

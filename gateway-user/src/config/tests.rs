@@ -259,7 +259,7 @@ fn the_witness_key_is_read_from_its_file_and_never_shown() {
 
     let own = folder.path().join("witness.toml");
     let lines = format!(
-        "listen = \"192.0.2.99\"\nkey_file = \"{}\"\n",
+        "members = [1, 2]\nlisten = \"192.0.2.99\"\nkey_file = \"{}\"\n",
         file.display()
     );
     std::fs::write(&own, lines).unwrap();

@@ -48,7 +48,10 @@ pub(super) type Answer = tokio::sync::oneshot::Sender<Result<(), &'static str>>;
 #[derive(Debug)]
 pub(super) enum Notice {
     /// This is the view now.
-    View { view: View, unsafe_takeover: bool },
+    View {
+        view: Box<View>,
+        unsafe_takeover: bool,
+    },
     /// This member serves its slots of the view of this epoch.
     Active(Epoch),
     /// For the log.

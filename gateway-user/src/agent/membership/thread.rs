@@ -232,7 +232,7 @@ impl Runner {
                 view,
                 unsafe_takeover,
             } => self.notify(Notice::View {
-                view,
+                view: Box::new(view),
                 unsafe_takeover,
             }),
             Output::Slots(slots) => self.write_slots(&slots),
