@@ -113,9 +113,6 @@ impl Agent {
     }
 }
 
-/// Ceiling of an SA whose numbers nobody reserves: half of the space from zero on.
-const UNRESERVED: u32 = i32::MAX.cast_unsigned();
-
 fn put_key(change: &TableChange) -> Option<Key> {
     match *change {
         TableChange::PutNegotiation { key, .. } => Some(Key::Negotiation(key)),
@@ -151,7 +148,7 @@ fn write(tables: &dyn Tables, change: &TableChange) -> Result<(), TableError> {
         TableChange::RemoveIkeSa(key) => tables.remove_ike_sa(key).map(drop),
         TableChange::PutEspSa { key, value } => tables.put_esp_sa(key, Slot(value.slot)),
         TableChange::RemoveEspSa(key) => tables.remove_esp_sa(key).map(drop),
-        TableChange::PutEspOut { key, slot, .. } => tables.put_esp_out(key, *slot, UNRESERVED),
+        TableChange::PutEspOut { key, slot, ceiling } => tables.put_esp_out(key, *slot, *ceiling),
         TableChange::RemoveEspOut(key) => tables.remove_esp_out(key).map(drop),
         TableChange::PutRemoteNet {
             prefix_len,
