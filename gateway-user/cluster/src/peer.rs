@@ -144,10 +144,17 @@ impl Peer {
 }
 
 impl Outgoing {
+    /// Whether its acknowledgements are of what was sent since the last new beginning. A snapshot may
+    /// be complete before the first of them: deltas that a member holds until it is level count as
+    /// received for the snapshot, and are acknowledged later.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.acked.is_some() || self.snapshot.is_some() || self.complete
+    }
+
     /// The first delta that may be dropped from the outbox is not above this; `None` if the peer
     /// needs none because it gets a snapshot anyway.
     pub(crate) fn needs_after(&self) -> Option<DeltaSeq> {
-        self.acked
+        self.acked.or(self.has_begun().then_some(self.base))
     }
 
     /// When the oldest delta that was sent and not acknowledged was sent.

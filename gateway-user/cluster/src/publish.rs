@@ -207,11 +207,7 @@ impl Cluster {
         let everyone_has = self
             .peers
             .values()
-            .filter_map(|peer| {
-                peer.out
-                    .needs_after()
-                    .or(peer.out.snapshot.as_ref().map(|_| peer.out.base))
-            })
+            .filter_map(|peer| peer.out.needs_after())
             .min()
             .unwrap_or(self.outbox.last());
         self.outbox

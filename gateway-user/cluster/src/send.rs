@@ -85,7 +85,7 @@ impl Cluster {
             };
             let out = &mut peer.out;
             // Deltas come after the beginning of the snapshot that they build on.
-            let begun = out.acked.is_some() || out.snapshot.is_some() || out.complete;
+            let begun = out.has_begun();
             // A marker is not held up: what is under way is acknowledged only when it has come.
             let full = !out.in_flight.is_empty()
                 && out.in_flight_bytes >= window
@@ -135,9 +135,8 @@ impl Cluster {
         }
         out.levelled = levelled;
         out.ack_epoch = epoch;
-        let begun = out.acked.is_some() || out.snapshot.is_some();
         let mut suspect = false;
-        if begun && seq >= out.base {
+        if out.has_begun() && seq >= out.base {
             out.acked = out.acked.max(Some(seq));
             if epoch <= own {
                 out.confirmed = out.confirmed.max(seq);

@@ -11,6 +11,7 @@ use crate::output::{Event, Violation};
 use crate::ownership::Writer;
 use crate::peer::Link;
 use crate::secret::Secret;
+use crate::slot_set::SlotSet;
 use crate::status::FullSync;
 use crate::stream::StreamIn;
 use crate::view::Epoch;
@@ -84,9 +85,11 @@ impl SnapshotOut {
 impl Cluster {
     /// Begins to send everything that this member owns, as it stands at each moment.
     pub(crate) fn start_snapshot(&mut self, member: MemberId, reason: FullSync) {
-        let slots = self.owned();
+        let mut slots = self.owned();
         let flushed = self.outbox.flushed();
         let epoch = self.view.epoch;
+        let wrote = self.written_by(self.config.local);
+        let colleague = self.admitted() && self.others().any(|other| other == member);
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
@@ -94,6 +97,10 @@ impl Cluster {
         let anew = out.acked.is_none();
         if anew {
             out.start_over(flushed);
+            // What this member wrote before slots left it is in deltas that the peer will not see.
+            if colleague && out.levelled < epoch {
+                slots = slots.union(&wrote);
+            }
         }
         out.due = None;
         out.reason = Some(reason);
@@ -347,17 +354,31 @@ impl Cluster {
     /// Whether an entry of a snapshot of `member` counts: it stands for its slot, and this member
     /// does not know better.
     fn accepts(&self, member: MemberId, scope: &Scope, slot: Slot) -> bool {
-        scope.slots.contains(slot) && !self.ready.contains(slot) && !self.is_void(member)
+        scope.slots.contains(slot)
+            && !self.knows_better(member, scope, slot)
+            && !self.is_void(member, scope)
+    }
+
+    /// Its own slots, and those that `member` gave up before this member was level: their owner of
+    /// now has written since.
+    fn knows_better(&self, member: MemberId, scope: &Scope, slot: Slot) -> bool {
+        let level = self.levelled >= scope.epoch && self.view.epoch == scope.epoch;
+        let given_up = self.slots().owner(slot) != Some(member);
+        self.ready.contains(slot) || (scope.fills.is_none() && level && given_up)
     }
 
     /// Whether `member` is out of the view: what it thinks it owns does not count.
-    fn is_void(&self, member: MemberId) -> bool {
+    fn is_void(&self, member: MemberId, scope: &Scope) -> bool {
         let checked = !self.config.limits.mutations.no_epoch_check;
         let stream = self
             .peers
             .get(&member)
             .and_then(|p| p.incoming.stream.as_ref());
-        checked && stream.is_some_and(|stream| stream.void.is_some())
+        checked
+            && stream.is_some_and(|stream| {
+                let known = scope.epoch <= self.view.epoch;
+                stream.void.is_some() || known && !self.view.admits(member, stream.run)
+            })
     }
 
     pub(crate) fn end_snapshot(
@@ -381,9 +402,13 @@ impl Cluster {
             entries: snapshot.entries,
             complete: true,
         });
-        let void = self.is_void(member);
         let scope = snapshot.scope;
+        let void = self.is_void(member, &scope);
         let (epoch, ready) = (self.view.epoch, self.ready);
+        let all = (0..=u8::MAX).map(Slot);
+        let better: SlotSet = all
+            .filter(|slot| self.knows_better(member, &scope, *slot))
+            .collect();
         if let Some(reached) = scope.fills {
             self.ownership.sweep(snapshot.sweep, &scope.slots, |held| {
                 held.written.epoch >= epoch || ready.contains(held.slot)
@@ -392,7 +417,7 @@ impl Cluster {
         } else {
             if !void {
                 self.ownership.sweep(snapshot.sweep, &scope.slots, |held| {
-                    ready.contains(held.slot)
+                    better.contains(held.slot)
                 });
             }
             self.ownership

@@ -139,6 +139,13 @@ impl Cluster {
         }
     }
 
+    /// The slots in which `member` may have written since all streams were level everywhere.
+    pub(crate) fn written_by(&self, member: MemberId) -> SlotSet {
+        let bit = 1_u64 << member.get();
+        let wrote = |slot: &Slot| self.writers[usize::from(slot.0)] & bit != 0;
+        (0..=u8::MAX).map(Slot).filter(wrote).collect()
+    }
+
     /// Who has not seen how slots came to this member has to be told what is in them.
     fn plan_feeding(&mut self, owned_before: &SlotSet, gained: &SlotSet) {
         let owned = self.owned();
@@ -421,9 +428,7 @@ impl Cluster {
                 }
                 continue;
             }
-            let bit = 1_u64 << run.0.get();
-            let wrote = |slot: &Slot| self.writers[usize::from(slot.0)] & bit != 0;
-            let slots = (0..=u8::MAX).map(Slot).filter(wrote).collect();
+            let slots = self.written_by(run.0);
             let position = Position {
                 incarnation: run.1,
                 seq: most,

