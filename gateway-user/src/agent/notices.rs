@@ -22,6 +22,7 @@ impl Agent {
                 }
                 self.node.handle_view(now, *view);
             }
+            Notice::Gaining(number) => self.membership.gain(number),
             Notice::Active(epoch) => {
                 self.node.handle_active(now, epoch);
                 self.drop_inherited(self.config.cluster.local);

@@ -39,6 +39,8 @@ enum Input {
         shared: bool,
     },
     Probe(ProbeResult),
+    /// The main loop has come to [`Notice::Gaining`] with this number.
+    Gain(u64),
 }
 
 /// Where the outcome of a command goes: why it was refused, if it was.
@@ -52,6 +54,9 @@ pub(super) enum Notice {
         view: Box<View>,
         unsafe_takeover: bool,
     },
+    /// This member gains slots, which wait for [`Handle::gain`] with this number: the views before
+    /// have to be installed first.
+    Gaining(u64),
     /// This member serves its slots of the view of this epoch.
     Active(Epoch),
     /// For the log.
@@ -159,6 +164,11 @@ impl Handle {
     /// An operator's command.
     pub(super) fn command(&self, command: Command, answer: Option<Answer>) {
         self.tell(Input::Command(command, answer));
+    }
+
+    /// All notices before [`Notice::Gaining`] with this number are dealt with: the slots may be served.
+    pub(super) fn gain(&self, number: u64) {
+        self.tell(Input::Gain(number));
     }
 
     /// A sync session with `member`.

@@ -39,6 +39,9 @@ pub(super) struct Runner {
     /// Why the last command was refused.
     refused: Option<&'static str>,
     probe: Option<JoinHandle<()>>,
+    /// Slots that the membership gave this member and the main loop has not heard of yet; numbered.
+    gaining: Option<SlotMap>,
+    gains: u64,
 }
 
 impl Runner {
@@ -61,6 +64,8 @@ impl Runner {
             stopped: false,
             refused: None,
             probe: None,
+            gaining: None,
+            gains: 0,
         }
     }
 
@@ -104,6 +109,7 @@ impl Runner {
                 Input::Pnote(pnote) => self.membership().handle_pnote(now, pnote),
                 Input::Command(command, answer) => self.obey(now, command, answer),
                 Input::Probe(result) => self.membership().handle_probe(now, result),
+                Input::Gain(number) => self.gain_slots(number),
                 Input::Keys {
                     member,
                     keys,
@@ -235,7 +241,7 @@ impl Runner {
                 view: Box::new(view),
                 unsafe_takeover,
             }),
-            Output::Slots(slots) => self.write_slots(&slots),
+            Output::Slots(slots) => self.take_slots(slots),
             Output::Activate(epoch) => self.notify(Notice::Active(epoch)),
             Output::Lease(until) => self.write_lease(until),
             Output::Addresses(hold) => self.parts.keeper.hold(hold),
@@ -263,6 +269,34 @@ impl Runner {
     fn notify(&self, notice: Notice) {
         // Nobody listens any more when the process is about to end.
         let _ = self.notices.send(notice);
+    }
+
+    /// Takes away at once and gives later. The main loop may still be about to move copies for other
+    /// owners; one that the gate refused, and that is acknowledged to its owner all the same, would
+    /// let both use the same sequence numbers.
+    fn take_slots(&mut self, slots: SlotMap) {
+        self.gains += 1;
+        let held = |slot, owner| owner != Some(self.parts.local) || self.parts.gate.owns(slot);
+        if slots.iter().all(|(slot, owner)| held(slot, owner)) {
+            self.gaining = None;
+            return self.write_slots(&slots);
+        }
+        let mut owners = [None; Slot::COUNT];
+        for ((slot, owner), place) in slots.iter().zip(&mut owners) {
+            *place = owner.filter(|_| held(slot, owner));
+        }
+        self.write_slots(&SlotMap::from_owners(owners));
+        self.gaining = Some(slots);
+        self.notify(Notice::Gaining(self.gains));
+    }
+
+    /// The main loop has come so far; what was decided since then has another number.
+    fn gain_slots(&mut self, number: u64) {
+        if number == self.gains
+            && let Some(slots) = self.gaining.take()
+        {
+            self.write_slots(&slots);
+        }
     }
 
     /// No copy moves any more when its slot becomes ours, and none does before it has ceased to be.
