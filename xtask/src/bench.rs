@@ -1,21 +1,44 @@
 //! `cargo xtask bench [NAME]`: builds the bench binaries for release and runs them.
 
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use serde_json::Value;
 
 use crate::setup::{self, Needs};
-use crate::{host, process};
+use crate::vm::{self, Machine};
+use crate::{host, lab, process};
 
-/// Benches: name, and the binary that writes its report with `--out FILE`.
-const BENCHES: [(&str, &str); 1] = [("steering", "bench-steering")];
+/// How a bench is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A release binary of this name that writes its report with `--out FILE`.
+    Program(&'static str),
+    /// The lab, as the tests build it: what counts there are the members' timers.
+    Failover,
+}
+
+/// Benches by name.
+const BENCHES: [(&str, Kind); 3] = [
+    ("steering", Kind::Program("bench-steering")),
+    ("failover", Kind::Failover),
+    ("sync", Kind::Program("bench-sync")),
+];
+
+/// Longest that the failover bench may run in the VM.
+const VM_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Options of `cargo xtask bench`.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Which benches; all if none is named.
     names: Vec<String>,
+    /// `failover`: also with the kernel's ESP in the VM, if this kernel has none.
+    #[arg(long)]
+    vm: bool,
 }
 
 /// Runs the `bench` task; reports go to `target/bench/NAME.json`.
@@ -29,35 +52,85 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     }
     setup::ensure(Needs {
         lab: true,
-        vm: false,
+        vm: options.vm,
     })?;
     let dir = host::output().join("bench");
     std::fs::create_dir_all(&dir)?;
-    for (name, binary) in chosen {
-        let build = [
-            "build",
-            "--locked",
-            "--release",
-            "-p",
-            "gateway-tests",
-            "--bin",
-            binary,
-        ];
-        process::run(host::cargo().args(build))?;
+    for (name, kind) in chosen {
         let report = dir.join(format!("{name}.json"));
-        let program = host::target().join("release").join(binary);
-        process::run(
-            Command::new(program)
-                .current_dir(host::root())
-                .arg("--out")
-                .arg(&report),
-        )?;
+        match kind {
+            Kind::Program(binary) => program(binary, &report)?,
+            Kind::Failover => failover(&report, &dir, options.vm && !lab::kernel_has_esp())?,
+        }
         println!("{}", report.display());
     }
     Ok(())
 }
 
-fn choose(names: &[String]) -> Result<Vec<(&'static str, &'static str)>> {
+fn program(binary: &str, report: &Path) -> Result<()> {
+    let build = [
+        "build",
+        "--locked",
+        "--release",
+        "-p",
+        "gateway-tests",
+        "--bin",
+        binary,
+    ];
+    process::run(host::cargo().args(build))?;
+    let program = host::target().join("release").join(binary);
+    process::run(
+        Command::new(program)
+            .current_dir(host::root())
+            .arg("--out")
+            .arg(report),
+    )
+}
+
+/// The rows of this kernel, and after them those of the VM.
+fn failover(report: &Path, dir: &Path, vm: bool) -> Result<()> {
+    lab::build()?;
+    let logs = dir.join("lab");
+    process::run(
+        Command::new(lab::program())
+            .current_dir(host::root())
+            .args(["bench-failover", "--out"])
+            .arg(report)
+            .arg("--logs")
+            .arg(&logs),
+    )?;
+    if !vm {
+        return Ok(());
+    }
+    let machine = Machine::find()?;
+    let part = dir.join("failover-vm.json");
+    let line = format!(
+        "cd '{}' && GATEWAY_LAB_PATIENCE={} '{}' bench-failover --vm --out '{}' --logs '{}'",
+        host::root().display(),
+        machine.patience(),
+        lab::program().display(),
+        part.display(),
+        logs.join("vm").display()
+    );
+    let good = vm::run(&machine, &line, VM_LIMIT)?;
+    ensure!(good, "the failover bench failed in the VM");
+    append(report, &part)
+}
+
+/// Adds the rows of one report to another.
+fn append(report: &Path, part: &Path) -> Result<()> {
+    let rows = |file: &Path| -> Result<Vec<Value>> {
+        let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+        serde_json::from_slice(&bytes).with_context(|| file.display().to_string())
+    };
+    let mut all = rows(report)?;
+    all.extend(rows(part)?);
+    std::fs::write(report, serde_json::to_vec_pretty(&all)?)?;
+    std::fs::remove_file(part)?;
+    Ok(())
+}
+
+fn choose(names: &[String]) -> Result<Vec<(&'static str, Kind)>> {
     let unknown = names
         .iter()
         .find(|name| !BENCHES.iter().any(|(known, _)| known == name));

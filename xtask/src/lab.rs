@@ -12,6 +12,37 @@ use crate::{host, process};
 
 /// Longest that one boot of the VM may take with everything it runs.
 const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// The same for the nightly run.
+const VM_NIGHTLY_LIMIT: Duration = Duration::from_secs(10 * 60 * 60);
+
+/// What the nightly run adds: every fault, so many times.
+const NIGHTLY: [&str; 3] = ["--nightly", "--repeat", "20"];
+
+/// Which scenarios to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// Those that gate.
+    Gating,
+    /// Every fault under traffic, 20 times.
+    Nightly,
+}
+
+impl Choice {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Gating => &[],
+            Self::Nightly => &NIGHTLY,
+        }
+    }
+
+    /// The folder of the logs, below the tier's.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Gating => "gating",
+            Self::Nightly => "nightly",
+        }
+    }
+}
 
 /// How one scenario ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,8 +95,8 @@ pub(crate) fn build() -> Result<()> {
 ///
 /// # Errors
 /// The lab could not be run at all; scenarios that fail are in the answer.
-pub(crate) fn native(names: &[&str]) -> Result<Vec<Scenario>> {
-    let logs = host::output().join("lab/native");
+pub(crate) fn native(choice: Choice) -> Result<Vec<Scenario>> {
+    let logs = host::output().join("lab/native").join(choice.folder());
     std::fs::create_dir_all(&logs)?;
     let results = logs.join("results.json");
     let mut command = Command::new(program());
@@ -73,7 +104,10 @@ pub(crate) fn native(names: &[&str]) -> Result<Vec<Scenario>> {
         .current_dir(host::root())
         .args(["run", "--tier", "native", "--logs"])
         .arg(&logs);
-    command.arg("--results").arg(&results).args(names);
+    command
+        .arg("--results")
+        .arg(&results)
+        .args(choice.arguments());
     let _ = std::fs::remove_file(&results);
     println!("$ {}", process::shown(&command));
     let status = command.status().context("cannot start gateway-lab")?;
@@ -84,10 +118,10 @@ pub(crate) fn native(names: &[&str]) -> Result<Vec<Scenario>> {
 ///
 /// # Errors
 /// The VM does not boot, or the lab could not be run in it.
-pub(crate) fn in_vm(names: &[&str]) -> Result<Vec<Scenario>> {
+pub(crate) fn in_vm(choice: Choice) -> Result<Vec<Scenario>> {
     let machine = Machine::find()?;
     println!("VM: {}", machine.describe());
-    let logs = host::output().join("lab/vm");
+    let logs = host::output().join("lab/vm").join(choice.folder());
     std::fs::create_dir_all(&logs)?;
     let results = logs.join("results.json");
     let _ = std::fs::remove_file(&results);
@@ -98,9 +132,13 @@ pub(crate) fn in_vm(names: &[&str]) -> Result<Vec<Scenario>> {
         program().display(),
         logs.display(),
         results.display(),
-        names.join(" "),
+        choice.arguments().join(" "),
     );
-    let ok = vm::run(&machine, &line, VM_LIMIT)?;
+    let limit = match choice {
+        Choice::Gating => VM_LIMIT,
+        Choice::Nightly => VM_NIGHTLY_LIMIT,
+    };
+    let ok = vm::run(&machine, &line, limit)?;
     read(&results, ok)
 }
 

@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::lab::{self, Scenario};
+use crate::lab::{self, Choice, Scenario};
 use crate::setup::{self, Needs};
 use crate::summary::{Outcome, Row, Summary, first_line};
 use crate::{checks, deps, host, process};
+
+/// Worlds of the nightly run.
+const NIGHTLY_SEEDS: u32 = 100_000;
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]
@@ -16,7 +19,8 @@ pub(crate) struct Options {
     /// Leave the VM tier out.
     #[arg(long)]
     native_only: bool,
-    /// The full matrix: also the tests that are marked as ignored, and longer fuzzing.
+    /// The full matrix: also the tests that are marked as ignored, every fault 20 times, 100,000
+    /// simulated worlds, and longer fuzzing.
     #[arg(long)]
     nightly: bool,
     /// Fuzz each target for this many seconds (needs cargo-fuzz and a nightly compiler).
@@ -45,6 +49,9 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         };
         summary.skip("native lab", &why);
         summary.skip("VM lab", &why);
+    }
+    if options.nightly {
+        simulate(&mut summary);
     }
     fuzz(options, &mut summary);
     println!(
@@ -137,16 +144,47 @@ fn unit_tests(options: &Options, summary: &mut Summary) {
 }
 
 fn labs(options: &Options, summary: &mut Summary) {
-    println!("\n=== native lab");
-    record(summary, "native lab", lab::native(&[]));
+    lab_runs(options, summary, Choice::Gating, "");
+    if options.nightly {
+        lab_runs(options, summary, Choice::Nightly, ", every fault");
+    }
+}
+
+fn lab_runs(options: &Options, summary: &mut Summary, choice: Choice, what: &str) {
+    let (native, vm) = (format!("native lab{what}"), format!("VM lab{what}"));
+    println!("\n=== {native}");
+    record(summary, &native, lab::native(choice));
     if options.native_only {
-        summary.skip("VM lab", "--native-only");
+        summary.skip(&vm, "--native-only");
     } else if lab::kernel_has_esp() {
         println!("\nthe running kernel has ESP: the VM's scenarios were run natively");
     } else {
-        println!("\n=== VM lab");
-        record(summary, "VM lab", lab::in_vm(&[]));
+        println!("\n=== {vm}");
+        record(summary, &vm, lab::in_vm(choice));
     }
+}
+
+/// The simulator beyond what the unit tests run: other seeds, many of them.
+fn simulate(summary: &mut Summary) {
+    let name = format!("simulator, {NIGHTLY_SEEDS} seeds");
+    summary.step(&name, || {
+        let seeds = format!("0..{NIGHTLY_SEEDS}");
+        process::run(host::cargo().args([
+            "run",
+            "--locked",
+            "--release",
+            "-p",
+            "gateway-node",
+            "--features",
+            "simulator",
+            "--bin",
+            "simulate",
+            "--",
+            "--seeds",
+            &seeds,
+        ]))
+        .map(|()| String::new())
+    });
 }
 
 fn record(summary: &mut Summary, tier: &str, outcome: Result<Vec<Scenario>>) {

@@ -28,10 +28,13 @@ mod frames;
 mod measure;
 mod report;
 mod setup;
+mod sync;
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
+
+pub use sync::sync;
 
 /// Runs the bench, prints its table, and writes the report to `out`.
 ///

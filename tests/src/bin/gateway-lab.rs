@@ -25,6 +25,8 @@ enum Command {
     Run(RunOptions),
     /// Bring up one tunnel, tell what happens, and write a report.
     Demo(DemoOptions),
+    /// Measure what failovers cost, and write the rows to a file as JSON.
+    BenchFailover(BenchOptions),
     /// Exit with 0 if the running kernel has ESP, with 3 if not.
     Probe,
 }
@@ -40,12 +42,34 @@ struct DemoOptions {
 }
 
 #[derive(clap::Args)]
+struct BenchOptions {
+    /// Where the rows go.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The machine is an emulated one: no judging of times.
+    #[arg(long)]
+    vm: bool,
+    /// Only the rows of this system, `gateway` or `strongswan`.
+    #[arg(long)]
+    only: Option<String>,
+    /// Where the logs go.
+    #[arg(long, default_value = "target/bench/lab")]
+    logs: PathBuf,
+}
+
+#[derive(clap::Args)]
 struct RunOptions {
     /// Names of scenarios; all if none is given.
     scenarios: Vec<String>,
     /// Which scenarios: `native` is all that this kernel can do, `vm` only those that need ESP.
     #[arg(long, value_enum, default_value = "native")]
     tier: Tier,
+    /// Every fault, instead of what gates.
+    #[arg(long)]
+    nightly: bool,
+    /// How many times each is run; the first that fails is the last.
+    #[arg(long, default_value_t = 1)]
+    repeat: u32,
     /// Where the logs go.
     #[arg(long, default_value = "target/lab")]
     logs: PathBuf,
@@ -74,12 +98,8 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     if let Command::List = cli.command {
         for scenario in scenario::all() {
-            let tier = match scenario.tier {
-                Place::Native => "native",
-                Place::Esp => "esp",
-                Place::Both => "both",
-            };
-            println!("{:20} {tier:7} {}", scenario.name, scenario.about);
+            let tier = scenario.tier.as_str();
+            println!("{:24} {tier:15} {}", scenario.name, scenario.about);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -94,6 +114,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             scenario::demo(&context(&options.logs)?, &options.esp)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::BenchFailover(options) => bench_failover(options).map(|()| ExitCode::SUCCESS),
         Command::Probe | Command::List => {
             let has = lab::kernel_has_esp(&std::env::temp_dir())?;
             Ok(if has {
@@ -103,6 +124,32 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             })
         }
     }
+}
+
+/// Rows are written one by one: a bench that is cut off still tells how far it came.
+fn bench_failover(options: &BenchOptions) -> Result<()> {
+    let context = context(&options.logs)?;
+    let mut rows = Vec::new();
+    let only = options.only.as_deref();
+    scenario::failover_rows(&context, options.vm, only, |row| {
+        let value = serde_json::to_value(&row)?;
+        println!(
+            "{:10} {:8} {:9} {:16} gap {:>7} ms, detected {:>6} ms, {} lost SAs, {} INITs, {} replays, {} repeated",
+            row.system.split(' ').next().unwrap_or_default(),
+            row.profile.split(' ').next().unwrap_or_default(),
+            row.esp,
+            row.outcome.fault,
+            value["gap_ms"],
+            value["detected_ms"],
+            row.outcome.lost_ike_sas,
+            row.outcome.new_ike_sa_inits,
+            row.outcome.replay_drops_at_peer,
+            row.outcome.repeated_sequence_numbers,
+        );
+        rows.push(value);
+        std::fs::write(&options.out, serde_json::to_vec_pretty(&rows)?)
+            .with_context(|| options.out.display().to_string())
+    })
 }
 
 fn context(logs: &Path) -> Result<Context> {
@@ -124,10 +171,13 @@ fn context(logs: &Path) -> Result<Context> {
 fn selected(options: &RunOptions, kernel_esp: bool) -> Result<Vec<Scenario>> {
     let all = scenario::all();
     if options.scenarios.is_empty() {
-        let wanted = |scenario: &Scenario| match (options.tier, scenario.tier) {
-            (_, Place::Esp) => kernel_esp,
-            (_, Place::Both) | (Tier::Native, Place::Native) => true,
-            (Tier::Vm, Place::Native) => false,
+        let wanted = |scenario: &Scenario| {
+            let here = scenario.tier.fits(kernel_esp);
+            if options.nightly {
+                return here && scenario.is_failover();
+            }
+            let asked = options.tier == Tier::Native || scenario.tier != Place::Native;
+            here && asked && !scenario.tier.is_nightly()
         };
         return Ok(all.into_iter().filter(wanted).collect());
     }
@@ -135,8 +185,16 @@ fn selected(options: &RunOptions, kernel_esp: bool) -> Result<Vec<Scenario>> {
         let found = all.iter().find(|scenario| scenario.name == name).copied();
         let found =
             found.with_context(|| format!("no scenario `{name}`: see `gateway-lab list`"))?;
-        if found.tier == Place::Esp && !kernel_esp {
-            bail!("`{name}` needs ESP, which this kernel lacks: run it in `cargo xtask vm`");
+        if !found.tier.fits(kernel_esp) {
+            let (what, hint) = if kernel_esp {
+                (
+                    "is for kernels without",
+                    "its namesake failover-… is for this one",
+                )
+            } else {
+                ("needs", "run it in `cargo xtask vm`")
+            };
+            bail!("`{name}` {what} ESP: {hint}");
         }
         Ok(found)
     };
@@ -150,23 +208,30 @@ fn run_scenarios(options: &RunOptions) -> Result<ExitCode> {
     let mut failed = 0_u32;
     for scenario in &scenarios {
         println!("--- {}: {}", scenario.name, scenario.about);
-        let start = Instant::now();
-        let outcome = guarded(*scenario, &context);
-        let seconds = start.elapsed().as_secs_f64();
-        let (passed, detail) = match outcome {
-            Ok(detail) => (true, detail),
-            Err(error) => (false, format!("{error:#}")),
-        };
-        failed += u32::from(!passed);
-        let word = if passed { "passed" } else { "FAILED" };
-        println!("{:20} {word} {seconds:7.1} s  {detail}", scenario.name);
-        if !passed {
-            println!("    logs: {}", context.logs.join(scenario.name).display());
+        for round in 1..=options.repeat {
+            let start = Instant::now();
+            let outcome = guarded(*scenario, &context);
+            let seconds = start.elapsed().as_secs_f64();
+            let (passed, detail) = match outcome {
+                Ok(detail) => (true, detail),
+                Err(error) => (false, format!("{error:#}")),
+            };
+            let last = !passed || round == options.repeat;
+            failed += u32::from(!passed);
+            let word = if passed { "passed" } else { "FAILED" };
+            println!("{:20} {word} {seconds:7.1} s  {detail}", scenario.name);
+            if !passed {
+                println!("    logs: {}", context.logs.join(scenario.name).display());
+            }
+            results.push(serde_json::json!({
+                "scenario": scenario.name, "round": round, "passed": passed, "seconds": seconds,
+                "detail": detail,
+            }));
+            write_results(options, &results, false)?;
+            if last {
+                break;
+            }
         }
-        results.push(serde_json::json!({
-            "scenario": scenario.name, "passed": passed, "seconds": seconds, "detail": detail,
-        }));
-        write_results(options, &results, false)?;
     }
     write_results(options, &results, true)?;
     println!(

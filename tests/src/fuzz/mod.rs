@@ -8,7 +8,7 @@
 //! toolchain. A new target is a function here, a line in [`TARGETS`], a file of two lines in
 //! `tests/fuzz/fuzz_targets`, a `[[bin]]` in `tests/fuzz/Cargo.toml` and a corpus of its own.
 
-mod endpoint;
+pub(crate) mod endpoint;
 mod frame;
 mod input;
 mod sync;

@@ -46,6 +46,9 @@ pub struct Connection {
     pub secret: String,
     /// Whether to announce MOBIKE, which moves to port 4500 at once.
     pub mobike: bool,
+    /// Seconds of silence after which the gateway is asked whether it lives; if it does not
+    /// answer, everything begins anew. `None` is charon's default: it is never asked.
+    pub liveness: Option<u32>,
 }
 
 /// How charon is started.
@@ -320,12 +323,19 @@ fn daemon_settings(settings: Settings, log: &Path) -> String {
 fn swanctl_conf(connections: &[Connection]) -> String {
     let mut text = String::from("connections {\n");
     for c in connections {
+        let (delay, action) = c.liveness.map_or(Default::default(), |seconds| {
+            let delay = format!("    dpd_delay = {seconds}s\n");
+            (
+                delay,
+                "      dpd_action = restart\n      start_action = none\n",
+            )
+        });
         let _ = write!(
             text,
-            "  {name} {{\n    version = 2\n    local_addrs = {local}\n    remote_addrs = {remote}\n    \
+            "  {name} {{\n    version = 2\n{delay}    local_addrs = {local}\n    remote_addrs = {remote}\n    \
              proposals = {proposal}\n    mobike = {mobike}\n    local {{ auth = psk\n id = {local_id} }}\n    \
              remote {{ auth = psk\n id = {remote_id} }}\n    children {{ net {{\n      local_ts = {local_ts}\n      \
-             remote_ts = {remote_ts}\n      esp_proposals = {esp}\n    }} }}\n  }}\n",
+             remote_ts = {remote_ts}\n      esp_proposals = {esp}\n{action}    }} }}\n  }}\n",
             name = c.name,
             local = c.local,
             remote = c.remote,

@@ -42,6 +42,8 @@ pub struct Settings {
     pub cluster: String,
     /// Lines added to the file's `[ike]` table.
     pub ike: String,
+    /// Whole tables for the file's end.
+    pub tables: String,
 }
 
 /// The agents of all members. Dropping it kills them.
@@ -78,6 +80,7 @@ pub fn site_connection(network: &Network, site: u16, v6: bool) -> Connection {
         remote_ts: INSIDE_NETWORK.into(),
         secret: secret(site),
         mobike: false,
+        liveness: None,
     }
 }
 
@@ -297,5 +300,5 @@ fn configuration(plan: &Plan, local: u8, pki: &Path, settings: &Settings) -> Str
             secret(site)
         );
     }
-    text
+    text + "\n" + &settings.tables
 }

@@ -135,6 +135,25 @@ impl Evidence {
             .collect()
     }
 
+    /// Packets that a peer with an anti-replay window of `window` packets refuses (RFC 4303 §3.4.3),
+    /// in the order in which they reached it.
+    pub fn refused_by_window(&self, window: u32) -> usize {
+        let mut highest: HashMap<u32, (u32, HashSet<u32>)> = HashMap::new();
+        let mut refused = 0;
+        for packet in self.peer.iter().filter(|packet| !packet.out) {
+            let What::Esp { spi, sequence } = packet.what else {
+                continue;
+            };
+            let (top, seen) = highest.entry(spi).or_default();
+            let too_old = sequence.saturating_add(window) <= *top;
+            if too_old || !seen.insert(sequence) {
+                refused += 1;
+            }
+            *top = sequence.max(*top);
+        }
+        refused
+    }
+
     /// SPIs whose sender changed more than `moves` times.
     pub fn relapses(&self, moves: usize) -> Vec<Relapse> {
         let mut turns: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
@@ -283,6 +302,23 @@ mod tests {
         );
         assert_eq!(bad.sent_between(1, Moment(2), Moment(4)), (0, None));
         assert_eq!(bad.taken_over_at(1, Moment(2)), Some(Moment(3)));
+    }
+
+    #[test]
+    fn a_window_refuses_what_is_repeated_or_too_old() {
+        let arrived = |sequences: &[u32]| Evidence {
+            peer: sequences
+                .iter()
+                .map(|one| Seen {
+                    out: false,
+                    ..esp(1, 9, *one)
+                })
+                .collect(),
+            members: Vec::new(),
+        };
+        assert_eq!(arrived(&[1, 3, 2, 4, 5000, 4990]).refused_by_window(32), 0);
+        assert_eq!(arrived(&[1, 2, 2]).refused_by_window(32), 1);
+        assert_eq!(arrived(&[1, 100, 68, 69]).refused_by_window(32), 1);
     }
 
     #[test]

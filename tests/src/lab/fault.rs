@@ -9,6 +9,9 @@ use super::network::{Cable, Network};
 use super::run::Run;
 use super::tap::Moment;
 
+/// UDP port of the heartbeats.
+pub const HEARTBEATS: u16 = 4515;
+
 /// A fault, as a value. Each hits one member, the victim; two of them also the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -30,11 +33,17 @@ pub enum Fault {
     TwoInARow,
     /// The host is gone, and a new one takes its place: the same id, nothing kept.
     Replaced,
+    /// Every network between the members is cut at one; the router still reaches it.
+    Isolated,
+    /// A member hears no heartbeat any more; the others hear its own.
+    Deaf,
+    /// No heartbeat of a member reaches the others; it hears theirs.
+    Mute,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Sigkill,
         Self::Sigstop,
         Self::MemberRemoved,
@@ -44,6 +53,9 @@ impl Fault {
         Self::Upgrade,
         Self::TwoInARow,
         Self::Replaced,
+        Self::Isolated,
+        Self::Deaf,
+        Self::Mute,
     ];
 
     /// The word in reports.
@@ -58,6 +70,9 @@ impl Fault {
             Self::Upgrade => "upgrade",
             Self::TwoInARow => "two-in-a-row",
             Self::Replaced => "replaced",
+            Self::Isolated => "isolated",
+            Self::Deaf => "deaf",
+            Self::Mute => "mute",
         }
     }
 
@@ -66,10 +81,12 @@ impl Fault {
         matches!(self, Self::MemberRemoved | Self::Replaced | Self::PublicCut)
     }
 
-    /// Whether the victim takes no part in what follows until it is healed: it answers nothing, or
-    /// nothing that is to be believed.
-    pub fn silences(self) -> bool {
-        !matches!(self, Self::SyncCut | Self::PublicCut | Self::Drain)
+    /// Whether the victim lives on without a lease: nothing may leave it once the last has ended.
+    pub fn ends_the_lease(self) -> bool {
+        matches!(
+            self,
+            Self::Sigkill | Self::Sigstop | Self::Isolated | Self::Deaf | Self::Mute
+        )
     }
 
     /// Whether the victim hands its slots over itself.
@@ -100,6 +117,13 @@ impl Fault {
             }
             Self::SyncCut => network.cable(victim, Cable::Sync, false)?,
             Self::PublicCut => network.cable(victim, Cable::Public, false)?,
+            Self::Isolated => {
+                silence(network, victim, &["input", "output"])?;
+                network.cable(victim, Cable::Sync, false)?;
+                network.cable(victim, Cable::Inside, false)?;
+            }
+            Self::Deaf => silence(network, victim, &["input"])?,
+            Self::Mute => silence(network, victim, &["output"])?,
             Self::Drain => {
                 let output = member.gatewayctl(&["drain"])?;
                 ensure!(
@@ -130,6 +154,12 @@ impl Fault {
             Self::Sigstop => cluster.member_mut(victim)?.process().signal(libc::SIGCONT),
             Self::SyncCut => network.cable(victim, Cable::Sync, true),
             Self::PublicCut => network.cable(victim, Cable::Public, true),
+            Self::Isolated => {
+                network.member(victim)?.nft("delete table inet silence")?;
+                network.cable(victim, Cable::Sync, true)?;
+                network.cable(victim, Cable::Inside, true)
+            }
+            Self::Deaf | Self::Mute => network.member(victim)?.nft("delete table inet silence"),
             Self::Drain => {
                 let output = cluster.member(victim.into())?.gatewayctl(&["undrain"])?;
                 if !output.status.success() {
@@ -154,6 +184,21 @@ impl Fault {
             }
         }
     }
+}
+
+/// Drops the heartbeats that a member receives ("input") or sends ("output").
+fn silence(network: &Network, victim: u8, hooks: &[&str]) -> Result<()> {
+    let chains: String = hooks
+        .iter()
+        .map(|hook| {
+            format!(
+                "chain {hook} {{ type filter hook {hook} priority 0;\nudp dport {HEARTBEATS} drop\n}}\n"
+            )
+        })
+        .collect();
+    network
+        .member(victim)?
+        .nft(&format!("table inet silence {{ {chains} }}"))
 }
 
 impl fmt::Display for Fault {

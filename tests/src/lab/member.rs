@@ -136,10 +136,11 @@ impl Member {
     /// When this member's log first said, after `from`, that member `other` is lost.
     pub fn lost_since(&self, other: u8, from: Moment) -> Option<Moment> {
         let log = self.log();
-        let about = format!("member {other} ");
+        let about = format!("member={other}");
+        let names = |line: &&str| line.split_whitespace().any(|word| word == about);
         let lines = log
             .lines()
-            .filter(|line| line.contains(&about) && line.contains("LOST"));
+            .filter(|line| line.contains("-> LOST") && names(line));
         lines.filter_map(log_moment).find(|moment| *moment > from)
     }
 

@@ -3,6 +3,7 @@
 //! Everything made here is removed when it is dropped, on a panic, on Ctrl-C, and, if the run was
 //! killed outright, by the next run.
 
+mod attack;
 mod charon;
 mod cluster;
 mod counters;
@@ -17,11 +18,13 @@ mod network;
 mod node;
 mod push;
 mod run;
+mod synthetic;
 mod tap;
 mod timing;
 mod traffic;
 mod wait;
 
+pub use attack::{Wire, udp_frame, udp_ports};
 pub use charon::{Charon, Connection, Esp, Settings};
 pub use cluster::{
     Cluster, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, PROPOSAL, Settings as ClusterSettings,
@@ -31,7 +34,7 @@ pub use counters::Sent;
 pub use esp::{kernel_has_esp, load_modules};
 pub use evidence::{Evidence, Relapse, Repetition, Taps};
 pub use facts::{PeerSa, fence, find_pin, produced, reasons, replay_drops, xfrm_errors};
-pub use fault::Fault;
+pub use fault::{Fault, HEARTBEATS};
 pub use flood::{exchange, flood, ike_sa_init};
 pub use member::Member;
 pub use network::{
@@ -42,6 +45,7 @@ pub use network::{
 pub use node::{Node, Process, command, tail};
 pub use push::Push;
 pub use run::{Run, clean_up_on_signals, clean_up_stale};
+pub use synthetic::{BLOCK, StandIn, Tunnel};
 pub use tap::{IKE_SA_INIT, Moment, Seen, Tap, What};
 pub use timing::Timing;
 pub use traffic::{Probes, Traffic, probe_interval};

@@ -69,6 +69,8 @@ pub enum What {
         /// As in the packet.
         message_id: u32,
     },
+    /// A NAT keepalive (RFC 3948 §2.3).
+    Keepalive,
     /// Any other IP packet.
     Plain,
 }
@@ -194,13 +196,14 @@ fn open(interface: &str) -> Result<OwnedFd> {
 fn record(socket: &OwnedFd, stop: &AtomicBool) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     loop {
-        // What had arrived before the stop is still read.
+        // What had arrived before the stop is still read; what goes on arriving is not waited for.
         let last = stop.load(Ordering::Relaxed);
         if wait(socket)? {
             while let Some(packet) = receive(socket)? {
                 seen.extend(packet);
             }
-        } else if last {
+        }
+        if last {
             break;
         }
     }
@@ -217,7 +220,8 @@ fn wait(socket: &OwnedFd) -> Result<bool> {
     };
     // SAFETY: one live pollfd.
     check(unsafe { libc::poll(&raw mut poll, 1, 100) })?;
-    Ok(poll.revents & libc::POLLIN != 0)
+    // An error is read like a packet: the interface may be gone.
+    Ok(poll.revents != 0)
 }
 
 /// The next packet, `Some(None)` if it is not IP, `None` if there is none now.
@@ -339,6 +343,9 @@ fn transport(protocol: u8, data: &[u8]) -> Option<What> {
     }
     let ports = [u16_at(data, 0)?, u16_at(data, 2)?];
     if ports.contains(&4500) {
+        if u16_at(data, 4)? < 12 {
+            return Some(What::Keepalive);
+        }
         return match u32_at(data, 8) {
             // The non-ESP marker (RFC 3948 §2.2).
             Some(0) => ike(data.get(12..)?),
@@ -390,7 +397,8 @@ mod tests {
     fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
         let mut datagram = port.to_be_bytes().to_vec();
         datagram.extend(port.to_be_bytes());
-        datagram.extend([0; 4]);
+        datagram.extend((8 + payload.len() as u16).to_be_bytes());
+        datagram.extend([0; 2]);
         datagram.extend(payload);
         ipv4(17, &datagram)
     }
@@ -406,11 +414,7 @@ mod tests {
         assert_eq!((source, what), ("192.0.2.1".parse().unwrap(), expected));
         assert_eq!(decode(&udp(4500, &body)).unwrap().2, expected);
         assert_eq!(decode(&udp(4501, &body)).unwrap().2, What::Plain);
-        assert_eq!(
-            decode(&udp(4500, &[0xff])).unwrap().2,
-            What::Plain,
-            "NAT keepalive"
-        );
+        assert_eq!(decode(&udp(4500, &[0xff])).unwrap().2, What::Keepalive);
     }
 
     #[test]

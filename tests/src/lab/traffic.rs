@@ -2,7 +2,7 @@
 //! inside host, which returns them.
 
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ use super::tap::Moment;
 use super::wait::patience;
 
 /// The echo port on the inside host.
-const PORT: u16 = 7007;
+pub(crate) const PORT: u16 = 7007;
 /// Octets of a probe: its number first, the rest is filling.
 const LENGTH: usize = 64;
 
@@ -47,20 +47,42 @@ pub struct Probes {
     pub doubled: u32,
 }
 
+/// What brings probes to the inside host and back.
+pub(crate) trait Carrier: Send {
+    /// How many tunnels there are.
+    fn sites(&self) -> usize;
+    /// Sends a probe through a tunnel. What cannot be sent is a lost probe like any other.
+    fn send(&mut self, site: usize, probe: &[u8]);
+    /// The next answer that has arrived, and the tunnel that it came through; `None` if there is
+    /// none now.
+    fn receive(&mut self, answer: &mut [u8]) -> Option<(usize, usize)>;
+    /// What to wait on for answers.
+    fn descriptors(&self) -> Vec<RawFd>;
+}
+
 impl Traffic {
     /// Starts probing the first `sites` tunnels, each every `interval`.
     ///
     /// # Errors
     /// A socket cannot be opened.
     pub fn start(network: &Network, sites: u16, interval: Duration) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let echo = echo(&network.host, stop.clone())?;
         let sockets = network
             .peer
             .inside(|| (0..sites).map(socket).collect::<Result<Vec<_>>>())?;
+        Self::over(network, Sockets(sockets), interval)
+    }
+
+    /// The same over another carrier, which sends from the peer.
+    pub(crate) fn over(
+        network: &Network,
+        mut carrier: impl Carrier + 'static,
+        interval: Duration,
+    ) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let echo = echo(&network.host, stop.clone())?;
         let flag = stop.clone();
         let prober = spawn_in_netns(&network.peer.netns_path(), move || {
-            probe(&sockets, interval, &flag)
+            probe(&mut carrier, interval, &flag)
         })?;
         Ok(Self {
             stop,
@@ -125,59 +147,74 @@ fn grace() -> Duration {
     Duration::from_millis(500) * patience()
 }
 
-fn probe(sockets: &[UdpSocket], interval: Duration, stop: &AtomicBool) -> Result<Vec<Probes>> {
-    let mut probes: Vec<Probes> = (0..)
-        .take(sockets.len())
-        .map(|site| Probes {
-            site,
-            ..Probes::default()
-        })
-        .collect();
+/// One socket per tunnel, connected to the inside host: the kernel does the rest.
+struct Sockets(Vec<UdpSocket>);
+
+impl Carrier for Sockets {
+    fn sites(&self) -> usize {
+        self.0.len()
+    }
+
+    fn send(&mut self, site: usize, probe: &[u8]) {
+        let _ = self.0[site].send(probe);
+    }
+
+    fn receive(&mut self, answer: &mut [u8]) -> Option<(usize, usize)> {
+        let mut sockets = self.0.iter().enumerate();
+        sockets.find_map(|(site, socket)| Some((site, socket.recv(answer).ok()?)))
+    }
+
+    fn descriptors(&self) -> Vec<RawFd> {
+        self.0.iter().map(AsRawFd::as_raw_fd).collect()
+    }
+}
+
+fn probe(carrier: &mut impl Carrier, interval: Duration, stop: &AtomicBool) -> Result<Vec<Probes>> {
+    let one = |site| Probes {
+        site,
+        ..Probes::default()
+    };
+    let mut probes: Vec<Probes> = (0..).take(carrier.sites()).map(one).collect();
     // The tunnels' turns are spread over the interval.
-    let step = interval / u32::try_from(sockets.len().max(1))?;
+    let step = interval / u32::try_from(probes.len().max(1))?;
     let mut due = Instant::now();
     let mut turn = 0;
     while !stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         if now < due {
-            wait(sockets, due - now)?;
+            wait(&carrier.descriptors(), due - now)?;
         } else {
-            send(&sockets[turn], &mut probes[turn]);
-            turn = (turn + 1) % sockets.len();
+            send(carrier, turn, &mut probes[turn]);
+            turn = (turn + 1) % probes.len();
             // A prober that did not get the processor does not make up for it with a burst.
             due = (due + step).max(now);
         }
-        receive(sockets, &mut probes);
+        receive(carrier, &mut probes);
     }
     let end = Instant::now() + grace();
-    while let Some(left) = end
-        .checked_duration_since(Instant::now())
-        .filter(|left| !left.is_zero())
-    {
-        wait(sockets, left)?;
-        receive(sockets, &mut probes);
+    let left = |end: Instant| end.checked_duration_since(Instant::now());
+    while let Some(left) = left(end).filter(|left| !left.is_zero()) {
+        wait(&carrier.descriptors(), left)?;
+        receive(carrier, &mut probes);
     }
     Ok(probes)
 }
 
-fn send(socket: &UdpSocket, probes: &mut Probes) {
+fn send(carrier: &mut impl Carrier, site: usize, probes: &mut Probes) {
     let mut packet = [0; LENGTH];
     packet[..8].copy_from_slice(&(probes.sent.len() as u64).to_be_bytes());
     probes.sent.push(Moment::now());
     probes.answered.push(None);
-    // What cannot be sent, for want of a route or of room, is a lost probe like any other.
-    let _ = socket.send(&packet);
+    carrier.send(site, &packet);
 }
 
-fn wait(sockets: &[UdpSocket], limit: Duration) -> Result<()> {
-    let mut polls: Vec<libc::pollfd> = sockets
-        .iter()
-        .map(|socket| libc::pollfd {
-            fd: socket.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        })
-        .collect();
+fn wait(descriptors: &[RawFd], limit: Duration) -> Result<()> {
+    let poll = |fd: &RawFd| libc::pollfd {
+        fd: *fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut polls: Vec<libc::pollfd> = descriptors.iter().map(poll).collect();
     let limit = libc::timespec {
         tv_sec: limit.as_secs() as libc::time_t,
         tv_nsec: limit.subsec_nanos().into(),
@@ -197,18 +234,15 @@ fn wait(sockets: &[UdpSocket], limit: Duration) -> Result<()> {
     Ok(())
 }
 
-fn receive(sockets: &[UdpSocket], probes: &mut [Probes]) {
+fn receive(carrier: &mut impl Carrier, probes: &mut [Probes]) {
     let mut buffer = [0; LENGTH];
-    for (socket, probes) in sockets.iter().zip(probes) {
-        while let Ok(length) = socket.recv(&mut buffer) {
-            let number = u64::from_be_bytes(buffer[..8].try_into().unwrap_or_default());
-            let place = usize::try_from(number)
-                .ok()
-                .and_then(|number| probes.answered.get_mut(number));
-            match place {
-                Some(place @ None) if length == LENGTH => *place = Some(Moment::now()),
-                _ => probes.doubled += 1,
-            }
+    while let Some((site, length)) = carrier.receive(&mut buffer) {
+        let probes = &mut probes[site];
+        let number = u64::from_be_bytes(buffer[..8].try_into().unwrap_or_default());
+        let number = usize::try_from(number).ok();
+        match number.and_then(|number| probes.answered.get_mut(number)) {
+            Some(place @ None) if length == LENGTH => *place = Some(Moment::now()),
+            _ => probes.doubled += 1,
         }
     }
 }

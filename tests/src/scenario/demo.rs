@@ -6,8 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Context;
+use super::failover::{Hit, Outcome, Rig};
 use super::harness::{Lab, Wishes};
-use crate::lab::{Node, Plan, command, exchange, find_pin, ike_sa_init, site_address, tail};
+use crate::lab::{
+    Fault, Node, Plan, command, exchange, find_pin, ike_sa_init, probe_interval, site_address, tail,
+};
 
 /// Pings in each direction.
 const PINGS: u32 = 5;
@@ -32,7 +35,8 @@ pub fn demo(context: &Context, esp: &str) -> Result<()> {
     let story = tunnel(&lab).context("bringing up the tunnel")?;
     let pings = ping(&lab, story.owner).context("pinging through the tunnel")?;
     ownership(&lab).context("the ownership tables")?;
-    let facts = collect(&lab, &story, pings, esp)?;
+    let mut facts = collect(&lab, &story, pings, esp)?;
+    (lab, facts.failover) = failover(lab).context("killing the owner")?;
     teardown(&mut lab).context("teardown")?;
     drop(lab);
     let seconds = (start.elapsed().as_secs_f64() * 10.0).round() / 10.0;
@@ -220,6 +224,74 @@ fn ownership(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// The owner's agent is killed while pings run: another member goes on, and nobody negotiates.
+fn failover(lab: Lab) -> Result<(Lab, Value)> {
+    let mut rig = Rig::adopt(lab, 1)?;
+    let owner = rig.busiest()?;
+    say(&format!(
+        "Numbered pings every {} ms through the tunnel. kill -9 for the agent of member {owner}, the owner.",
+        probe_interval().as_millis()
+    ));
+    rig.start_traffic()?;
+    let fault = Fault::Sigkill;
+    let at = rig.hit(fault, owner, &[])?;
+    rig.go_on(Duration::from_secs(2));
+    let record = rig.finish()?;
+    let hit = Hit {
+        fault,
+        victim: owner,
+        at,
+        moves: 1,
+    };
+    let outcome = Outcome::of(&rig, hit, &record)?;
+    for member in rig
+        .lab
+        .cluster
+        .members
+        .iter()
+        .filter(|member| member.id != owner)
+    {
+        for line in member.log().lines().filter(|line| line.contains("LOST")) {
+            println!("   member {} logged: {line}", member.id);
+        }
+    }
+    let new_owner = rig.lab.owners_of(&rig.sites_of(owner))?;
+    println!(
+        "   member {new_owner} owns the tunnel now. Silence: {} ms, {} of {} pings lost.",
+        outcome.gap_ms.unwrap_or_default(),
+        outcome.probes_lost,
+        outcome.probes
+    );
+    println!(
+        "   The peer's view: {} new IKE_SA_INIT, {} packets refused as replays; {} ESP packets captured, \
+         {} sequence numbers used twice.",
+        outcome.new_ike_sa_inits,
+        outcome.replay_drops_at_peer,
+        outcome.esp_captured,
+        outcome.repeated_sequence_numbers
+    );
+    outcome.require(hit, &record)?;
+    say(&format!(
+        "Member {owner} starts again, fetches all SAs, and takes its share of the slots."
+    ));
+    let lab = &mut rig.lab;
+    fault.heal(&mut lab.cluster, &mut lab.network, &lab.run, owner, 1)?;
+    rig.wait_whole()?;
+    let report = json!({
+        "fault": outcome.fault,
+        "detected_ms": outcome.detected_ms,
+        "gap_ms": outcome.gap_ms,
+        "pings_lost": outcome.probes_lost,
+        "renegotiations": outcome.new_ike_sa_inits,
+        "replay_drops_at_peer": outcome.replay_drops_at_peer,
+        "pings_sent": outcome.probes,
+        "ping_interval_ms": outcome.probe_interval_ms,
+        "repeated_sequence_numbers": outcome.repeated_sequence_numbers,
+        "new_owner": new_owner,
+    });
+    Ok((rig.lab, report))
+}
+
 /// What goes into the report.
 struct Facts {
     kernel: String,
@@ -233,6 +305,7 @@ struct Facts {
     ike_redirected: u64,
     esp_redirected: u64,
     pings: (u32, u32),
+    failover: Value,
 }
 
 fn collect(lab: &Lab, story: &Story, pings: (u32, u32), esp: &str) -> Result<Facts> {
@@ -252,6 +325,7 @@ fn collect(lab: &Lab, story: &Story, pings: (u32, u32), esp: &str) -> Result<Fac
         ike_redirected: story.ike_redirected,
         esp_redirected: lab.cluster.redirected()?.1,
         pings,
+        failover: Value::Null,
     })
 }
 
@@ -271,6 +345,7 @@ impl Facts {
             "esp_redirected": self.esp_redirected,
             "pings_sent": self.pings.0,
             "pings_lost": self.pings.1,
+            "failover": self.failover,
             "seconds": seconds,
         })
     }

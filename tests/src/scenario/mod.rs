@@ -1,9 +1,11 @@
 //! Scenarios: each builds its own lab, does one thing and asserts what came of it.
 
 mod demo;
+mod failover;
 mod faults;
 mod flood;
 mod harness;
+mod hostile;
 mod operate;
 mod refuse;
 mod sites;
@@ -18,6 +20,7 @@ use anyhow::Result;
 use crate::lab::Esp;
 
 pub use demo::demo;
+pub use failover::{Outcome, Row as FailoverRow, rows as failover_rows};
 
 /// Where a scenario is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,40 @@ pub enum Tier {
     Esp,
     /// Both.
     Both,
+    /// Only where the kernel has no ESP: stand-ins carry the traffic.
+    Recorded,
+    /// As [`Tier::Recorded`], in the nightly run.
+    RecordedNightly,
+    /// As [`Tier::Esp`], in the nightly run.
+    EspNightly,
+}
+
+impl Tier {
+    /// The word in listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Esp => "esp",
+            Self::Both => "both",
+            Self::Recorded => "no-esp",
+            Self::RecordedNightly => "no-esp nightly",
+            Self::EspNightly => "esp nightly",
+        }
+    }
+
+    /// Whether a kernel with or without ESP can run it.
+    pub fn fits(self, kernel_esp: bool) -> bool {
+        match self {
+            Self::Native | Self::Both => true,
+            Self::Esp | Self::EspNightly => kernel_esp,
+            Self::Recorded | Self::RecordedNightly => !kernel_esp,
+        }
+    }
+
+    /// Whether it is left to the nightly run.
+    pub fn is_nightly(self) -> bool {
+        matches!(self, Self::RecordedNightly | Self::EspNightly)
+    }
 }
 
 /// What a scenario is told.
@@ -63,6 +100,15 @@ pub struct Scenario {
     pub tier: Tier,
     /// Runs it; returns a line with what was measured.
     pub run: fn(&Context) -> Result<String>,
+}
+
+impl Scenario {
+    /// Whether it lets a fault happen under traffic: the nightly run repeats these.
+    pub fn is_failover(&self) -> bool {
+        ["failover-", "takeover-"]
+            .iter()
+            .any(|prefix| self.name.starts_with(prefix))
+    }
 }
 
 type Row = (
@@ -181,6 +227,144 @@ const ROWS: &[Row] = &[
         Tier::Both,
         tunnel::delete,
         "the peer deletes; nothing is left anywhere",
+    ),
+    (
+        "hostile-sync",
+        Tier::Native,
+        hostile::sync,
+        "strangers on both networks change nothing but counters",
+    ),
+    (
+        "takeover-sigkill",
+        Tier::Recorded,
+        failover::sigkill,
+        "stand-ins for ESP: an agent dies in mid-traffic",
+    ),
+    (
+        "takeover-sigstop",
+        Tier::Recorded,
+        failover::sigstop,
+        "a stopped agent's member sends nothing after its lease",
+    ),
+    (
+        "takeover-member-removed",
+        Tier::Recorded,
+        failover::member_removed,
+        "a member is gone with its host",
+    ),
+    (
+        "takeover-drain",
+        Tier::Recorded,
+        failover::drain,
+        "a member hands its slots over",
+    ),
+    (
+        "takeover-upgrade",
+        Tier::Recorded,
+        failover::upgrade,
+        "SIGTERM, then another run of the agent",
+    ),
+    (
+        "takeover-two-in-a-row",
+        Tier::RecordedNightly,
+        failover::two_in_a_row,
+        "two members die, one after the other",
+    ),
+    (
+        "takeover-sync-cut",
+        Tier::RecordedNightly,
+        failover::sync_cut,
+        "the cable between the members is cut at one",
+    ),
+    (
+        "takeover-public-cut",
+        Tier::RecordedNightly,
+        failover::public_cut,
+        "the cable to the router is cut",
+    ),
+    (
+        "takeover-isolated",
+        Tier::RecordedNightly,
+        failover::isolated,
+        "a member is cut off from the others, not from the peers",
+    ),
+    (
+        "takeover-deaf",
+        Tier::RecordedNightly,
+        failover::deaf,
+        "a member hears no heartbeat, the others hear it",
+    ),
+    (
+        "takeover-mute",
+        Tier::RecordedNightly,
+        failover::mute,
+        "a member hears the others, they do not hear it",
+    ),
+    (
+        "ha-addresses",
+        Tier::Recorded,
+        failover::addresses_move,
+        "HA mode: addresses move, the neighbours are told",
+    ),
+    (
+        "takeover-replaced",
+        Tier::RecordedNightly,
+        failover::replaced,
+        "another host takes a member's place",
+    ),
+    (
+        "failover-sigkill",
+        Tier::Esp,
+        failover::sigkill,
+        "20 tunnels: an agent dies in mid-traffic",
+    ),
+    (
+        "failover-sigstop",
+        Tier::Esp,
+        failover::sigstop,
+        "a stopped agent's member sends nothing after its lease",
+    ),
+    (
+        "failover-drain",
+        Tier::Esp,
+        failover::drain,
+        "a member hands its slots over, nothing is lost",
+    ),
+    (
+        "failover-member-removed",
+        Tier::EspNightly,
+        failover::member_removed,
+        "a member is gone with its host",
+    ),
+    (
+        "failover-sync-cut",
+        Tier::EspNightly,
+        failover::sync_cut,
+        "the cable between the members is cut at one",
+    ),
+    (
+        "failover-public-cut",
+        Tier::EspNightly,
+        failover::public_cut,
+        "the cable to the router is cut",
+    ),
+    (
+        "failover-upgrade",
+        Tier::EspNightly,
+        failover::upgrade,
+        "SIGTERM, then another run of the agent",
+    ),
+    (
+        "failover-two-in-a-row",
+        Tier::EspNightly,
+        failover::two_in_a_row,
+        "two members die, one after the other",
+    ),
+    (
+        "failover-replaced",
+        Tier::EspNightly,
+        failover::replaced,
+        "another host takes a member's place",
     ),
     (
         "xfrm-kinds",

@@ -40,11 +40,26 @@ impl Stock {
 
     /// A stock gateway on every member with the same connections, of which the first has the VIP,
     /// and the peer with one connection per site. No tunnel is up.
-    pub(super) fn start(
+    pub(super) fn start(context: &Context, name: &str, plan: Plan) -> Result<Self> {
+        Self::with(context, name, plan, Settings::new(context.peer_esp()), None)
+    }
+
+    /// The same with a peer that soon notices that the gateway is gone, and begins anew.
+    pub(super) fn impatient(context: &Context, name: &str, plan: Plan) -> Result<Self> {
+        let settings = Settings {
+            retransmit_timeout: 0.5,
+            retransmit_tries: 2,
+            ..Settings::new(context.peer_esp())
+        };
+        Self::with(context, name, plan, settings, Some(1))
+    }
+
+    fn with(
         context: &Context,
         name: &str,
         plan: Plan,
-        change: fn(&mut Connection),
+        peers: Settings,
+        liveness: Option<u32>,
     ) -> Result<Self> {
         let run = Run::new(&context.logs, name)?;
         let network = Network::new(&run, plan)?;
@@ -56,14 +71,16 @@ impl Stock {
             .map(|site| Self::peers_side(&network, site))
             .collect();
         let here: Vec<Connection> = there.iter().map(Self::gateways_side).collect();
-        there.iter_mut().for_each(change);
+        for connection in &mut there {
+            connection.liveness = liveness;
+        }
         let mut gateways = Vec::new();
         for node in &network.members {
             let gateway = Charon::start(node, settings)?;
             gateway.load(&here)?;
             gateways.push(gateway);
         }
-        let peer = Charon::start(&network.peer, settings)?;
+        let peer = Charon::start(&network.peer, peers)?;
         peer.load(&there)?;
         Ok(Self {
             peer,
@@ -84,7 +101,7 @@ const ONE: Plan = Plan {
 
 /// A stock gateway on the first member: what fails here is the lab's fault, not the cluster's.
 pub(super) fn pair(context: &Context) -> Result<String> {
-    let stock = Stock::start(context, "stock-pair", ONE, |_| {})?;
+    let stock = Stock::start(context, "stock-pair", ONE)?;
     stock.peer.initiate("site-1", 20)?;
     ensure!(
         stock.peer.established()? == 1 && stock.peer.installed()? == 1,
@@ -107,7 +124,7 @@ pub(super) fn pair(context: &Context) -> Result<String> {
 /// length, nothing sent twice, one negotiation.
 pub(super) fn instruments(context: &Context) -> Result<String> {
     let outage = Duration::from_millis(400);
-    let stock = Stock::start(context, "instruments", ONE, |_| {})?;
+    let stock = Stock::start(context, "instruments", ONE)?;
     let taps = Taps::start(&stock.network)?;
     let begin = Moment::now();
     stock.peer.initiate("site-1", 20)?;

@@ -8,13 +8,13 @@ use crate::fuzz::input::Input;
 const CRITICAL: u8 = 0x80;
 
 /// Payloads by type, critical bit and body.
-pub(super) struct Draft {
-    pub(super) header: HeaderRepr,
+pub(crate) struct Draft {
+    pub(crate) header: HeaderRepr,
     payloads: Vec<(u8, u8, Vec<u8>)>,
 }
 
 impl Draft {
-    pub(super) fn new(header: HeaderRepr, payloads: &[Payload<'_>]) -> Self {
+    pub(crate) fn new(header: HeaderRepr, payloads: &[Payload<'_>]) -> Self {
         let payloads = payloads
             .iter()
             .map(|payload| {
@@ -27,7 +27,7 @@ impl Draft {
     }
 
     /// Spoils one thing, or mostly nothing. Whether it did.
-    pub(super) fn spoil(&mut self, input: &mut Input<'_>) -> bool {
+    pub(in crate::fuzz) fn spoil(&mut self, input: &mut Input<'_>) -> bool {
         let how = input.octet();
         if how < 0xf0 || self.payloads.is_empty() {
             return false;
@@ -68,13 +68,13 @@ impl Draft {
         (kinds[0], octets)
     }
 
-    pub(super) fn in_clear(&self) -> Vec<u8> {
+    pub(crate) fn in_clear(&self) -> Vec<u8> {
         let (first, chain) = self.chain();
         let length = u32::try_from(28 + chain.len()).expect("a small message");
         [&self.header.encode(PayloadType(first), length)[..], &chain].concat()
     }
 
-    pub(super) fn sealed(
+    pub(crate) fn sealed(
         &self,
         crypto: &dyn CryptoProvider,
         encryption: Encryption,
@@ -95,7 +95,7 @@ impl Draft {
 
 /// A message whose Encrypted payload holds exactly this plaintext, padding included, that begins
 /// with a payload of the type `first`.
-pub(super) fn seal(
+pub(crate) fn seal(
     crypto: &dyn CryptoProvider,
     (encryption, keymat): (Encryption, &[u8]),
     header: &HeaderRepr,

@@ -5,10 +5,10 @@
 //! what is forged changes nothing, engine, kernel and replica agree, no (key, IV) pair comes twice.
 //! In the end every IKE SA still answers, and nothing is left behind.
 
-mod draft;
-mod peer;
+pub(crate) mod draft;
+pub(crate) mod peer;
 mod record;
-mod setup;
+pub(crate) mod setup;
 mod watch;
 mod world;
 

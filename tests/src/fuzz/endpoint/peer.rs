@@ -17,13 +17,13 @@ use super::draft::Draft;
 use crate::fuzz::toy::Toy;
 
 /// An IKE SA from the peer's side, which has always initiated it.
-pub(super) struct Session {
-    pub(super) spi_i: [u8; 8],
-    pub(super) spi_r: [u8; 8],
-    pub(super) proposal: IkeProposal,
-    pub(super) keys: IkeKeys,
+pub(crate) struct Session {
+    pub(crate) spi_i: [u8; 8],
+    pub(crate) spi_r: [u8; 8],
+    pub(crate) proposal: IkeProposal,
+    pub(crate) keys: IkeKeys,
     /// Message ID of the next request.
-    pub(super) next_id: u32,
+    pub(crate) next_id: u32,
     iv: u64,
     /// Both IKE_SA_INIT messages and nonces, request first; nothing for a rekeyed IKE SA.
     auth: Option<Box<AuthBasis>>,
@@ -50,21 +50,21 @@ enum Basis {
     Rekey { session: usize, message_id: u32 },
 }
 
-pub(super) struct Peer {
+pub(crate) struct Peer {
     number: u8,
     crypto: Toy,
     drawn: u32,
-    pub(super) path: Path,
-    pub(super) identity: Identity,
+    pub(crate) path: Path,
+    pub(crate) identity: Identity,
     cookie: Option<Vec<u8>>,
     offer: Option<Offer>,
-    pub(super) sessions: Vec<Session>,
+    pub(crate) sessions: Vec<Session>,
     /// Inbound SPIs that it offered.
-    pub(super) esp_spis: Vec<[u8; 4]>,
+    pub(crate) esp_spis: Vec<[u8; 4]>,
 }
 
 impl Peer {
-    pub(super) fn new(number: u8, local: SocketAddr) -> Self {
+    pub(crate) fn new(number: u8, local: SocketAddr) -> Self {
         let remote = SocketAddr::from(([198, 51, 100, number], 500));
         Self {
             number,
@@ -100,7 +100,7 @@ impl Peer {
     }
 
     /// An IKE_SA_INIT request, with the cookie if one was demanded of the same offer.
-    pub(super) fn init(&mut self, proposal: IkeProposal, again: bool) -> Draft {
+    pub(crate) fn init(&mut self, proposal: IkeProposal, again: bool) -> Draft {
         let last = self.offer.take().filter(|offer| {
             again && offer.proposal == proposal && matches!(offer.by, Basis::Init(_))
         });
@@ -144,7 +144,7 @@ impl Peer {
     }
 
     /// The request of the last [`Self::init`] as it was sent; `None` if it was spoilt.
-    pub(super) fn init_sent(&mut self, request: Option<&[u8]>) {
+    pub(crate) fn init_sent(&mut self, request: Option<&[u8]>) {
         match (request, &mut self.offer) {
             (Some(request), Some(offer)) => offer.by = Basis::Init(request.to_vec()),
             _ => self.offer = None,
@@ -152,12 +152,12 @@ impl Peer {
     }
 
     /// Whether the last session still has to be authenticated.
-    pub(super) fn can_authenticate(&self) -> bool {
+    pub(crate) fn can_authenticate(&self) -> bool {
         self.sessions.last().is_some_and(|s| s.auth.is_some())
     }
 
     /// IKE_AUTH on the last session.
-    pub(super) fn auth(
+    pub(crate) fn auth(
         &mut self,
         secret: &SecretBytes,
         (with_child, initial_contact): (bool, bool),
@@ -201,7 +201,7 @@ impl Peer {
     }
 
     /// CREATE_CHILD_SA for a new CHILD_SA, or for the successor of one.
-    pub(super) fn create_child(
+    pub(crate) fn create_child(
         &mut self,
         session: usize,
         esp: EspProposal,
@@ -228,7 +228,7 @@ impl Peer {
     }
 
     /// CREATE_CHILD_SA that rekeys the IKE SA.
-    pub(super) fn rekey(&mut self, session: usize, proposal: IkeProposal) -> Draft {
+    pub(crate) fn rekey(&mut self, session: usize, proposal: IkeProposal) -> Draft {
         let spi = self.draw_spi();
         let nonce = self.draw_nonce();
         let private = self.crypto.key_exchange(proposal.ke).expect("toy");
@@ -257,12 +257,12 @@ impl Peer {
     }
 
     /// What was sent last was spoilt: no keys come out of it.
-    pub(super) fn forget_offer(&mut self) {
+    pub(crate) fn forget_offer(&mut self) {
         self.offer = None;
     }
 
     /// Seals a draft of a session.
-    pub(super) fn seal(&mut self, session: usize, draft: &Draft) -> Vec<u8> {
+    pub(crate) fn seal(&mut self, session: usize, draft: &Draft) -> Vec<u8> {
         let session = &mut self.sessions[session];
         session.iv += 1;
         draft.sealed(
@@ -274,7 +274,7 @@ impl Peer {
     }
 
     /// Seals anything.
-    pub(super) fn seal_raw(
+    pub(crate) fn seal_raw(
         &mut self,
         session: usize,
         header: &HeaderRepr,
@@ -291,7 +291,7 @@ impl Peer {
     /// # Panics
     ///
     /// If it is none that this peer can read.
-    pub(super) fn receive(&mut self, bytes: &[u8]) -> Option<([u8; 8], u32)> {
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Option<([u8; 8], u32)> {
         let message = match Message::parse(bytes) {
             Ok(message) => message,
             // INVALID_MAJOR_VERSION echoes the SPIs, whatever they are.
@@ -427,7 +427,7 @@ impl Peer {
 
 impl Session {
     /// Header of the next request.
-    pub(super) const fn header(&self, exchange: ExchangeType) -> HeaderRepr {
+    pub(crate) const fn header(&self, exchange: ExchangeType) -> HeaderRepr {
         HeaderRepr {
             initiator_spi: self.spi_i,
             responder_spi: self.spi_r,

@@ -13,10 +13,10 @@ use gateway_ike::output::TrafficSelector;
 use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_ike::secret::SecretBytes;
 
-pub(super) const HALF_OPEN_LIMIT: usize = 6;
+pub(crate) const HALF_OPEN_LIMIT: usize = 6;
 
 /// Suites that the peers use; the last one is not configured.
-pub(super) const IKE_SUITES: [IkeProposal; 3] = [
+pub(crate) const IKE_SUITES: [IkeProposal; 3] = [
     IkeProposal {
         encryption: Encryption::AesGcm16Key128,
         prf: Prf::HmacSha256,
@@ -35,7 +35,7 @@ pub(super) const IKE_SUITES: [IkeProposal; 3] = [
 ];
 
 /// As above.
-pub(super) const ESP_SUITES: [EspProposal; 3] = [
+pub(crate) const ESP_SUITES: [EspProposal; 3] = [
     EspProposal {
         encryption: Encryption::AesGcm16Key128,
         ke: None,
@@ -53,12 +53,12 @@ pub(super) const ESP_SUITES: [EspProposal; 3] = [
     },
 ];
 
-pub(super) fn secret() -> SecretBytes {
+pub(crate) fn secret() -> SecretBytes {
     SecretBytes::from(&b"a shared secret"[..])
 }
 
 /// Of the peer and of us, in IPv4 or IPv6; `wide` asks for more than is configured.
-pub(super) fn traffic(six: bool, wide: bool) -> (TrafficSelector, TrafficSelector) {
+pub(crate) fn traffic(six: bool, wide: bool) -> (TrafficSelector, TrafficSelector) {
     let len = if wide { 0 } else { 16 };
     if six {
         (
@@ -106,7 +106,7 @@ fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) ->
 /// # Panics
 ///
 /// If `member` is not a member id.
-pub(super) fn config(member: u8, incarnation: u16) -> Config {
+pub(crate) fn config(member: u8, incarnation: u16) -> Config {
     let first = Identity::Fqdn("p0.example.org".to_owned());
     Config {
         member: MemberId::new(member).expect("1 to 63"),

@@ -96,6 +96,23 @@ impl Network {
         Ok(())
     }
 
+    /// A host that belongs to nobody, on the sync network or on the inside network.
+    ///
+    /// # Errors
+    /// Its namespace or link cannot be made.
+    pub fn stranger(&self, run: &Run, which: Cable, address: Ipv4Addr) -> Result<Node> {
+        let node = Node::new(run, "x")?;
+        let (bridge, length) = match which {
+            Cable::Sync => ("sync", 24),
+            Cable::Inside => ("inside", 16),
+            Cable::Public => ("public", 24),
+        };
+        connect(&node, "eth0", &self.switch, "x")?;
+        self.switch.ip(&format!("link set x master {bridge}"))?;
+        node.ip(&format!("addr add {address}/{length} dev eth0"))?;
+        Ok(node)
+    }
+
     /// Pulls every cable of a member at once, as a host that loses power does. Its processes, if
     /// any still run, talk to nobody from here on.
     ///
