@@ -50,6 +50,10 @@ pub struct Limits {
     pub cookie_rate: u32,
     /// All other unprotected error answers per second. Default 1000.
     pub stateless_error_rate: u32,
+    /// INVALID_IKE_SPI answers per second to requests for IKE SAs that nobody has, and at most one
+    /// per second and source address; as many liveness checks because a peer says so, and at most
+    /// one per minute and peer. Default 0: such requests are dropped, such hints ignored.
+    pub invalid_ike_spi_rate: u32,
     /// How long a request of ours waits before it is sent again for the first time; after each
     /// time 1.8 times as long (RFC 7296 §2.4: "increase exponentially"). Default 4 s.
     pub retransmit_timeout: Duration,
@@ -78,6 +82,7 @@ impl Default for Limits {
             children_per_ike_sa: 64,
             cookie_rate: 50_000,
             stateless_error_rate: 1000,
+            invalid_ike_spi_rate: 0,
             retransmit_timeout: Duration::from_secs(4),
             retransmit_tries: 5,
             retry_delay: Duration::from_secs(10),
@@ -104,9 +109,13 @@ pub struct Connection {
     pub remote_id: IdentityPattern,
     /// CHILD_SAs, in the order in which they are tried.
     pub children: Vec<Arc<ChildConfig>>,
-    /// Age at which an IKE SA is rekeyed, less up to a tenth at random; zero = never. A tenth
-    /// older it is deleted.
+    /// Age at which an IKE SA is rekeyed, less up to [`Self::rand_time`]; zero = never.
     pub rekey_time: Duration,
+    /// So much older than `rekey_time` it is deleted, if `rekey_time` is not zero.
+    pub over_time: Duration,
+    /// Bound of what `rekey_time` is shortened by at random, so that the two sides do not rekey at
+    /// the same time (RFC 7296 §2.8).
+    pub rand_time: Duration,
     /// After this much silence of the peer it is asked whether it is alive (RFC 7296 §2.4);
     /// zero = never.
     pub dpd_delay: Duration,
@@ -143,9 +152,10 @@ pub struct ChildConfig {
     pub replay_window: u32,
     /// After this the SAs are dropped.
     pub life_time: Duration,
-    /// Age at which a CHILD_SA is rekeyed, less up to `life_time - rekey_time` at random; zero =
-    /// never.
+    /// Age at which a CHILD_SA is rekeyed, less up to [`Self::rand_time`]; zero = never.
     pub rekey_time: Duration,
+    /// Bound of what `rekey_time` is shortened by at random.
+    pub rand_time: Duration,
     /// XFRM interface id of inbound traffic, 0 = none.
     pub if_id_in: u32,
     /// XFRM interface id of outbound traffic, 0 = none.

@@ -231,10 +231,15 @@ impl Node {
         match route {
             Route::Local => {
                 self.counters.relayed_in += u64::from(origin != Origin::Network);
-                if let Some(cookie) = header.and_then(|h| h.our_cookie(Direction::Received)) {
+                let cookie = header.and_then(|h| h.our_cookie(Direction::Received));
+                if let Some(cookie) = cookie {
                     self.wake(now, cookie);
                 }
-                self.endpoint.handle_datagram(now, path, bytes);
+                if cookie.is_some_and(|cookie| self.nobody_has(cookie)) {
+                    self.endpoint.handle_stray(now, path, bytes);
+                } else {
+                    self.endpoint.handle_datagram(now, path, bytes);
+                }
             }
             Route::Relay(owner) => {
                 let path = frame::Path {
@@ -249,6 +254,12 @@ impl Node {
             }
             Route::Drop => self.counters.not_ours_dropped += 1,
         }
+    }
+
+    /// Whether no member of the view has an established IKE SA with our SPI `cookie`: whoever serves
+    /// a slot has heard of all, because no message that establishes one leaves before.
+    fn nobody_has(&self, cookie: Spi) -> bool {
+        self.cluster.ownership().ike_sa(cookie).is_none()
     }
 
     /// Gives the engine an IKE SA of this member that is still sealed, and with it those of the same

@@ -16,6 +16,9 @@ use crate::heartbeat::LinkConfig;
 use crate::steering::{MemberLink, SteeringConfig};
 use crate::sync::{Credentials, Detour, PeerAddress, TransportConfig, TransportLimits};
 
+/// Per second: enough for the peers of a cluster that lost its IKE SAs to notice within seconds.
+const INVALID_IKE_SPI_RATE: u32 = 100;
+
 fn engine_config(config: &Config, incarnation: Incarnation) -> IkeConfig {
     IkeConfig {
         member: config.cluster.local,
@@ -28,6 +31,7 @@ fn engine_config(config: &Config, incarnation: Incarnation) -> IkeConfig {
             half_open_limit: config.ike.half_open_limit as usize,
             half_open_limit_per_source: config.ike.half_open_limit_per_source as usize,
             half_open_timeout: config.ike.half_open_timeout,
+            invalid_ike_spi_rate: INVALID_IKE_SPI_RATE,
             ..Limits::default()
         },
     }

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use gateway_ike::config::{ChildConfig, Connection, RemoteAddress, Secret, Uniqueness};
@@ -18,10 +17,7 @@ use gateway_ike::selector;
 use zeroize::Zeroizing;
 
 use super::error::ConfigError;
-use super::{raw, value};
-
-/// swanctl's default.
-const DEFAULT_IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
+use super::{lifetimes, raw, value};
 
 const IKE_EXAMPLE: &str = "encryption-prf-group, like \"aes256gcm16-prfsha384-ecp256\"";
 const ESP_EXAMPLE: &str =
@@ -53,6 +49,7 @@ fn check_connection(
     raw: raw::Connection,
     vips: &[IpAddr],
 ) -> Result<Connection, ConfigError> {
+    let times = lifetimes::ike(key, &raw)?;
     let name = value::name(&format!("{key}.name"), raw.name)?;
     let local_addrs = value::addresses(&format!("{key}.local_addrs"), &raw.local_addrs)?;
     if let Some(foreign) = local_addrs.iter().find(|address| !vips.contains(address)) {
@@ -94,9 +91,16 @@ fn check_connection(
         local_id,
         remote_id,
         children: check_children(key, raw.children)?,
-        rekey_time: DEFAULT_IKE_REKEY_TIME,
-        dpd_delay: Duration::ZERO,
-        unique: Uniqueness::default(),
+        rekey_time: times.rekey_time,
+        over_time: times.over_time,
+        rand_time: times.rand_time,
+        dpd_delay: times.dpd_delay,
+        unique: match raw.unique {
+            raw::Unique::Never => Uniqueness::Never,
+            raw::Unique::No => Uniqueness::No,
+            raw::Unique::Keep => Uniqueness::Keep,
+            raw::Unique::Replace => Uniqueness::Replace,
+        },
     })
 }
 
@@ -123,12 +127,7 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
             "selectors that one CHILD_SA can carry",
         )
     })?;
-    let life_time = value::duration(
-        &format!("{key}.life_time"),
-        &raw.life_time,
-        Duration::from_secs(60),
-        Duration::from_secs(7 * 86_400),
-    )?;
+    let times = lifetimes::child(key, raw)?;
     Ok(ChildConfig {
         name,
         local_ts,
@@ -140,9 +139,9 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
             EspProposal::parse,
             EspProposal::defaults,
         )?,
-        life_time,
-        // swanctl's relation of the two: life_time is rekey_time and a tenth more.
-        rekey_time: life_time / 11 * 10,
+        life_time: times.life_time,
+        rekey_time: times.rekey_time,
+        rand_time: times.rand_time,
         replay_window: value::in_range(
             &format!("{key}.replay_window"),
             raw.replay_window,

@@ -27,6 +27,12 @@ impl ConfigError {
         }
     }
 
+    /// Also allows `what`.
+    pub(super) fn or_allowed(mut self, what: &str) -> Self {
+        self.allowed = format!("{what}, or {}", self.allowed);
+        self
+    }
+
     pub(super) fn at_key(mut self, key: String) -> Self {
         self.key = key;
         self

@@ -8,6 +8,7 @@ mod cluster;
 mod connection;
 mod error;
 mod ha;
+mod lifetimes;
 mod raw;
 mod timing;
 mod value;

@@ -329,12 +329,29 @@ pub(super) struct Connection {
     pub(super) remote_addrs: Vec<String>,
     #[serde(default)]
     pub(super) proposals: Vec<String>,
+    pub(super) rekey_time: Option<DurationText>,
+    pub(super) over_time: Option<DurationText>,
+    pub(super) rand_time: Option<DurationText>,
+    pub(super) dpd_delay: Option<DurationText>,
+    #[serde(default)]
+    pub(super) unique: Unique,
     #[serde(default)]
     pub(super) local: Auth,
     #[serde(default)]
     pub(super) remote: Auth,
     #[serde(default)]
     pub(super) children: BTreeMap<String, Child>,
+}
+
+/// What a new IKE SA does to older ones of the same two identities.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Unique {
+    Never,
+    #[default]
+    No,
+    Keep,
+    Replace,
 }
 
 #[derive(Deserialize)]
@@ -368,8 +385,9 @@ pub(super) struct Child {
     pub(super) esp_proposals: Vec<String>,
     #[serde(default = "default_replay_window")]
     pub(super) replay_window: u32,
-    #[serde(default = "default_life_time")]
-    pub(super) life_time: DurationText,
+    pub(super) rekey_time: Option<DurationText>,
+    pub(super) life_time: Option<DurationText>,
+    pub(super) rand_time: Option<DurationText>,
     #[serde(default)]
     pub(super) if_id_in: u32,
     #[serde(default)]
@@ -439,9 +457,4 @@ fn default_key() -> PathBuf {
 
 fn default_replay_window() -> u32 {
     32
-}
-
-/// swanctl's default: rekey_time (1 h) and 10 % more.
-fn default_life_time() -> DurationText {
-    DurationText::Text("66m".into())
 }

@@ -37,6 +37,8 @@ counters! {
     retransmissions_dropped,
     /// IKE_SA_INIT responses that carry a COOKIE.
     cookies_sent,
+    /// Requests to unknown IKE SAs that were answered with INVALID_IKE_SPI.
+    invalid_ike_spi_sent,
     /// IKE_SA_INIT requests that returned a valid COOKIE.
     cookies_accepted,
     /// IKE SAs that completed IKE_AUTH, and successors by rekeying.

@@ -54,6 +54,9 @@ impl Endpoint {
                 if !header.response {
                     self.decide_by_use(now, &mut sa, message);
                 }
+                if self.take_hint(now, path, &mut sa, message) {
+                    return self.keep(now, sa);
+                }
                 let step = if header.response {
                     sa.handle_response(&mut self.core, now, path, message)
                 } else {
@@ -70,7 +73,7 @@ impl Endpoint {
             // RFC 7296 §2.21.4: "If the message is marked as a response, the node […] MUST NOT
             // respond."
             None if header.response => self.drop_response(path),
-            None => self.handle_unknown(path, message, ours, theirs),
+            None => self.handle_unknown(now, path, message, ours, theirs),
         }
     }
 
@@ -78,12 +81,11 @@ impl Endpoint {
         self.drop_silently(path, Silence::UnexpectedResponse);
     }
 
-    /// The last answer of a closed IKE SA, or nothing.
-    ///
-    /// INVALID_IKE_SPI is not sent for what is unknown (RFC 7296 §2.21.4: MAY): in a cluster the
-    /// IKE SA may be alive on a member whose announcement is still on its way here.
+    /// The last answer of a closed IKE SA, or INVALID_IKE_SPI (RFC 7296 §2.21.4: MAY), or nothing: in
+    /// a cluster the IKE SA may be alive elsewhere, which only the driver knows.
     fn handle_unknown(
         &mut self,
+        now: Instant,
         path: Path,
         message: &Message<'_>,
         ours: [u8; 8],
@@ -101,6 +103,9 @@ impl Endpoint {
             self.core
                 .out
                 .transmit(path, bytes, lingering.slot, lingering.after);
+            return;
+        }
+        if self.answer_stray(now, path, message, ours) {
             return;
         }
         self.drop_datagram(

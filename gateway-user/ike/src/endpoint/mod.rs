@@ -27,6 +27,7 @@ mod outbox;
 mod rate;
 pub(crate) mod spi;
 mod status;
+mod stray;
 mod timers;
 mod unique;
 
@@ -45,6 +46,7 @@ use self::admission::HalfOpen;
 use self::cookie::Cookies;
 use self::core::Core;
 use self::rate::RateLimit;
+use self::stray::Scarce;
 use crate::config::Config;
 use crate::crypto::CryptoProvider;
 use crate::output::{DeltaId, KernelResult, Output};
@@ -70,6 +72,10 @@ pub struct Endpoint {
     cookies: Cookies,
     cookie_rate: RateLimit,
     error_rate: RateLimit,
+    strays: Scarce,
+    hints: Scarce,
+    /// While [`Self::handle_stray`] runs.
+    nobody_has_it: bool,
 }
 
 /// Tells IKE_SA_INIT requests apart. RFC 7296 §2.1: SPI and address are not enough, two initiators
@@ -102,6 +108,9 @@ impl Endpoint {
             cookies: Cookies::new(&*crypto, now),
             cookie_rate: RateLimit::new(config.limits.cookie_rate, now),
             error_rate: RateLimit::new(config.limits.stateless_error_rate, now),
+            strays: Scarce::answers(config.limits.invalid_ike_spi_rate, now),
+            hints: Scarce::hints(config.limits.invalid_ike_spi_rate, now),
+            nobody_has_it: false,
             core: Core::new(config, crypto),
             sas: BTreeMap::new(),
             negotiations: BTreeMap::new(),

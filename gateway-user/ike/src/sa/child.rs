@@ -204,10 +204,8 @@ impl IkeSa {
         let rekey_at = config
             .filter(|config| !config.rekey_time.is_zero())
             .map(|config| {
-                let spread = config.life_time.saturating_sub(config.rekey_time);
-                now + config
-                    .rekey_time
-                    .saturating_sub(jitter(&*core.crypto, spread))
+                let early = jitter(&*core.crypto, config.rand_time);
+                now + config.rekey_time.saturating_sub(early)
             });
         Child {
             rekey_at,

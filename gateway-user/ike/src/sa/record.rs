@@ -160,6 +160,8 @@ fn orphaned(record: &IkeSaRecord) -> Connection {
         remote_id: crate::identity::IdentityPattern::Exactly(record.remote_id.clone()),
         children: Vec::new(),
         rekey_time: Duration::ZERO,
+        over_time: Duration::ZERO,
+        rand_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
         unique: crate::config::Uniqueness::default(),
     }

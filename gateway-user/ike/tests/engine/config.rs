@@ -31,6 +31,7 @@ pub(crate) fn child(name: &str, local: &str, remote: &str) -> ChildConfig {
         replay_window: 32,
         life_time: Duration::from_secs(3960),
         rekey_time: Duration::ZERO,
+        rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
     }
@@ -46,6 +47,8 @@ pub(crate) fn connection(name: &str, remote_id: &str) -> Connection {
         remote_id: remote_id.parse::<IdentityPattern>().unwrap(),
         children: vec![Arc::new(child("net", "10.1.0.0/16", "10.2.0.0/16"))],
         rekey_time: Duration::ZERO,
+        over_time: Duration::ZERO,
+        rand_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
     }

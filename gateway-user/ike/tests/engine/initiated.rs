@@ -167,8 +167,11 @@ fn rekeyed_in_time_and_also_by_the_next_member() {
         let mut pair = Pair::tweaked(7, |side, connection, children| {
             if side == 0 {
                 connection.rekey_time = Duration::from_secs(1000);
+                connection.over_time = Duration::from_secs(100);
+                connection.rand_time = Duration::from_secs(100);
                 children.rekey_time = Duration::from_secs(300);
                 children.life_time = Duration::from_secs(330);
+                children.rand_time = Duration::from_secs(30);
             }
         });
         // The children of the record have no soft lifetime: the first successor has.

@@ -23,4 +23,5 @@ mod orders;
 mod pair;
 mod record;
 mod retransmission;
+mod stray;
 mod takeover;

@@ -24,6 +24,7 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         replay_window: 128,
         rekey_time: Duration::ZERO,
         life_time: Duration::from_secs(100_000),
+        rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
     };
@@ -36,6 +37,8 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         remote_id: IdentityPattern::Any,
         children: vec![Arc::new(child)],
         rekey_time: Duration::ZERO,
+        over_time: Duration::ZERO,
+        rand_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
     };

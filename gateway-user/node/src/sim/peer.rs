@@ -296,6 +296,7 @@ fn config(index: u8, party: &Party) -> Config {
         replay_window: 128,
         rekey_time: Duration::ZERO,
         life_time: Duration::from_secs(100_000),
+        rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
     };
@@ -308,6 +309,8 @@ fn config(index: u8, party: &Party) -> Config {
         remote_id: IdentityPattern::Exactly(party.remote_id.clone()),
         children: vec![Arc::new(child)],
         rekey_time: Duration::ZERO,
+        over_time: Duration::ZERO,
+        rand_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
     };

@@ -6,6 +6,7 @@
 //! In the end every IKE SA still answers, and nothing is left behind.
 
 pub(crate) mod draft;
+mod orders;
 pub(crate) mod peer;
 mod record;
 pub(crate) mod setup;
@@ -194,7 +195,9 @@ fn anything_authentic(world: &mut World, at: usize, input: &mut Input<'_>) {
 
 fn command(world: &mut World, at: usize, input: &mut Input<'_>) {
     let choice = input.octet();
-    if choice & 1 == 0 {
+    if choice >= 0x80 {
+        orders::order(world, at, choice & 0x7f, input);
+    } else if choice & 1 == 0 {
         world.command(Command::SetCookieSecret {
             version: u32::from(choice),
             secret: SecretBytes::new(vec![choice; 16]),

@@ -61,6 +61,8 @@ pub(crate) struct Peer {
     pub(crate) sessions: Vec<Session>,
     /// Inbound SPIs that it offered.
     pub(crate) esp_spis: Vec<[u8; 4]>,
+    /// The last request of the engine: session and header.
+    pub(crate) asked: Option<(usize, HeaderRepr)>,
 }
 
 impl Peer {
@@ -76,6 +78,7 @@ impl Peer {
             offer: None,
             sessions: Vec::new(),
             esp_spis: Vec::new(),
+            asked: None,
         }
     }
 
@@ -300,7 +303,10 @@ impl Peer {
         };
         let header = *message.header();
         if !header.response {
-            // What the engine asks stays unanswered: it has to cope with that.
+            // Unanswered unless the input says so: the engine has to cope with that.
+            let spis = (header.initiator_spi, header.responder_spi);
+            let same = |session: &Session| (session.spi_i, session.spi_r) == spis;
+            self.asked = self.sessions.iter().position(same).map(|at| (at, header));
             return None;
         }
         match message.body() {

@@ -83,6 +83,7 @@ fn child(name: &str, six: bool) -> Arc<ChildConfig> {
         replay_window: 32,
         life_time: Duration::from_secs(600),
         rekey_time: Duration::from_secs(500),
+        rand_time: Duration::from_secs(100),
         if_id_in: 0,
         if_id_out: 0,
     })
@@ -98,6 +99,8 @@ fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) ->
         remote_id,
         children: vec![child("four", false), child("six", true)],
         rekey_time: Duration::from_secs(1000),
+        over_time: Duration::from_secs(100),
+        rand_time: Duration::from_secs(100),
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
     })

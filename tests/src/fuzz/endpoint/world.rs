@@ -150,6 +150,29 @@ impl World {
         self.drain();
     }
 
+    /// An IKE SA comes back from its record, as one that another member hands over; with `adopt`
+    /// as one that was authenticated there, with initial contact or without.
+    pub(super) fn bring_back(&mut self, local_spi: [u8; 8], adopt: Option<bool>) {
+        let Some(record) = self.replica.get(&local_spi).cloned() else {
+            return;
+        };
+        // What the kernel has been asked for would be nobody's.
+        if !self.asked.is_empty() {
+            return;
+        }
+        let record = Box::new(record);
+        let command = match adopt {
+            None => Command::Import(record),
+            Some(initial_contact) => Command::Adopt {
+                record,
+                initial_contact,
+            },
+        };
+        let forget = Command::Forget { local_spi };
+        self.endpoint.handle_command(self.now, forget);
+        self.command(command);
+    }
+
     fn statuses(&self) -> Vec<SaStatus> {
         self.endpoint.sas().collect()
     }

@@ -113,11 +113,12 @@ impl Established {
     /// Lifetimes of a new IKE SA. Jitter keeps the two sides from rekeying at the same time
     /// (RFC 7296 §2.8).
     pub(in crate::sa) fn set_lifetimes(&mut self, core: &Core, now: Instant) {
-        let rekey_time = self.connection.rekey_time;
+        let connection = &self.connection;
+        let rekey_time = connection.rekey_time;
         if !rekey_time.is_zero() {
-            let margin = rekey_time / 10;
-            self.rekey_at = Some(now + (rekey_time - jitter(&*core.crypto, margin)));
-            self.expires_at = Some(now + rekey_time + margin);
+            let early = jitter(&*core.crypto, connection.rand_time);
+            self.rekey_at = Some(now + rekey_time.saturating_sub(early));
+            self.expires_at = Some(now + rekey_time + connection.over_time);
         }
     }
 

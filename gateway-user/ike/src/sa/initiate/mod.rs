@@ -99,6 +99,11 @@ impl IkeSa {
         self.add_task(Task::Liveness);
     }
 
+    /// Whether a request of ours waits for its answer.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.established().is_some_and(|e| e.outstanding.is_some())
+    }
+
     /// Asks for a successor, unless it has one.
     pub(crate) fn request_rekey(&mut self) {
         self.add_task(Task::RekeyIke);
