@@ -1,5 +1,6 @@
 //! A peer that initiates, keeps to the protocol, and can be made to break it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use gateway_ike::crypto::{CryptoProvider, KeyExchange};
@@ -63,6 +64,8 @@ pub(crate) struct Peer {
     pub(crate) esp_spis: Vec<[u8; 4]>,
     /// The last request of the engine: session and header.
     pub(crate) asked: Option<(usize, HeaderRepr)>,
+    /// Sessions and Message IDs of rekeyings.
+    rekeyings: BTreeSet<(usize, u32)>,
 }
 
 impl Peer {
@@ -79,6 +82,7 @@ impl Peer {
             sessions: Vec::new(),
             esp_spis: Vec::new(),
             asked: None,
+            rekeyings: BTreeSet::new(),
         }
     }
 
@@ -246,7 +250,9 @@ impl Peer {
                 ke(&*private),
             ],
         );
-        self.offer = Some(Offer {
+        // Of two under one Message ID the answer does not say which of them it is for.
+        let only = self.rekeyings.insert((session, header.message_id));
+        self.offer = only.then_some(Offer {
             spi,
             nonce,
             proposal,
