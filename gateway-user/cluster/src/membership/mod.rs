@@ -41,6 +41,8 @@ use std::time::Duration;
 
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
+#[cfg(any(test, feature = "mutations"))]
+pub use config::Mutations;
 pub use config::{Config, ConfigError, Timing, TwoMember};
 pub use io::{
     Command, Event, LinkId, Output, Persisted, Pnote, PnoteState, ProbeResult, Sender, Via,

@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
-use gateway_node::sim::{Options, run};
+use gateway_node::sim::{Mechanism, Options, run};
 
-const USAGE: &str = "usage: simulate --seed N [--trace] [--quiet] | --seeds A..B [--quiet]";
+const USAGE: &str =
+    "usage: simulate --seed N | --seeds A..B [--trace] [--quiet] [--heavy] [--without MECHANISM]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let trace = arguments.iter().any(|argument| argument == "--trace");
+    let heavy = arguments.iter().any(|argument| argument == "--heavy");
     let quiet = arguments.iter().any(|argument| argument == "--quiet");
     let value = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
@@ -23,9 +25,26 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    let without = match value("--without") {
+        Some(name) => match Mechanism::named(&name) {
+            None => {
+                let all = Mechanism::ALL.map(Mechanism::name).join(", ");
+                eprintln!("no mechanism {name}; there are: {all}");
+                return ExitCode::from(2);
+            }
+            known => known,
+        },
+        None => None,
+    };
     let (mut failed, mut events) = (0u64, 0u64);
     for seed in seeds.clone() {
-        let outcome = run(Options { seed, trace, quiet });
+        let outcome = run(Options {
+            seed,
+            trace,
+            quiet,
+            heavy,
+            without,
+        });
         events += outcome.events;
         if let Some(violation) = &outcome.violation {
             failed += 1;

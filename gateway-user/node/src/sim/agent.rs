@@ -33,6 +33,7 @@ impl World {
             .map(|&member| Weighted { member, weight: 1 })
             .collect();
         let (seed, plan, now) = (self.seed, self.plan.clone(), self.now);
+        let without = self.without;
         let Some(host) = self.hosts.get_mut(&member) else {
             return;
         };
@@ -53,12 +54,18 @@ impl World {
         } else {
             TwoMember::Consistency
         };
+        if let Some(without) = without {
+            cluster.mutations = without.membership();
+        }
         let mut membership = Membership::new(cluster, clock, host.disk);
         for link in LINKS {
             membership.handle_link(clock, link, true);
         }
         let crypto = Toy::new(seed ^ u64::from(member.get()) << 40 ^ host.runs << 48);
-        let config = config::node(member, incarnation, members);
+        let mut config = config::node(member, incarnation, members);
+        if let Some(without) = without {
+            config.cluster.limits.mutations = without.cluster();
+        }
         host.agent = Some(Box::new(Agent {
             membership,
             node: Node::new(config, Arc::new(crypto), clock),

@@ -252,6 +252,7 @@ impl World {
     /// Packets both ways, mostly few, sometimes very many.
     fn traffic(&mut self, peer: usize) {
         let count = match self.rng.below(20) {
+            _ if self.heavy => self.rng.between(8_000, 16_000),
             0 => self.rng.between(2_000, 9_000),
             1..=4 => self.rng.between(100, 1_500),
             _ => self.rng.between(1, 8),

@@ -196,13 +196,13 @@ impl World {
                 let Some(agent) = &host.agent else { continue };
                 let clock = host.clock(self.now);
                 // Older ones are about to be deleted.
-                if let Some(spi) = peer.gateway_spi() {
-                    if agent.node.record(clock, spi).is_none() {
-                        return Some(format!(
-                            "invariant 5: IKE SA {spi:02x?} of peer {index} is not on {}",
-                            host.id
-                        ));
-                    }
+                if let Some(spi) = peer.gateway_spi()
+                    && agent.node.record(clock, spi).is_none()
+                {
+                    return Some(format!(
+                        "invariant 5: IKE SA {spi:02x?} of peer {index} is not on {}",
+                        host.id
+                    ));
                 }
                 for spi in peer.child_spis() {
                     if !host.kernel.sas.keys().any(|id| id.spi_in == spi) {

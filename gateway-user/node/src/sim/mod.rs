@@ -19,6 +19,7 @@ mod handshake;
 mod host;
 mod junk;
 mod kernel;
+mod mechanism;
 mod net;
 mod peer;
 mod peer_acts;
@@ -29,6 +30,7 @@ mod world;
 
 use std::time::Duration;
 
+pub use self::mechanism::Mechanism;
 use self::world::World;
 
 /// What to simulate.
@@ -40,13 +42,17 @@ pub struct Options {
     pub trace: bool,
     /// Nothing fails.
     pub quiet: bool,
+    /// Traffic uses up sequence numbers as fast as ceilings rise.
+    pub heavy: bool,
+    /// All members run without it.
+    pub without: Option<Mechanism>,
 }
 
 /// How a simulation ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Its seed.
-    pub seed: u64,
+    /// What was simulated.
+    pub options: Options,
     /// The first rule that was broken, if any.
     pub violation: Option<String>,
     /// Number of events.
@@ -62,10 +68,19 @@ pub struct Outcome {
 impl Outcome {
     /// The command that shows what happened.
     pub fn replay(&self) -> String {
+        let Options {
+            seed,
+            quiet,
+            heavy,
+            without,
+            ..
+        } = self.options;
+        let quiet = if quiet { " --quiet" } else { "" };
+        let heavy = if heavy { " --heavy" } else { "" };
+        let without = without.map_or(String::new(), |m| format!(" --without {}", m.name()));
         format!(
-            "cargo run -p gateway-node --release --features simulator --bin simulate -- --seed {} \
-             --trace",
-            self.seed
+            "cargo run -p gateway-node --release --features simulator --bin simulate -- --seed \
+             {seed} --trace{quiet}{heavy}{without}"
         )
     }
 }
@@ -100,7 +115,7 @@ pub fn run(options: Options) -> Outcome {
         world.trace(|| format!("VIOLATION {violation}"));
     }
     Outcome {
-        seed: options.seed,
+        options,
         violation: world.check.violation.clone(),
         events: world.events,
         ike_sent: world.check.ike_sent,

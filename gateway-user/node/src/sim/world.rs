@@ -13,6 +13,7 @@ use super::check::Check;
 use super::event::{Event, Fault};
 use super::handshake::Party;
 use super::host::Host;
+use super::mechanism::Mechanism;
 use super::net::Net;
 use super::peer::Peer;
 use super::plan::Plan;
@@ -27,6 +28,8 @@ pub(super) const PSK: &[u8] = b"correct horse battery staple";
 /// Everything.
 pub(super) struct World {
     pub(super) seed: u64,
+    pub(super) without: Option<Mechanism>,
+    pub(super) heavy: bool,
     pub(super) now: Instant,
     pub(super) rng: Rng,
     pub(super) plan: Plan,
@@ -58,6 +61,8 @@ impl World {
         let start = Instant::from_nanos(1_000_000_000);
         let mut world = Self {
             seed,
+            without: options.without,
+            heavy: options.heavy,
             now: start,
             queue: BTreeMap::new(),
             scheduled: 0,

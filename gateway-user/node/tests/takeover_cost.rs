@@ -1,0 +1,267 @@
+//! What a takeover writes does not depend on the number of SAs.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_cluster::Cluster;
+use gateway_cluster::change::{Change, Child, Mirror, Sa};
+use gateway_cluster::frame::Incarnation;
+use gateway_cluster::network::Network;
+use gateway_cluster::output::Output;
+use gateway_cluster::secret::Secret;
+use gateway_cluster::slot_map::{SlotMap, Weighted};
+use gateway_cluster::view::{Epoch, View};
+use gateway_common::{member::MemberId, slot::Slot, time::Instant};
+use gateway_ike::crypto::Encryption;
+use gateway_ike::identity::Identity;
+use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
+use gateway_ike::output::{ChildSa, Path};
+use gateway_ike::proposal::IkeProposal;
+use gateway_ike::record::{ChildRecord, ChildState, IkeSaRecord, NatState, Role};
+use gateway_ike::secret::SecretBytes;
+use gateway_ike::testing::Toy;
+use gateway_node::effect::{Effect, KernelOp};
+use gateway_node::{Config, Node, WalkLimits};
+
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
+const FAR: Duration = Duration::from_secs(100_000);
+
+fn id(member: u8) -> MemberId {
+    MemberId::new(member).unwrap()
+}
+
+fn cluster_config(local: MemberId) -> gateway_cluster::config::Config {
+    gateway_cluster::config::Config {
+        local,
+        members: [1, 2]
+            .map(|m| Weighted {
+                member: id(m),
+                weight: 1,
+            })
+            .into(),
+        cluster_id: 1,
+        cluster_name: "test".into(),
+        config_hash: [0; 32],
+        incarnation: Incarnation(1),
+        limits: gateway_cluster::config::Limits::default(),
+    }
+}
+
+fn view(epoch: u64, members: &[u8], owner: u8) -> View {
+    View {
+        epoch: Epoch(epoch),
+        members: members.iter().map(|m| (id(*m), Incarnation(1))).collect(),
+        slots: SlotMap::from_owners([Some(id(owner)); Slot::COUNT]),
+    }
+}
+
+/// Number `n`, established by member 2.
+fn record(n: u32) -> IkeSaRecord {
+    let secret = |octet: u8, len: usize| SecretBytes::from(&vec![octet; len][..]);
+    let slot = Slot(n as u8);
+    let peer = IpAddr::from(0x0b00_0000u32.wrapping_add(n).to_be_bytes());
+    let mut spi = [0; 8];
+    spi[..4].copy_from_slice(&n.to_be_bytes());
+    spi[7] = 2;
+    let sa = ChildSa {
+        name: "net".into(),
+        connection: "site".into(),
+        slot,
+        spi_in: (0x0100_0000 + n).to_be_bytes(),
+        spi_out: (0x0200_0000 + n).to_be_bytes(),
+        local: VIP,
+        remote: peer,
+        encap: None,
+        encryption: Encryption::AesGcm16Key128,
+        key_in: secret(1, 20),
+        key_out: secret(2, 20),
+        esn: true,
+        replay_window: 128,
+        local_ts: Vec::new(),
+        remote_ts: Vec::new(),
+        if_id_in: 0,
+        if_id_out: 0,
+        hard_lifetime_seconds: 100_000,
+    };
+    let proposals = IkeProposal::parse("aes128gcm16-prfsha256-x25519").unwrap();
+    IkeSaRecord {
+        local_spi: spi,
+        remote_spi: spi.map(|octet| !octet),
+        role: Role::Responder,
+        slot,
+        connection: "site".into(),
+        local_id: Identity::Fqdn("gw.example.org".into()),
+        remote_id: Identity::Fqdn(format!("peer{n}.example.org")),
+        path: Path::new(SocketAddr::new(VIP, 500), SocketAddr::new(peer, 500)),
+        nat: NatState::default(),
+        proposal: *proposals.first().unwrap(),
+        keys: IkeKeys {
+            d: SkD::from_secret(secret(3, 32)),
+            ei: SkE::from_secret(secret(4, 20)),
+            er: SkE::from_secret(secret(5, 20)),
+            pi: SkP::from_secret(secret(6, 32)),
+            pr: SkP::from_secret(secret(7, 32)),
+        },
+        next_iv: 1,
+        next_request: 0,
+        expected_request: 2,
+        last_response: None,
+        outstanding: None,
+        replaced: false,
+        closing: false,
+        predecessor: None,
+        peer_syncs: false,
+        peer_synced: None,
+        age: Duration::ZERO,
+        rekey_after: None,
+        expires_after: None,
+        wanted: Vec::new(),
+        children: vec![ChildRecord {
+            sa,
+            age: Duration::ZERO,
+            rekey_after: None,
+            state: ChildState::Current,
+            unknown: Vec::new(),
+        }],
+        unknown: Vec::new(),
+    }
+}
+
+fn published(record: &IkeSaRecord) -> Change {
+    let sa = &record.children[0].sa;
+    Change::SaUpsert(Sa {
+        local_spi: record.local_spi,
+        children: vec![Child {
+            spi_in: sa.spi_in,
+            vip: sa.local,
+            spi_out: sa.spi_out,
+            peer: sa.remote,
+            remote_nets: Network::new(0, sa.remote, 32).into_iter().collect(),
+        }],
+        record: Secret::new(record.encode().expose().to_vec()),
+        ..Sa::default()
+    })
+}
+
+/// Member 1, and the core of member 2, which feeds it.
+struct Pair {
+    now: Instant,
+    node: Node,
+    feeder: Cluster,
+    copies: usize,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let now = Instant::from_nanos(1_000_000_000);
+        let ike = gateway_ike::config::Config {
+            member: id(1),
+            incarnation: 1,
+            connections: Vec::new(),
+            secrets: Vec::new(),
+            limits: gateway_ike::config::Limits::default(),
+        };
+        let config = Config {
+            ike: Arc::new(ike),
+            cluster: cluster_config(id(1)),
+            walk: WalkLimits::default(),
+        };
+        let mut pair = Self {
+            now,
+            node: Node::new(config, Arc::new(Toy::new(1)), now),
+            feeder: Cluster::new(cluster_config(id(2)), now),
+            copies: 0,
+        };
+        pair.node.set_lease(now + FAR);
+        pair.node.handle_connected(now, id(2));
+        pair.feeder.handle_connected(now, id(1));
+        pair.settle();
+        pair.node.handle_view(now, view(1, &[1, 2], 2));
+        pair.feeder.handle_view(now, view(1, &[1, 2], 2));
+        pair.settle();
+        pair.node.handle_active(pair.now, Epoch(1));
+        pair.feeder.handle_active(pair.now, Epoch(1));
+        pair.settle();
+        pair
+    }
+
+    /// Exchanges frames until both are quiet, and then for some time.
+    fn settle(&mut self) {
+        for _ in 0..3 {
+            while self.exchange() {}
+            self.now = self.now + Duration::from_millis(10);
+            self.node.handle_timeout(self.now);
+            self.feeder.handle_timeout(self.now);
+        }
+        while self.exchange() {}
+    }
+
+    fn exchange(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(output) = self.feeder.poll_output() {
+            if let Output::Send { frame, .. } = output {
+                busy = true;
+                self.node.handle_frame(self.now, id(2), frame.expose());
+            }
+        }
+        while let Some(effect) = self.node.poll_effect() {
+            match effect {
+                Effect::Frame { frame, .. } => {
+                    busy = true;
+                    self.feeder.handle_frame(self.now, id(1), frame.expose());
+                }
+                Effect::Kernel(KernelOp::Copy { .. }) => self.copies += 1,
+                _ => {}
+            }
+        }
+        busy
+    }
+}
+
+/// Writes to maps and to the kernel when member 2 dies with so many SAs.
+fn writes_at_takeover(sas: u32) -> BTreeMap<&'static str, usize> {
+    let mut pair = Pair::new();
+    for n in 0..sas {
+        let record = record(n);
+        let change = published(&record);
+        pair.feeder
+            .publish(pair.now, record.slot, change, Mirror::Urgent)
+            .unwrap();
+        if n % 500 == 499 {
+            pair.settle();
+        }
+    }
+    pair.settle();
+    let expected = usize::try_from(sas).unwrap();
+    assert_eq!(pair.node.status().ike_sas, expected);
+    assert_eq!(pair.copies, expected);
+
+    let now = pair.now;
+    pair.node.handle_disconnected(now, id(2));
+    pair.node.handle_view(now, view(2, &[1], 1));
+    pair.node.handle_active(now, Epoch(2));
+    let mut writes = BTreeMap::from([("table", 0), ("kernel", 0)]);
+    while let Some(effect) = pair.node.poll_effect() {
+        match effect {
+            Effect::Table(_) => *writes.entry("table").or_default() += 1,
+            Effect::Kernel(_) => *writes.entry("kernel").or_default() += 1,
+            Effect::Transmit(transmit) => panic!("{:?} too early", transmit.path),
+            _ => {}
+        }
+    }
+    assert_eq!(pair.node.status().counters.woken, 0);
+    // The SAs are this member's by now: each has its turn, later.
+    let later = now + WalkLimits::default().delay;
+    pair.node.handle_timeout(later);
+    assert!(pair.node.status().counters.woken > 0);
+    writes
+}
+
+#[test]
+fn a_takeover_writes_the_same_for_any_number_of_sas() {
+    assert_eq!(writes_at_takeover(100), writes_at_takeover(100_000));
+}
