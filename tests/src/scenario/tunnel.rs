@@ -67,9 +67,10 @@ fn sprayed(context: &Context, name: &str, wishes: &Wishes) -> Result<String> {
     ensure!(ike >= 1, "no IKE datagram was redirected");
     let (sent, lost) = lab.ping_both_ways(0, 6)?;
     ensure!(lost == 0, "{lost} of {sent} pings were lost");
+    // The members' turns are counted over all packets, so that IKE in between shifts them.
     let esp = lab.esp_was_steered(owner)?;
     ensure!(
-        esp >= 4,
+        esp >= 2,
         "only {esp} of 6 or more ESP packets were redirected"
     );
     Ok(format!(

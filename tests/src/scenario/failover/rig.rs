@@ -45,6 +45,8 @@ pub(in super::super) struct Record {
     pub(in super::super) produced: BTreeMap<u8, u64>,
     /// What the fences counted before and after the captures began, before and after they ended.
     pub(in super::super) fences: [Fences; 4],
+    /// Kernel policies hold cleartext back; those that stand in for ESP have none.
+    pub(in super::super) policies: bool,
 }
 
 impl Rig {
@@ -131,6 +133,7 @@ impl Rig {
             probes,
             produced,
             fences,
+            policies: self.lab.kernel_esp,
         })
     }
 
