@@ -39,6 +39,9 @@ pub struct Cluster {
     pub(crate) active: SlotSet,
     /// Slots of this member of which it knows all that their earlier owners wrote.
     pub(crate) ready: SlotSet,
+    /// The view in which the owner of each slot has told last what is in it, while this member was out
+    /// of the view.
+    pub(crate) told: [Epoch; Slot::COUNT],
     /// Since when each slot has been this member's without interruption, if it is.
     pub(crate) gained: [Epoch; Slot::COUNT],
     /// Members of the view: since when without interruption.
@@ -92,6 +95,7 @@ impl Cluster {
             view: View::default(),
             active: SlotSet::EMPTY,
             ready: SlotSet::EMPTY,
+            told: [Epoch(0); Slot::COUNT],
             gained: [Epoch(0); Slot::COUNT],
             since: BTreeMap::new(),
             ended: BTreeMap::new(),

@@ -18,6 +18,7 @@ use crate::view::Epoch;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Giving {
     to: MemberId,
+    from: Slot,
     slot: Slot,
     epoch: Epoch,
 }
@@ -39,8 +40,13 @@ impl Cluster {
             return Err(refused);
         }
         let frame = encode_move(slot, &held.sa);
-        let epoch = self.view.epoch;
-        self.giving.insert(local_spi, Giving { to, slot, epoch });
+        let giving = Giving {
+            to,
+            from: held.slot,
+            slot,
+            epoch: self.view.epoch,
+        };
+        self.giving.insert(local_spi, giving);
         self.send(to, frame);
         Ok(())
     }
@@ -88,26 +94,27 @@ impl Cluster {
     }
 
     /// The member that an IKE SA was given to has answered.
-    pub(crate) fn move_answered(
-        &mut self,
-        _now: Instant,
-        from: MemberId,
-        spi: Cookie,
-        taken: bool,
-    ) {
+    pub(crate) fn move_answered(&mut self, now: Instant, from: MemberId, spi: Cookie) {
         if self
             .giving
             .get(&spi)
             .is_some_and(|giving| giving.to == from)
         {
-            self.end_move(spi, taken);
+            self.end_move(now, spi);
         }
     }
 
-    fn end_move(&mut self, local_spi: Cookie, _taken: bool) {
-        if self.giving.remove(&local_spi).is_some() {
+    fn end_move(&mut self, now: Instant, local_spi: Cookie) {
+        if let Some(giving) = self.giving.remove(&local_spi) {
             let held = self.ownership.sa(local_spi);
             let kept = held.is_some_and(|held| self.owns(held.slot));
+            // Who is out of the view hears the taker's stream and this one in any order: this one
+            // has to say by itself that the slot does not contain the SA any more.
+            if held.is_none_or(|held| held.slot != giving.from) && self.ready.contains(giving.from)
+            {
+                let change = Change::SaRemoved { local_spi };
+                self.mirror(now, giving.from, &change, Mirror::Background);
+            }
             self.outputs.push_back(Output::MoveEnded {
                 local_spi,
                 gone: !kept,
@@ -116,7 +123,7 @@ impl Cluster {
     }
 
     /// This member is level in a new view: moves of earlier ones have ended one way or the other.
-    pub(crate) fn end_moves(&mut self) {
+    pub(crate) fn end_moves(&mut self, now: Instant) {
         let epoch = self.view.epoch;
         let giving = self.giving.iter();
         let old: Vec<Cookie> = giving
@@ -124,7 +131,7 @@ impl Cluster {
             .map(|(spi, _)| *spi)
             .collect();
         for spi in old {
-            self.end_move(spi, false);
+            self.end_move(now, spi);
         }
     }
 

@@ -101,8 +101,9 @@ impl Cluster {
                 self.take_move(now, member, slot, *sa);
                 Ok(())
             }
-            Frame::Moved { local_spi, taken } => {
-                self.move_answered(now, member, local_spi, taken);
+            // Whether it was taken is in the taker's stream.
+            Frame::Moved { local_spi, .. } => {
+                self.move_answered(now, member, local_spi);
                 Ok(())
             }
             Frame::Relay { path, datagram } => {
@@ -308,10 +309,17 @@ impl Cluster {
             Change::NegotiationClosed { local_cookie } => {
                 self.ownership.close(member, local_cookie);
             }
+            // The slot has had another owner since, who has told all that was in it.
+            Change::SaUpsert(_) | Change::SaRemoved { .. } if self.is_outdated(slot, written) => {}
             // Nobody else writes in slots of this member's.
             Change::SaUpsert(_) | Change::SaRemoved { .. } if self.ready.contains(slot) => {}
             Change::SaUpsert(sa) if self.keeps(&sa) => {}
             Change::SaRemoved { local_spi } => {
+                let held = self.ownership.sa(local_spi);
+                if held.is_some_and(|held| held.slot != slot && held.sa.moves > 0) {
+                    // It was given away: what its taker says of it counts.
+                    return;
+                }
                 self.ownership
                     .remove(Writer::Stream, slot, local_spi, written);
                 if self.admitted() && self.settled < self.view.epoch {
@@ -336,6 +344,13 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Whether a change of a stream is older than what its slot's owner has told since. Changes that
+    /// come before the first marker of a stream have no epoch.
+    fn is_outdated(&self, slot: Slot, written: Stamp) -> bool {
+        let told = self.told[usize::from(slot.0)];
+        !self.ownership.unchecked && written.epoch != Epoch(0) && written.epoch < told
     }
 
     /// Whether this is an IKE SA of this member's that it has not given away.

@@ -167,7 +167,7 @@ impl Cluster {
     pub(crate) fn pump_snapshot(&mut self, now: Instant, member: MemberId) {
         let window = self.config.limits.snapshot_window_bytes;
         loop {
-            let ready = self.may_feed();
+            let ready = self.may_feed(member);
             let Some(snapshot) = self
                 .peers
                 .get(&member)
@@ -419,6 +419,7 @@ impl Cluster {
                 self.ownership.sweep(snapshot.sweep, &scope.slots, |held| {
                     better.contains(held.slot)
                 });
+                self.note_told(&scope);
             }
             self.ownership
                 .retain_negotiations(member, &snapshot.negotiations);
@@ -430,6 +431,17 @@ impl Cluster {
         });
         self.level(now);
         Ok(())
+    }
+
+    /// Between members of a view levelling brings order into their streams. Who is out of it may hear
+    /// what earlier owners wrote after what the present one told, if they come back late.
+    fn note_told(&mut self, scope: &Scope) {
+        if self.admitted() || self.view.is_static() || scope.epoch != self.view.epoch {
+            return;
+        }
+        for slot in scope.slots.iter() {
+            self.told[usize::from(slot.0)] = scope.epoch;
+        }
     }
 
     fn fed(&mut self, member: MemberId, epoch: Epoch) {

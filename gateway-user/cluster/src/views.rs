@@ -322,7 +322,7 @@ impl Cluster {
         // What earlier owners wrote before this view comes first.
         self.drain_all(now);
         self.ready = self.owned();
-        self.end_moves();
+        self.end_moves(now);
         self.settle();
         self.release();
         self.pump_all(now);
@@ -356,10 +356,15 @@ impl Cluster {
             .all(|member| self.peers.get(&member).is_some_and(Peer::is_complete))
     }
 
-    /// Whether entries of snapshots may be sent: they have to be right in the installed view.
-    pub(crate) fn may_feed(&self) -> bool {
+    /// Whether entries of snapshots may be sent to `member`: they have to be right in the installed
+    /// view. Members of the view may wait for each other; nobody waits for one that is out of it,
+    /// which takes what it is told for all that was written before this view.
+    pub(crate) fn may_feed(&self, member: MemberId) -> bool {
         if !self.admitted() || self.levelled >= self.view.epoch || self.view.is_static() {
             return true;
+        }
+        if !self.view.members.contains_key(&member) {
+            return false;
         }
         let whole = |member| {
             let stream = self
