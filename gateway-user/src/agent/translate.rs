@@ -81,7 +81,16 @@ fn cluster_config(config: &Config, incarnation: Incarnation) -> ClusterConfig {
         cluster_name: cluster.name.clone(),
         config_hash: config.digest,
         incarnation,
-        limits: gateway_cluster::config::Limits::default(),
+        limits: limits(config),
+    }
+}
+
+/// Where slow members get more time before they are called lost, so do their kernels to confirm.
+fn limits(config: &Config) -> gateway_cluster::config::Limits {
+    let default = gateway_cluster::config::Limits::default();
+    gateway_cluster::config::Limits {
+        ack_timeout: default.ack_timeout.max(config.cluster.timing.silence / 3),
+        ..default
     }
 }
 

@@ -314,19 +314,19 @@ const ROWS: &[Row] = &[
     ),
     (
         "failover-sigkill",
-        Tier::Esp,
+        Tier::EspNightly,
         failover::sigkill,
         "20 tunnels: an agent dies in mid-traffic",
     ),
     (
         "failover-sigstop",
-        Tier::Esp,
+        Tier::EspNightly,
         failover::sigstop,
         "a stopped agent's member sends nothing after its lease",
     ),
     (
         "failover-drain",
-        Tier::Esp,
+        Tier::EspNightly,
         failover::drain,
         "a member hands its slots over, nothing is lost",
     ),
