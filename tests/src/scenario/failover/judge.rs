@@ -279,6 +279,7 @@ mod tests {
             probes: Vec::new(),
             produced: BTreeMap::from([(1, produced)]),
             fences,
+            policies: true,
         }
     }
 
