@@ -214,9 +214,9 @@ pub struct Secret {
 
 impl Secret {
     /// How well this secret fits a pair of identities; the largest wins.
-    fn fit(&self, local: &Identity, remote: &Identity) -> Option<u8> {
+    fn fit(&self, local: &Identity, remote: Option<&Identity>) -> Option<u8> {
         let has_local = self.ids.contains(local);
-        let has_remote = self.ids.contains(remote);
+        let has_remote = remote.is_some_and(|remote| self.ids.contains(remote));
         match self.ids.len() {
             0 => Some(0),
             // The peer's name says more than ours, which many secrets may share.
@@ -244,8 +244,13 @@ impl Config {
             .collect()
     }
 
-    /// The pre-shared key that fits a pair of identities best.
-    pub(crate) fn secret(&self, local: &Identity, remote: &Identity) -> Option<&SecretBytes> {
+    /// The pre-shared key that fits a pair of identities best; `remote` is `None` if it is not
+    /// known who the peer will be.
+    pub(crate) fn secret(
+        &self,
+        local: &Identity,
+        remote: Option<&Identity>,
+    ) -> Option<&SecretBytes> {
         self.secrets
             .iter()
             .rev() // of equals, `max_by_key` takes the last: here the one configured first

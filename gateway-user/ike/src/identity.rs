@@ -284,6 +284,14 @@ impl IdentityPattern {
         }
     }
 
+    /// The only identity that fits, if there is just one.
+    pub fn exact(&self) -> Option<&Identity> {
+        match self {
+            Self::Any => None,
+            Self::Exactly(identity) => Some(identity),
+        }
+    }
+
     /// Whether only one identity fits; such a pattern is better than `%any` for the same peer.
     pub fn is_specific(&self) -> bool {
         matches!(self, Self::Exactly(_))

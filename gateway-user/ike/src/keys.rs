@@ -231,10 +231,13 @@ pub struct AuthInput<'a> {
     pub sk_p: &'a SkP,
     /// Its ID payload without the generic header: type, three reserved octets as sent, data.
     pub id_body: &'a [u8],
+    /// IntAuth: what IKE_INTERMEDIATE exchanges add (RFC 9242 §3.3.2); empty without any.
+    pub int_auth: &'a [u8],
 }
 
 /// AUTH data for the Shared Key Message Integrity Code:
-/// prf(prf(secret, "Key Pad for IKEv2"), message | nonce | prf(SK_p, ID')), RFC 7296 §2.15.
+/// prf(prf(secret, "Key Pad for IKEv2"), message | nonce | prf(SK_p, ID') | IntAuth), RFC 7296
+/// §2.15, RFC 9242 §3.3.2.
 pub fn psk_auth(
     crypto: &dyn CryptoProvider,
     prf: Prf,
@@ -243,7 +246,12 @@ pub fn psk_auth(
 ) -> Vec<u8> {
     let key = crypto.prf(prf, secret.expose(), &[KEY_PAD]);
     let maced_id = crypto.prf(prf, input.sk_p.expose(), &[input.id_body]);
-    let data = [input.message, input.peer_nonce, maced_id.expose()];
+    let data = [
+        input.message,
+        input.peer_nonce,
+        maced_id.expose(),
+        input.int_auth,
+    ];
     crypto.prf(prf, key.expose(), &data).expose().to_vec()
 }
 

@@ -3,6 +3,7 @@
 //! No sockets, no clock, no randomness of its own: every input is an argument of
 //! `Endpoint`, every effect is an [`output::Output`] value.
 
+mod auth;
 pub mod config;
 pub mod crypto;
 pub mod endpoint;

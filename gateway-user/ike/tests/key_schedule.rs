@@ -166,6 +166,7 @@ fn auth_with_a_shared_key() {
             peer_nonce: &nr,
             sk_p: &keys.pi,
             id_body: &id,
+            int_auth: &[],
         };
         let auth = psk_auth(&AwsLc, case.prf, &secret, input);
         assert_eq!(auth, hex(case.auth_i));
@@ -201,6 +202,10 @@ fn auth_with_a_shared_key() {
             },
             AuthInput {
                 id_body: &id[1..],
+                ..input
+            },
+            AuthInput {
+                int_auth: &[0],
                 ..input
             },
         ];

@@ -157,6 +157,7 @@ fn both_auth_payloads() {
         };
         let input = AuthInput {
             message: recording.message(first_message),
+            int_auth: &[],
             peer_nonce,
             sk_p: &SkP::from_secret(recording.secret(key)),
             id_body: &id.unwrap().rest_of_payload(),

@@ -67,7 +67,7 @@ impl Endpoint {
         };
         match &sa.state {
             State::ExpectAuth(init) => {
-                let bytes = init.response.to_vec();
+                let bytes = init.transcript.response.to_vec();
                 self.core.counters.retransmissions_answered += 1;
                 self.core.out.transmit(path, bytes, sa.slot, None);
             }
@@ -172,7 +172,7 @@ impl Endpoint {
             },
         );
         if let State::ExpectAuth(init) = &sa.state {
-            let bytes = init.response.to_vec();
+            let bytes = init.transcript.response.to_vec();
             core.out.transmit(request.path, bytes, sa.slot, None);
         }
         self.half_open.opened(key.source);

@@ -24,6 +24,7 @@ use self::clock::Clocks;
 use self::initiate::{Outstanding, Task};
 use self::iv::IvSequence;
 use self::window::{CachedResponse, Window};
+use crate::auth::Transcript;
 use crate::config::{Config, Connection};
 use crate::crypto::{CryptoProvider, KeyExchangeMethod};
 use crate::endpoint::core::Core;
@@ -67,12 +68,8 @@ pub(crate) enum State {
 
 /// IKE_SA_INIT is answered (RFC 7296 §1.2).
 pub(crate) struct ExpectAuth {
-    /// What the peer's AUTH covers: its first message as it came, and our nonce.
-    request: Box<[u8]>,
-    nonce_i: Box<[u8]>,
-    /// What our AUTH covers, and what a retransmitted request gets again.
-    pub(crate) response: Box<[u8]>,
-    nonce_r: Box<[u8]>,
+    /// What AUTH covers; its `response` is what a retransmitted request gets again.
+    pub(crate) transcript: Transcript,
 }
 
 /// The peer is authenticated.

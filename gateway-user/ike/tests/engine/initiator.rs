@@ -248,6 +248,7 @@ impl Initiator {
             peer_nonce: &self.nonce_r,
             sk_p: &self.keys.as_ref().unwrap().pi,
             id_body: &IdRepr::new(kind, &data).rest_of_payload(),
+            int_auth: &[],
         };
         let psk = SecretBytes::from(&self.psk[..]);
         psk_auth(&*self.crypto, self.chosen.prf, &psk, input)
@@ -339,6 +340,7 @@ impl Initiator {
             peer_nonce: &self.nonce_i,
             sk_p: &self.keys.as_ref().unwrap().pr,
             id_body: &id_r.rest_of_payload(),
+            int_auth: &[],
         };
         let psk = SecretBytes::from(&self.psk[..]);
         assert!(verify_psk_auth(

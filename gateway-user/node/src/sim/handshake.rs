@@ -199,6 +199,7 @@ impl Handshake {
             peer_nonce: &self.nonce_r,
             sk_p: &keys.pi,
             id_body: &id.rest_of_payload(),
+            int_auth: &[],
         };
         let auth = psk_auth(&*self.crypto, self.proposal.prf, &self.party.psk, input);
         let (wanted_kind, wanted) = self.party.remote_id.to_payload();
@@ -247,6 +248,7 @@ impl Handshake {
             peer_nonce: &self.nonce_i,
             sk_p: &keys.pr,
             id_body: &payloads.require_id_responder().ok()?.rest_of_payload(),
+            int_auth: &[],
         };
         let auth = payloads.require_auth().ok()?.data;
         if !verify_psk_auth(crypto, self.proposal.prf, &self.party.psk, input, auth) {

@@ -185,6 +185,7 @@ impl Peer {
                 peer_nonce: &basis.nonce_r,
                 sk_p: &session.keys.pi,
                 id_body: &id.rest_of_payload(),
+                int_auth: &[],
             },
         );
         let mut payloads = vec![Payload::IdInitiator(id)];

@@ -1,27 +1,25 @@
-//! IKE_AUTH with a pre-shared key and at most one CHILD_SA (RFC 7296 §1.2, §2.15, RFC 6023).
+//! IKE_AUTH with at most one CHILD_SA (RFC 7296 §1.2, RFC 6023); how identities are proved is in
+//! [`crate::auth`].
 
 use std::sync::Arc;
 
 use gateway_common::time::Instant;
 
+use crate::auth::{AuthContext, Proof, Proven, denied, identity, push_identity};
 use crate::config::{Config, Connection};
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, PeerError, notify_for};
 use crate::identity::Identity;
-use crate::keys::{AuthInput, psk_auth, verify_psk_auth};
+use crate::record::Role;
 use crate::sa::child::ChildRequest;
 use crate::sa::{Answer, Established, Establishment, ExpectAuth, IkeSa, Request, State, Step};
-use crate::secret::SecretBytes;
-use crate::wire::{
-    AuthMethod, AuthRepr, IdRepr, MessageBuilder, NotifyRepr, NotifyType, Payload, Payloads,
-};
+use crate::wire::{MessageBuilder, NotifyRepr, NotifyType, Payload, Payloads};
 
 /// Who the peer proved to be, and for which connection.
 struct Authenticated {
     connection: Arc<Connection>,
-    remote_id: Identity,
-    /// Our AUTH data.
-    auth: Vec<u8>,
+    peer: Proven,
+    proof: Proof,
 }
 
 impl IkeSa {
@@ -40,14 +38,18 @@ impl IkeSa {
         let State::ExpectAuth(init) = &self.state else {
             return Err(PeerError::Syntax("IKE_AUTH on an established IKE SA").into());
         };
-        let nonces = (init.nonce_i.clone(), init.nonce_r.clone());
+        let transcript = &init.transcript;
+        let nonces = (transcript.nonce_i.clone(), transcript.nonce_r.clone());
         // RFC 7296 §2.21.2: a malformed request is rejected before anything is verified.
         let child = ChildRequest::in_auth(payloads, &nonces)?;
-        let peer = self.authenticate(core, request, payloads, init)?;
+        let authenticated = self.authenticate(core, now, request, payloads, init)?;
         let establishment = Establishment {
             initial_contact: payloads.has_notify(NotifyType::INITIAL_CONTACT),
         };
-        let message = auth_payloads(request, &peer);
+        let message = auth_payloads(request, &authenticated);
+        let Authenticated {
+            connection, peer, ..
+        } = authenticated;
         self.path = request.path;
         // RFC 6311 §5: "the responder MUST NOT assert support of a capability unless such support
         // was asserted by the initiator".
@@ -60,12 +62,11 @@ impl IkeSa {
         } else {
             message
         };
-        let mut established = Established::new(
-            Arc::clone(&peer.connection),
-            peer.connection.local_id.clone(),
-            peer.remote_id,
-            now,
-        );
+        if let Some(keys) = peer.keys {
+            self.keys = keys;
+        }
+        let local_id = connection.local_id.clone();
+        let mut established = Established::new(connection, local_id, peer.remote_id, now);
         established.peer_syncs = peer_syncs;
         established.set_lifetimes(core, now);
         self.state = State::Established(Box::new(established));
@@ -91,9 +92,11 @@ impl IkeSa {
         }
     }
 
+    /// Who the peer is, and our proof for it.
     fn authenticate(
         &self,
         core: &Core,
+        now: Instant,
         request: Request,
         payloads: &Payloads<'_>,
         init: &ExpectAuth,
@@ -103,65 +106,24 @@ impl IkeSa {
         let wanted = payloads.id_responder.as_ref().map(identity).transpose()?;
         let connection =
             self.find_connection(&core.config, request, wanted.as_ref(), &remote_id)?;
-        // RFC 7296 §2.16: without AUTH the peer asks for EAP.
-        let auth = payloads.auth.ok_or_else(|| {
-            denied(format!(
-                "{remote_id} asks for EAP, connection {} wants a pre-shared key",
-                connection.name
-            ))
-        })?;
-        if auth.method != AuthMethod::SHARED_KEY {
-            return Err(denied(format!(
-                "{remote_id} authenticates by {}, connection {} wants a pre-shared key",
-                auth.method, connection.name
-            )));
-        }
-        let secret = core
-            .config
-            .secret(&connection.local_id, &remote_id)
-            .ok_or_else(|| {
-                denied(format!(
-                    "no pre-shared key configured for {} and {remote_id}",
-                    connection.local_id
-                ))
-            })?;
-        let crypto = &*core.crypto;
-        let theirs = AuthInput {
-            message: &init.request,
-            peer_nonce: &init.nonce_r,
-            sk_p: &self.keys.pi,
-            id_body: &id_i.rest_of_payload(),
+        let context = AuthContext {
+            core,
+            now,
+            role: self.role,
+            prf: self.proposal.prf,
+            keys: &self.keys,
+            transcript: &init.transcript,
         };
-        if !verify_psk_auth(crypto, self.proposal.prf, secret, theirs, auth.data) {
-            return Err(denied(format!(
-                "{remote_id} used another pre-shared key than the one configured for {} and it",
-                connection.local_id
-            )));
-        }
-        let auth = self.our_auth(core, init, secret, &connection.local_id);
+        let peer = context.verify(connection, &id_i, payloads)?;
+        let context = AuthContext {
+            keys: peer.keys.as_ref().unwrap_or(&self.keys),
+            ..context
+        };
         Ok(Authenticated {
             connection: Arc::clone(connection),
-            remote_id,
-            auth,
+            proof: context.prove(connection, Some(&peer))?,
+            peer,
         })
-    }
-
-    /// Our AUTH data (RFC 7296 §2.15).
-    fn our_auth(
-        &self,
-        core: &Core,
-        init: &ExpectAuth,
-        secret: &SecretBytes,
-        local_id: &Identity,
-    ) -> Vec<u8> {
-        let (kind, data) = local_id.to_payload();
-        let ours = AuthInput {
-            message: &init.response,
-            peer_nonce: &init.nonce_i,
-            sk_p: &self.keys.pr,
-            id_body: &IdRepr::new(kind, &data).rest_of_payload(),
-        };
-        psk_auth(&*core.crypto, self.proposal.prf, secret, ours)
     }
 
     /// The connection for addresses, identities and the algorithms that IKE_SA_INIT chose. One that
@@ -194,24 +156,13 @@ impl IkeSa {
     }
 }
 
-/// IDr and AUTH.
-fn auth_payloads(request: Request, peer: &Authenticated) -> MessageBuilder {
-    let (kind, data) = peer.connection.local_id.to_payload();
-    MessageBuilder::new(request.header.to_response())
-        .with(&Payload::IdResponder(IdRepr::new(kind, &data)))
-        .with(&Payload::Auth(AuthRepr {
-            method: AuthMethod::SHARED_KEY,
-            data: &peer.auth,
-        }))
-}
-
-fn denied(reason: String) -> IkeError {
-    PeerError::Authentication(reason).into()
-}
-
-fn identity(repr: &IdRepr<'_>) -> Result<Identity, IkeError> {
-    Identity::from_payload(repr.kind, repr.data)
-        .map_err(|error| denied(format!("identity of type {}: {error}", repr.kind)))
+/// IDr and our proof.
+fn auth_payloads(request: Request, authenticated: &Authenticated) -> MessageBuilder {
+    let mut message = MessageBuilder::new(request.header.to_response());
+    let local_id = &authenticated.connection.local_id;
+    push_identity(&mut message, Role::Responder, local_id);
+    authenticated.proof.push_onto(&mut message);
+    message
 }
 
 fn describe(candidates: &[&Arc<Connection>]) -> String {

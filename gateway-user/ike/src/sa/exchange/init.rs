@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use gateway_common::abi::Address;
 use gateway_common::slot::Slot;
 
+use crate::auth::{Announced, Transcript};
 use crate::config::Config;
 use crate::crypto::CryptoProvider;
 use crate::error::{IkeError, PolicyError};
@@ -104,10 +105,14 @@ impl IkeSa {
             // RFC 7296 §2.2: IKE_SA_INIT was Message ID 0.
             window: Window::resume(1, None),
             state: State::ExpectAuth(Box::new(ExpectAuth {
-                request: request.bytes.into(),
-                nonce_i: nonce_i.into(),
-                response: response.into(),
-                nonce_r: nonce_r.into(),
+                transcript: Transcript {
+                    request: request.bytes.into(),
+                    response: response.into(),
+                    nonce_i: nonce_i.into(),
+                    nonce_r: nonce_r.into(),
+                    int_auth: Vec::new(),
+                    announced: Announced::from_init(request.payloads),
+                },
             })),
         })
     }
