@@ -1,10 +1,12 @@
-//! The cores must stay sans-IO: their dependency trees are held against a list of what is allowed.
+//! What the tree may depend on: licences, sources and banned packages by `.cargo/deny.toml`, and
+//! for the cores, which must stay sans-IO, a list of all that is allowed.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{host, process};
+use crate::{host, process, setup};
 
 /// Packages that do I/O, keep time or bring a runtime have no business in these two.
 const CORES: [&str; 2] = ["gateway-ike", "gateway-cluster"];
@@ -54,6 +56,37 @@ pub(crate) fn check() -> Result<String> {
     }
     println!("{}", counts.join("\n"));
     Ok(counts.join("; "))
+}
+
+/// `cargo deny`, whose rules are in `.cargo/deny.toml`.
+///
+/// # Errors
+/// A package breaks a rule, or cargo-deny is missing.
+pub(crate) fn deny() -> Result<String> {
+    process::run(cargo_deny()?.args(["check", "bans", "licenses", "sources"]))?;
+    Ok(String::new())
+}
+
+/// Holds the lock file against the database of known vulnerabilities, and says nothing if the
+/// database cannot be had.
+///
+/// # Errors
+/// A locked package has a known vulnerability.
+pub(crate) fn advisories() -> Option<Result<String>> {
+    process::capture(cargo_deny().ok()?.args(["fetch", "db"]))?;
+    let check = || {
+        process::run(cargo_deny()?.args(["check", "--disable-fetch", "advisories"]))?;
+        Ok(String::new())
+    };
+    Some(check())
+}
+
+fn cargo_deny() -> Result<Command> {
+    let tool = setup::cargo_deny().context("cargo-deny is missing: cargo xtask setup")?;
+    let mut command = Command::new(tool);
+    let manifest = host::root().join("Cargo.toml");
+    command.arg("--manifest-path").arg(manifest).arg("--locked");
+    Ok(command)
 }
 
 fn packages(tree: &str) -> BTreeSet<String> {

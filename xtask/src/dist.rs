@@ -24,6 +24,7 @@ pub(crate) fn main(_: &Options) -> Result<()> {
     setup::ensure(Needs {
         lab: false,
         vm: false,
+        checks: false,
     })?;
     process::run(host::cargo().args(["build", "--locked", "--release", "-p", "gateway-user"]))?;
     let name = format!("gateway-{}", env!("CARGO_PKG_VERSION"));

@@ -85,7 +85,11 @@ fn prepare(options: &Options, summary: &mut Summary) -> Vec<String> {
         lacks.push("network namespaces and BPF need root".to_owned());
     }
     let vm = !options.native_only && !lab::kernel_has_esp();
-    let needs = Needs { lab: true, vm };
+    let needs = Needs {
+        lab: true,
+        vm,
+        checks: true,
+    };
     if !summary.step("setup", || setup::ensure(needs).map(|()| setup::describe())) {
         lacks.push("the setup is not complete".into());
     }
@@ -109,7 +113,14 @@ fn static_checks(summary: &mut Summary) {
             "cargo-clippy is MISSING: rustup component add clippy",
         );
     }
-    summary.step("dependencies", deps::check);
+    summary.step("dependencies of the cores", deps::check);
+    summary.step("licences, sources, bans", deps::deny);
+    match deps::advisories() {
+        Some(outcome) => {
+            summary.step("advisories", || outcome);
+        }
+        None => summary.skip("advisories", "their database cannot be reached"),
+    }
 }
 
 fn unit_tests(options: &Options, summary: &mut Summary) {

@@ -38,6 +38,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     setup::ensure(Needs {
         lab: true,
         vm: true,
+        checks: false,
     })?;
     let machine = Machine::find()?;
     let line = options

@@ -13,7 +13,7 @@ use clap::Args;
 use crate::bpf_toolchain::Toolchain;
 use crate::{host, process};
 
-pub(crate) use tools::{vm_kernel, vng};
+pub(crate) use tools::{cargo_deny, vm_kernel, vng};
 
 /// Options of `cargo xtask setup`.
 #[derive(Args, Default)]
@@ -33,6 +33,8 @@ pub(crate) struct Needs {
     pub(crate) lab: bool,
     /// The VM with a stock kernel.
     pub(crate) vm: bool,
+    /// What only the checks of `test` use.
+    pub(crate) checks: bool,
 }
 
 /// One thing that is missing, and the command that brings it.
@@ -89,6 +91,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     let needs = Needs {
         lab: true,
         vm: options.with_vm || !crate::lab::kernel_has_esp(),
+        checks: true,
     };
     let missing = missing(needs);
     if options.check {
@@ -129,6 +132,9 @@ fn missing(needs: Needs) -> Vec<Step> {
     steps.extend(tools::bpf_linker());
     if needs.vm {
         steps.extend(tools::virtme());
+    }
+    if needs.checks {
+        steps.extend(tools::deny());
     }
     steps
 }

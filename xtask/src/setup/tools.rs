@@ -1,4 +1,4 @@
-//! Tools that Debian does not package: bpf-linker, and on Debian 12 virtme-ng.
+//! Tools that Debian does not package: bpf-linker, cargo-deny, and on Debian 12 virtme-ng.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +7,8 @@ use crate::{bpf_toolchain, host, process};
 
 /// The release that understands the LLVM of our compiler.
 const BPF_LINKER: &str = "0.13.0";
+/// Older ones do not understand today's `cargo metadata`.
+const CARGO_DENY: &str = "0.20.2";
 /// The release that the VM tier is known to work with.
 const VIRTME_NG: &str = "1.42";
 
@@ -29,6 +31,38 @@ pub(super) fn bpf_linker() -> Option<Step> {
         &feature,
     ];
     Some(Step::new("bpf-linker, from source", &command, false).env("LLVM_PREFIX", &llvm))
+}
+
+/// Where `cargo-deny` is: in PATH, else among our own tools.
+pub(crate) fn cargo_deny() -> Option<PathBuf> {
+    let own = deny_root().join("bin/cargo-deny");
+    process::find("cargo-deny").or_else(|| own.is_file().then_some(own))
+}
+
+fn deny_root() -> PathBuf {
+    host::output().join("tools/cargo-deny")
+}
+
+/// The step that builds cargo-deny, unless one is there. Unoptimised: it runs for a second, and
+/// optimising it would take minutes.
+pub(super) fn deny() -> Option<Step> {
+    if cargo_deny().is_some() {
+        return None;
+    }
+    let root = deny_root().to_string_lossy().into_owned();
+    let command = [
+        "cargo",
+        "install",
+        "cargo-deny",
+        "--version",
+        CARGO_DENY,
+        "--locked",
+        "--debug",
+        "--no-default-features",
+        "--root",
+        &root,
+    ];
+    Some(Step::new("cargo-deny, from source", &command, false))
 }
 
 /// The Python environment of the tools.
