@@ -1,5 +1,7 @@
 //! What the engine is configured with. Values, checked by whoever builds them from a file.
 
+mod transport;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use crate::identity::{Identity, IdentityPattern};
 use crate::output::TrafficSelector;
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::secret::SecretBytes;
+
+pub use self::transport::{Childless, Fragmentation, Gateway, Transport};
 
 /// Configuration of an `Endpoint`.
 #[derive(Debug)]
@@ -68,6 +72,17 @@ pub struct Limits {
     pub temporary_failures: Duration,
     /// How long an IKE SA that has a successor waits for the peer's DELETE. Default 60 s.
     pub replaced_timeout: Duration,
+    /// Octets that the fragments of one message (RFC 7383) may take of a peer that is not
+    /// authenticated yet, a fixed cost for each of them included. Default 32,768: a chain of
+    /// certificates with post-quantum signatures.
+    pub reassembly_unauthenticated: usize,
+    /// The same for all unauthenticated peers together. Default 8 MiB.
+    pub reassembly_unauthenticated_total: usize,
+    /// The same for each direction of an established IKE SA: its peer is known, and can be
+    /// configured away. Default 65,536, which no message exceeds by much.
+    pub reassembly_authenticated: usize,
+    /// How long an incomplete message of an established IKE SA is kept. Default 30 s.
+    pub reassembly_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -88,6 +103,10 @@ impl Default for Limits {
             retry_delay: Duration::from_secs(10),
             temporary_failures: Duration::from_secs(180),
             replaced_timeout: Duration::from_secs(60),
+            reassembly_unauthenticated: 32 << 10,
+            reassembly_unauthenticated_total: 8 << 20,
+            reassembly_authenticated: 64 << 10,
+            reassembly_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -121,6 +140,8 @@ pub struct Connection {
     pub dpd_delay: Duration,
     /// What a new IKE SA does to older ones of the same two identities.
     pub unique: Uniqueness,
+    /// Fragmentation, NAT traversal, MOBIKE, redirection.
+    pub transport: Transport,
 }
 
 /// What a new IKE SA does to older ones of the same two identities; swanctl's `unique`.

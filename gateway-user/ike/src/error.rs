@@ -98,9 +98,6 @@ pub enum LocalError {
     /// The Message IDs of this IKE SA are used up (RFC 7296 §2.2).
     #[error("no Message ID left")]
     NoMessageId,
-    /// The IVs of this IKE SA are used up.
-    #[error("no IV left under this key")]
-    NoIv,
 }
 
 impl From<NoProposalChosen> for PolicyError {

@@ -21,7 +21,7 @@ use gateway_ike::identity::Identity;
 use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
 use gateway_ike::output::{ChildSa, Path};
 use gateway_ike::proposal::IkeProposal;
-use gateway_ike::record::{ChildRecord, ChildState, IkeSaRecord, NatState, Role};
+use gateway_ike::record::{ChildRecord, ChildState, IkeSaRecord, NatState, Role, TransportState};
 use gateway_ike::secret::SecretBytes;
 use gateway_ike::testing::Toy;
 use gateway_node::effect::{Effect, KernelOp};
@@ -116,6 +116,7 @@ fn record(n: u32) -> IkeSaRecord {
         predecessor: None,
         peer_syncs: false,
         peer_synced: None,
+        transport: TransportState::default(),
         age: Duration::ZERO,
         rekey_after: None,
         expires_after: None,

@@ -17,7 +17,7 @@ use gateway_ike::selector;
 use zeroize::Zeroizing;
 
 use super::error::ConfigError;
-use super::{lifetimes, raw, value};
+use super::{lifetimes, raw, transport, value};
 
 const IKE_EXAMPLE: &str = "encryption-prf-group, like \"aes256gcm16-prfsha384-ecp256\"";
 const ESP_EXAMPLE: &str =
@@ -50,6 +50,7 @@ fn check_connection(
     vips: &[IpAddr],
 ) -> Result<Connection, ConfigError> {
     let times = lifetimes::ike(key, &raw)?;
+    let transport = transport::check(key, &raw)?;
     let name = value::name(&format!("{key}.name"), raw.name)?;
     let local_addrs = value::addresses(&format!("{key}.local_addrs"), &raw.local_addrs)?;
     if let Some(foreign) = local_addrs.iter().find(|address| !vips.contains(address)) {
@@ -101,6 +102,7 @@ fn check_connection(
             raw::Unique::Keep => Uniqueness::Keep,
             raw::Unique::Replace => Uniqueness::Replace,
         },
+        transport,
     })
 }
 

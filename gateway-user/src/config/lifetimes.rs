@@ -120,7 +120,7 @@ fn rand_time(
 }
 
 /// Zero, which switches off, or a time in `range`; `None` if there is none.
-fn zero_or(
+pub(super) fn zero_or(
     key: &str,
     text: Option<&DurationText>,
     (low, high): (Duration, Duration),

@@ -11,6 +11,7 @@ mod ha;
 mod lifetimes;
 mod raw;
 mod timing;
+mod transport;
 mod value;
 mod witness;
 

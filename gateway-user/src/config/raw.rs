@@ -336,6 +336,20 @@ pub(super) struct Connection {
     #[serde(default)]
     pub(super) unique: Unique,
     #[serde(default)]
+    pub(super) fragmentation: Fragmentation,
+    #[serde(default = "default_fragment_size")]
+    pub(super) fragment_size: u32,
+    #[serde(default)]
+    pub(super) encap: bool,
+    pub(super) keepalive: Option<DurationText>,
+    #[serde(default = "yes")]
+    pub(super) mobike: bool,
+    #[serde(default)]
+    pub(super) childless: Childless,
+    pub(super) redirect_to: Option<String>,
+    #[serde(default = "yes")]
+    pub(super) follow_redirects: bool,
+    #[serde(default)]
     pub(super) local: Auth,
     #[serde(default)]
     pub(super) remote: Auth,
@@ -352,6 +366,28 @@ pub(super) enum Unique {
     No,
     Keep,
     Replace,
+}
+
+/// Whether IKE messages go in fragments (RFC 7383).
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Fragmentation {
+    #[default]
+    Yes,
+    Accept,
+    Force,
+    No,
+}
+
+/// Whether an IKE SA may begin without CHILD_SA (RFC 6023).
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Childless {
+    #[default]
+    Allow,
+    Prefer,
+    Force,
+    Never,
 }
 
 #[derive(Deserialize)]
@@ -401,6 +437,14 @@ pub(super) struct Secret {
     pub(super) ids: Vec<String>,
     pub(super) secret: Option<String>,
     pub(super) secret_file: Option<PathBuf>,
+}
+
+fn default_fragment_size() -> u32 {
+    1280
+}
+
+fn yes() -> bool {
+    true
 }
 
 pub(super) fn one() -> u32 {

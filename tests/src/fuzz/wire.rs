@@ -62,7 +62,7 @@ pub(super) fn message(data: &[u8]) {
             // That a fuzzer forges 128 bits of tag is as good as impossible.
             assert!(packet.open(&Toy::new(0), ENCRYPTION, &KEYMAT).is_err());
         }
-        Body::Fragment(packet) => {
+        Body::Fragment(packet, _) => {
             let _ = FragmentRepr::parse(packet);
         }
     }

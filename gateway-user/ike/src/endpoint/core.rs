@@ -22,6 +22,8 @@ pub(crate) struct Core {
     /// Our SPIs of all IKE SAs, also of those that only linger.
     pub(crate) ike_spis: BTreeSet<[u8; 8]>,
     pub(crate) esp_spis: EspSpis,
+    /// Octets that incomplete messages of unauthenticated peers take.
+    pub(crate) reassembling: usize,
 }
 
 impl Core {
@@ -34,6 +36,7 @@ impl Core {
             timers: Timers::default(),
             ike_spis: BTreeSet::new(),
             esp_spis: EspSpis::default(),
+            reassembling: 0,
         }
     }
 

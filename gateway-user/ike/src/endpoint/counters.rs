@@ -53,6 +53,10 @@ counters! {
     responses_received,
     /// Peers given up because they did not answer.
     peers_lost,
+    /// Authentic fragments of messages (RFC 7383).
+    fragments_received,
+    /// Messages put together from fragments.
+    messages_reassembled,
     /// CHILD_SAs that the kernel refused or did not confirm in time.
     kernel_failures,
     /// IKE_AUTH requests answered with AUTHENTICATION_FAILED.
@@ -79,6 +83,10 @@ counters! {
     dropped_unexpected_response,
     /// … because the exchange does not fit the state of the IKE SA.
     dropped_unexpected_exchange,
+    /// … because it is a fragment that is held already, is malformed, or was not agreed on.
+    dropped_fragment,
+    /// … because the fragments of its message take too much memory.
+    dropped_fragment_limit,
 }
 
 #[cfg(test)]

@@ -219,6 +219,14 @@ impl Endpoint {
                 |c| &mut c.dropped_unexpected_response,
                 "a response to no request of ours",
             ),
+            Silence::Fragment => (
+                |c| &mut c.dropped_fragment,
+                "a fragment that is held already, is malformed, or was not agreed on",
+            ),
+            Silence::FragmentLimit => (
+                |c| &mut c.dropped_fragment_limit,
+                "the fragments of its message take too much memory",
+            ),
             Silence::UnexpectedExchange => (
                 |c| &mut c.dropped_unexpected_exchange,
                 "the exchange does not fit the state of the IKE SA",

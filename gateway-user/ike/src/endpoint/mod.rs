@@ -198,6 +198,12 @@ impl Endpoint {
         self.core.esp_spis.len()
     }
 
+    /// Octets that fragments of unauthenticated peers take, as
+    /// [`crate::config::Limits::reassembly_unauthenticated_total`] counts them.
+    pub fn reassembling(&self) -> usize {
+        self.core.reassembling
+    }
+
     /// What was counted since [`Self::new`].
     pub fn counters(&self) -> &Counters {
         &self.core.counters

@@ -7,6 +7,7 @@ use gateway_common::slot::Slot;
 use crate::output::{
     Change, Delta, DeltaId, Event, EventKind, KernelRequest, Output, Path, Transmit,
 };
+use crate::wire::messages;
 
 /// Effects not yet polled.
 #[derive(Debug, Default)]
@@ -20,19 +21,29 @@ impl Outbox {
         self.queue.pop_front()
     }
 
+    /// Queues a message. One in fragments, whose messages stand one after the other in `octets`, is
+    /// as many datagrams.
     pub(crate) fn transmit(
         &mut self,
         path: Path,
-        bytes: Vec<u8>,
+        octets: Vec<u8>,
         slot: Slot,
         after: Option<DeltaId>,
     ) {
-        self.queue.push_back(Output::Transmit(Transmit {
-            path,
-            bytes,
-            slot,
-            after,
-        }));
+        let mut datagram = |bytes| {
+            self.queue.push_back(Output::Transmit(Transmit {
+                path,
+                bytes,
+                slot,
+                after,
+            }));
+        };
+        if messages(&octets).nth(1).is_none() {
+            return datagram(octets);
+        }
+        for message in messages(&octets) {
+            datagram(message.to_vec());
+        }
     }
 
     pub(crate) fn kernel(&mut self, request: KernelRequest) {

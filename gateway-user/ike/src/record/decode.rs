@@ -8,7 +8,7 @@ use gateway_common::slot::Slot;
 use super::tlv::{Reader, Unknown};
 use super::{
     CachedResponse, ChildRecord, ChildState, IkeSaRecord, NatState, OutstandingRequest,
-    RecordError, Role, VERSION, child_kind, kind,
+    RecordError, Role, TransportState, VERSION, child_kind, kind,
 };
 use crate::crypto::{Encryption, KeyExchangeMethod, Prf};
 use crate::identity::Identity;
@@ -101,7 +101,8 @@ impl IkeSaRecord {
         if version != VERSION {
             return Err(RecordError::Version(version));
         }
-        let (mut fields, [children, wanted]) = Fields::read(reader, [kind::CHILD, kind::WANTED])?;
+        let lists = [kind::CHILD, kind::WANTED, kind::PEER_ADDRESS];
+        let (mut fields, [children, wanted, addresses]) = Fields::read(reader, lists)?;
         let (local_spi, remote_spi) =
             fields.take(kind::SPIS, "SPIs", |r| Ok((r.array()?, r.array()?)))?;
         let slot = fields.take(kind::SLOT, "slot", |r| r.u8().map(Slot))?;
@@ -145,6 +146,7 @@ impl IkeSaRecord {
             predecessor: fields.maybe(kind::PREDECESSOR, "predecessor", Reader::array)?,
             peer_syncs: fields.optional(kind::PEER_SYNCS).is_some(),
             peer_synced: fields.maybe(kind::PEER_SYNCED, "synchronised id", Reader::u32)?,
+            transport: TransportState::decode(&mut fields, addresses)?,
             age: fields.take(kind::AGE, "age", Reader::duration)?,
             rekey_after: fields.maybe(kind::REKEY_AFTER, "soft lifetime", Reader::duration)?,
             expires_after: fields.maybe(kind::EXPIRES_AFTER, "hard lifetime", Reader::duration)?,

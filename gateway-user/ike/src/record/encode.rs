@@ -87,6 +87,7 @@ impl IkeSaRecord {
                 out.tlv(kind, &[&nanos(after)]);
             }
         }
+        self.transport.encode(out);
         for name in &self.wanted {
             out.tlv(kind::WANTED, &[name.as_bytes()]);
         }

@@ -7,6 +7,7 @@ mod decode;
 mod encode;
 mod request;
 mod tlv;
+mod transport;
 
 use std::fmt;
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use self::request::{
     ChildOffer, IkeOffer, KeyExchangeState, OutstandingRequest, Purpose, Rival,
 };
 pub use self::tlv::Unknown;
+pub use self::transport::TransportState;
 use crate::identity::Identity;
 use crate::keys::IkeKeys;
 use crate::output::{ChildSa, Path};
@@ -84,7 +86,7 @@ pub struct IkeSaRecord {
     pub next_request: u32,
     /// Message ID of the next request expected from the peer.
     pub expected_request: u32,
-    /// The response to the peer's last request.
+    /// The response to the peer's last request, as it was sent: in fragments, if it was.
     pub last_response: Option<CachedResponse>,
     /// Our request that the peer has not answered yet.
     pub outstanding: Option<OutstandingRequest>,
@@ -99,6 +101,8 @@ pub struct IkeSaRecord {
     pub peer_syncs: bool,
     /// Highest Message ID that the peer announced by a synchronisation of its own (RFC 6311 §5.1).
     pub peer_synced: Option<u32>,
+    /// Fragmentation, forced encapsulation and mobility.
+    pub transport: TransportState,
     /// Time since it was established.
     pub age: Duration,
     /// Age at which we rekey it, jitter included.
@@ -214,6 +218,11 @@ mod kind {
     pub(super) const PEER_SYNCS: u16 = 25;
     pub(super) const PEER_SYNCED: u16 = 26;
     pub(super) const PREDECESSOR: u16 = 27;
+    pub(super) const FRAGMENTS: u16 = 60;
+    pub(super) const FORCED_ENCAP: u16 = 61;
+    pub(super) const MOBIKE: u16 = 62;
+    pub(super) const PEER_ADDRESS: u16 = 63;
+    pub(super) const REDIRECTABLE: u16 = 64;
 }
 
 /// Types within a child.

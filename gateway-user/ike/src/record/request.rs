@@ -15,7 +15,8 @@ use crate::secret::SecretBytes;
 pub struct OutstandingRequest {
     /// Its Message ID.
     pub message_id: u32,
-    /// The request, without non-ESP marker.
+    /// The request, without non-ESP marker. One in fragments (RFC 7383): all of its messages, one
+    /// after the other.
     pub bytes: Box<[u8]>,
     /// What it is for.
     pub purpose: Purpose,

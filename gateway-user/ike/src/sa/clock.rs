@@ -25,6 +25,8 @@ pub(crate) enum Clock {
     Retry,
     /// The peer has been silent.
     Idle,
+    /// The rest of a message in fragments has not come.
+    Reassembly,
 }
 
 /// Deadlines that are set.

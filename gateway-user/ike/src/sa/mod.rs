@@ -9,6 +9,7 @@ mod exchange;
 mod initiate;
 pub(crate) mod iv;
 mod path;
+mod reassembly;
 mod record;
 mod respond;
 mod status;
@@ -23,16 +24,18 @@ use gateway_common::time::Instant;
 use self::clock::Clocks;
 use self::initiate::{Outstanding, Task};
 use self::iv::IvSequence;
+use self::reassembly::Incoming;
 use self::window::{CachedResponse, Window};
 use crate::auth::Transcript;
 use crate::config::{Config, Connection};
 use crate::crypto::{CryptoProvider, KeyExchangeMethod};
 use crate::endpoint::core::Core;
+use crate::error::IkeError;
 use crate::identity::Identity;
 use crate::keys::IkeKeys;
 use crate::output::{ChildId, ChildSa, Event, EventKind, KernelRequest, Path};
 use crate::proposal::IkeProposal;
-use crate::record::{ChildState, NatState, Role, Unknown};
+use crate::record::{ChildState, NatState, Role, TransportState, Unknown};
 use crate::wire::{HeaderRepr, MessageBuilder};
 
 pub(crate) use self::clock::Clock;
@@ -55,6 +58,8 @@ pub(crate) struct IkeSa {
     keys: IkeKeys,
     ivs: IvSequence,
     window: Window,
+    transport: TransportState,
+    incoming: Incoming,
     pub(crate) state: State,
 }
 
@@ -251,6 +256,10 @@ pub(crate) enum Silence {
     InProgress,
     /// A response to nothing that is outstanding.
     UnexpectedResponse,
+    /// A fragment that nobody asked for, or that is held already.
+    Fragment,
+    /// A fragment that would exceed a limit.
+    FragmentLimit,
 }
 
 impl IkeSa {
@@ -293,6 +302,7 @@ impl IkeSa {
     /// Removes all children, installed or about to be, from kernel and tables, and stops all
     /// clocks: the IKE SA is over.
     pub(crate) fn drop_children(&mut self, core: &mut Core, reason: &str) {
+        self.discard_fragments(core);
         self.drop_outstanding(core);
         self.stop_clocks(core);
         let Some(established) = self.established_mut() else {
@@ -315,6 +325,7 @@ impl IkeSa {
 
     /// Stops to account for the children; the kernel keeps them.
     pub(crate) fn release_children(&mut self, core: &mut Core) {
+        self.discard_fragments(core);
         self.forget_outstanding(core);
         self.stop_clocks(core);
         let Some(established) = self.established_mut() else {
@@ -343,6 +354,33 @@ impl IkeSa {
                 reason: reason.to_owned(),
             },
         );
+    }
+
+    /// Seals a message that leaves over `path`: in fragments if it is too large, the peer takes them
+    /// and the connection wants it. Those then stand one after the other, as
+    /// [`crate::wire::messages`] takes them apart; that is how they are remembered, too.
+    fn seal_message(
+        &mut self,
+        core: &Core,
+        path: Path,
+        message: MessageBuilder,
+    ) -> Result<Vec<u8>, IkeError> {
+        let limit = self
+            .established()
+            .map(|e| &e.connection.transport)
+            .filter(|transport| self.transport.fragments && transport.fragmentation.sends())
+            .map_or(usize::MAX, |transport| transport.message_size(path.local));
+        let key = match self.role {
+            Role::Initiator => &self.keys.ei,
+            Role::Responder => &self.keys.er,
+        };
+        let ivs = &mut self.ivs;
+        let encryption = self.proposal.encryption;
+        Ok(
+            message.seal_within(&*core.crypto, encryption, key.expose(), limit, || {
+                ivs.draw()
+            })?,
+        )
     }
 
     /// Our key, with which we seal, and the peer's, with which we open.

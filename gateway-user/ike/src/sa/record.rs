@@ -7,6 +7,7 @@ use gateway_common::time::Instant;
 
 use super::initiate::{Outstanding, Task};
 use super::iv::IvSequence;
+use super::reassembly::Incoming;
 use super::window::Window;
 use super::{Child, Established, IkeSa, State};
 use crate::config::{Config, Connection};
@@ -65,6 +66,7 @@ impl IkeSa {
             predecessor: established.predecessor,
             peer_syncs: established.peer_syncs,
             peer_synced: established.peer_synced,
+            transport: self.transport.clone(),
             age: now.saturating_since(established.established_at),
             rekey_after: established
                 .rekey_at
@@ -140,6 +142,8 @@ impl IkeSa {
             keys: record.keys,
             ivs: IvSequence::resume(config.member, config.incarnation, record.next_iv),
             window: Window::resume(record.expected_request, record.last_response),
+            transport: record.transport,
+            incoming: Incoming::default(),
             state: State::Established(Box::new(established)),
         }
     }
@@ -164,5 +168,6 @@ fn orphaned(record: &IkeSaRecord) -> Connection {
         rand_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
         unique: crate::config::Uniqueness::default(),
+        transport: crate::config::Transport::default(),
     }
 }

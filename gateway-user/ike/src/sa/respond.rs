@@ -2,6 +2,7 @@
 
 use gateway_common::time::Instant;
 
+use super::reassembly::{Unsealed, Whole};
 use super::window::{Arrival, CachedResponse};
 use super::{Answer, IkeSa, Pending, Request, Silence, State, Step};
 use crate::endpoint::core::Core;
@@ -42,15 +43,11 @@ impl IkeSa {
                 return Step::Waiting;
             }
         }
-        let Body::Encrypted(encrypted) = message.body() else {
-            return Step::Dropped(Silence::Integrity);
-        };
-        let opened = match self.open(core, encrypted) {
-            Ok(opened) => opened,
-            Err(WireError::EncryptedTooShort(_) | WireError::Crypto(_)) => {
-                return Step::Dropped(Silence::Integrity);
-            }
-            Err(error) => {
+        let Whole { opened, digest } = match self.unseal(core, now, message) {
+            Ok(Some(whole)) => whole,
+            Ok(None) => return Step::Waiting,
+            Err(Unsealed::Dropped(silence)) => return Step::Dropped(silence),
+            Err(Unsealed::Malformed(error)) => {
                 let request = self.request(core, path, message);
                 return self.refuse(core, request, &error.into());
             }
@@ -61,7 +58,11 @@ impl IkeSa {
         if matches!(self.state, State::ExpectAuth(_)) && !in_auth {
             return Step::Dropped(Silence::UnexpectedExchange);
         }
-        let request = self.request(core, path, message);
+        let request = Request {
+            header,
+            path,
+            digest,
+        };
         // On a successor, Message ID 0 is also that of the first ordinary request.
         if let Ok(payloads) = opened.payloads()
             && header.message_id == 0
@@ -132,6 +133,15 @@ impl IkeSa {
         message: &Message<'_>,
     ) -> Step {
         let header = *message.header();
+        if let Some(bytes) = self.window.response(header.message_id)
+            && self.is_refragmented(core, message)
+        {
+            let bytes = bytes.to_vec();
+            core.counters.retransmissions_answered += 1;
+            core.out
+                .transmit(path, bytes, self.slot, self.window.delta());
+            return Step::Waiting;
+        }
         let expects_sync = self.established().is_some_and(|e| e.peer_syncs);
         let looks_like_sync =
             header.message_id == 0 && header.exchange == ExchangeType::INFORMATIONAL;
@@ -236,16 +246,7 @@ impl IkeSa {
     }
 
     fn seal(&mut self, core: &mut Core, answer: Answer) -> Option<CachedResponse> {
-        let sealed = self
-            .ivs
-            .draw()
-            .ok_or(IkeError::Local(LocalError::NoIv))
-            .and_then(|iv| {
-                let (ours, _) = self.sk_e();
-                let encryption = self.proposal.encryption;
-                Ok(answer.message.seal(&*core.crypto, encryption, ours, iv)?)
-            });
-        match sealed {
+        match self.seal_message(core, answer.request.path, answer.message) {
             Ok(bytes) => Some(CachedResponse {
                 message_id: answer.request.header.message_id,
                 request_digest: answer.request.digest,

@@ -9,10 +9,11 @@ use crate::output::DeltaId;
 pub struct CachedResponse {
     /// Message ID of the exchange.
     pub message_id: u32,
-    /// SHA-256 of the request datagram. A retransmission is bitwise identical (RFC 7296 §2.1), so
+    /// SHA-256 of the request datagram; of one in fragments, of the first (RFC 7383 §2.6.1). A retransmission is bitwise identical (RFC 7296 §2.1), so
     /// it is recognised without decrypting anything, and nothing else gets an answer twice.
     pub request_digest: [u8; 32],
-    /// The response, without non-ESP marker.
+    /// The response, without non-ESP marker. One in fragments (RFC 7383): all of its messages, one
+    /// after the other.
     pub bytes: Box<[u8]>,
 }
 
@@ -91,6 +92,17 @@ impl Window {
     /// Names the delta that the last response depends on.
     pub(crate) fn depends_on(&mut self, delta: DeltaId) {
         self.delta = Some(delta);
+    }
+
+    /// The response to the last request, if that had this Message ID.
+    pub(crate) fn response(&self, message_id: u32) -> Option<&[u8]> {
+        let last = self.last.as_ref()?;
+        (last.message_id == message_id).then_some(&last.bytes)
+    }
+
+    /// The delta that the last response depends on.
+    pub(crate) fn delta(&self) -> Option<DeltaId> {
+        self.delta
     }
 
     /// The next Message ID to be accepted, saturating.

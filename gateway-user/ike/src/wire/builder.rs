@@ -2,13 +2,14 @@
 
 use super::encrypted::IV_LEN;
 use super::{
-    EncodeError, GENERIC_HEADER_LEN, HEADER_LEN, HeaderRepr, MAX_MESSAGE_LEN, MAX_PAYLOADS,
-    Payload, PayloadType,
+    EncodeError, FragmentRepr, GENERIC_HEADER_LEN, HEADER_LEN, HeaderRepr, MAX_MESSAGE_LEN,
+    MAX_PAYLOADS, Payload, PayloadType,
 };
 use crate::crypto::{CryptoProvider, Encryption};
 
 /// Chains payloads, fixes their Next Payload and length fields, and ends as a message in clear
-/// ([`finish`](Self::finish)) or with an Encrypted payload ([`seal`](Self::seal)).
+/// ([`finish`](Self::finish)), with an Encrypted payload ([`seal`](Self::seal)) or in fragments
+/// ([`seal_within`](Self::seal_within)).
 ///
 /// The first error is kept and returned at the end, so that payloads can be pushed without looking.
 #[derive(Clone, Debug)]
@@ -110,27 +111,122 @@ impl MessageBuilder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let body_len = IV_LEN + self.payloads.len() + 1 + encryption.icv_len();
-        let total = HEADER_LEN + GENERIC_HEADER_LEN + body_len;
-        let length = message_length(total)?;
-        let payload_length = u16::try_from(GENERIC_HEADER_LEN + body_len)
-            .map_err(|_| EncodeError::MessageTooLong)?;
-        let [high, low] = payload_length.to_be_bytes();
+        let mut message = Vec::new();
+        let sealer = Sealer {
+            crypto,
+            encryption,
+            keymat,
+            header: self.header,
+        };
+        sealer.append(&mut message, None, self.first, self.payloads, iv)?;
+        Ok(message)
+    }
 
-        let mut message = Vec::with_capacity(total);
-        message.extend_from_slice(&self.header.encode(PayloadType::SK, length));
-        message.extend_from_slice(&[self.first.0, 0, high, low]);
+    /// As [`seal`](Self::seal), in fragments (RFC 7383) if the message would have more than `limit`
+    /// octets: then the messages stand one after the other, see [`messages`](super::messages). Each
+    /// takes an IV.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal); [`EncodeError::NoIv`] if there are not enough IVs.
+    pub fn seal_within(
+        self,
+        crypto: &dyn CryptoProvider,
+        encryption: Encryption,
+        keymat: &[u8],
+        limit: usize,
+        mut iv: impl FnMut() -> Option<u64>,
+    ) -> Result<Vec<u8>, EncodeError> {
+        let whole = HEADER_LEN + sealed_payload_len(encryption, self.payloads.len(), 0);
+        if whole <= limit || self.error.is_some() {
+            let iv = iv().ok_or(EncodeError::NoIv)?;
+            return self.seal(crypto, encryption, keymat, iv);
+        }
+        let overhead = HEADER_LEN + sealed_payload_len(encryption, 0, FRAGMENT_LEN);
+        let chunk = limit.saturating_sub(overhead).max(SMALLEST_CHUNK);
+        let total = u16::try_from(self.payloads.len().div_ceil(chunk))
+            .map_err(|_| EncodeError::MessageTooLong)?;
+        let sealer = Sealer {
+            crypto,
+            encryption,
+            keymat,
+            header: self.header,
+        };
+        let mut messages = Vec::with_capacity(usize::from(total) * limit);
+        for (number, content) in (1..).zip(self.payloads.chunks(chunk)) {
+            let iv = iv().ok_or(EncodeError::NoIv)?;
+            // RFC 7383 §2.5: the first inner payload's type in the first fragment, then zero.
+            let first = if number == 1 {
+                self.first
+            } else {
+                PayloadType::NONE
+            };
+            let fragment = FragmentRepr { number, total };
+            sealer.append(&mut messages, Some(fragment), first, content.to_vec(), iv)?;
+        }
+        Ok(messages)
+    }
+}
+
+/// Octets of Fragment Number and Total Fragments.
+const FRAGMENT_LEN: usize = 4;
+
+/// A fragment carries at least so many octets, however small the limit: 65,535 of them hold any
+/// message, and no limit makes them useless.
+const SMALLEST_CHUNK: usize = 64;
+
+/// Octets of an SK or SKF payload (`fields` before the IV) that seals `content` octets.
+fn sealed_payload_len(encryption: Encryption, content: usize, fields: usize) -> usize {
+    GENERIC_HEADER_LEN + fields + IV_LEN + content + 1 + encryption.icv_len()
+}
+
+/// What all fragments of a message have in common.
+struct Sealer<'a> {
+    crypto: &'a dyn CryptoProvider,
+    encryption: Encryption,
+    keymat: &'a [u8],
+    header: HeaderRepr,
+}
+
+impl Sealer<'_> {
+    /// Appends one message: header, SK or SKF payload with `content`, whose first inner payload is
+    /// `first`.
+    fn append(
+        &self,
+        out: &mut Vec<u8>,
+        fragment: Option<FragmentRepr>,
+        first: PayloadType,
+        content: Vec<u8>,
+        iv: u64,
+    ) -> Result<(), EncodeError> {
+        let (kind, fields) = match fragment {
+            Some(_) => (PayloadType::SKF, FRAGMENT_LEN),
+            None => (PayloadType::SK, 0),
+        };
+        let payload = sealed_payload_len(self.encryption, content.len(), fields);
+        let length = message_length(HEADER_LEN + payload)?;
+        let [high, low] = u16::try_from(payload)
+            .map_err(|_| EncodeError::MessageTooLong)?
+            .to_be_bytes();
+        let start = out.len();
+        out.reserve(HEADER_LEN + payload);
+        out.extend_from_slice(&self.header.encode(kind, length));
+        out.extend_from_slice(&[first.0, 0, high, low]);
+        if let Some(fragment) = fragment {
+            fragment.encode(out);
+        }
         let iv = iv.to_be_bytes();
-        let mut sealed = self.payloads;
+        let mut sealed = content;
         // Pad Length 0 (RFC 5282 §3: no padding is needed to align).
         sealed.push(0);
-        crypto.seal(encryption, keymat, &iv, &message, &mut sealed)?;
-        message.extend_from_slice(&iv);
-        message.extend_from_slice(&sealed);
-        if message.len() != total {
+        let associated = out.get(start..).unwrap_or_default();
+        self.crypto
+            .seal(self.encryption, self.keymat, &iv, associated, &mut sealed)?;
+        out.extend_from_slice(&iv);
+        out.extend_from_slice(&sealed);
+        if out.len() - start != HEADER_LEN + payload {
             return Err(EncodeError::Crypto(crate::crypto::CryptoError::WrongLength));
         }
-        Ok(message)
+        Ok(())
     }
 }
 

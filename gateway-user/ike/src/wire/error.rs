@@ -175,6 +175,9 @@ pub enum EncodeError {
     /// A field of this payload cannot hold its value.
     #[error("payload {0} cannot hold its value")]
     OutOfRange(PayloadType),
+    /// The IVs under this key are used up.
+    #[error("no IV left under this key")]
+    NoIv,
     /// The cryptographic library refused.
     #[error(transparent)]
     Crypto(#[from] CryptoError),

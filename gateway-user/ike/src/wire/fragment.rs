@@ -1,8 +1,6 @@
-//! The Encrypted Fragment payload's header (RFC 7383 §2.5). Fragments are recognised, for the log
-//! and for later; they are not reassembled in this release, and the support for them is not
-//! announced.
+//! The Encrypted Fragment payload's header (RFC 7383 §2.5), and messages one after the other.
 
-use super::{Malformation, PayloadType, WireError};
+use super::{HeaderPacket, Malformation, PayloadType, WireError};
 
 const FIXED_LEN: usize = 4;
 
@@ -71,4 +69,24 @@ impl FragmentRepr {
         out.extend_from_slice(&self.number.to_be_bytes());
         out.extend_from_slice(&self.total.to_be_bytes());
     }
+}
+
+/// The messages that stand one after the other in `octets`, each as long as its header says: what
+/// [`MessageBuilder::seal_within`](super::MessageBuilder::seal_within) made, one datagram each.
+/// Whatever does not look like a message comes as one piece, the last.
+pub fn messages(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = octets;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let length = HeaderPacket::new_checked(rest)
+            .ok()
+            .and_then(|header| usize::try_from(header.length()).ok())
+            .filter(|length| *length >= super::HEADER_LEN);
+        let cut = length.and_then(|length| rest.split_at_checked(length));
+        let (message, behind) = cut.unwrap_or((rest, &[]));
+        rest = behind;
+        Some(message)
+    })
 }

@@ -13,8 +13,9 @@ pub enum Body<'a> {
     /// An Encrypted payload. Payloads in clear before it, which no exchange has, are not looked
     /// into, though the integrity check covers them.
     Encrypted(EncryptedPacket<'a>),
-    /// A fragment of an Encrypted payload (RFC 7383).
-    Fragment(FragmentPacket<'a>),
+    /// A fragment of an Encrypted payload (RFC 7383): which, and what is sealed in it. The integrity
+    /// check covers both.
+    Fragment(FragmentPacket<'a>, EncryptedPacket<'a>),
 }
 
 /// A message whose header and payload lengths have been checked.
@@ -52,7 +53,9 @@ impl<'a> Message<'a> {
                 Body::Encrypted(EncryptedPacket::new(bytes, raw.next, raw.body))
             }
             Some(raw) if raw.kind == PayloadType::SKF => {
-                Body::Fragment(FragmentPacket::new_checked(raw.body)?)
+                let fragment = FragmentPacket::new_checked(raw.body)?;
+                let sealed = EncryptedPacket::new(bytes, raw.next, fragment.sealed());
+                Body::Fragment(fragment, sealed)
             }
             _ => Body::Clear(chain),
         };

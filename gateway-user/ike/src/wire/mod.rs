@@ -6,7 +6,8 @@
 //! `buffer_len` says how many octets the value takes, `encode` appends exactly those.
 //!
 //! The way in: [`Message::parse`], then [`EncryptedPacket::open`] if the message has an Encrypted
-//! payload, then [`Payloads::parse`]. The way out: [`MessageBuilder`], ended by `finish` or `seal`.
+//! payload, then [`Payloads::parse`]. The way out: [`MessageBuilder`], ended by `finish`, `seal` or
+//! `seal_within`.
 //!
 //! # Guarantees
 //!
@@ -56,7 +57,7 @@ pub use delete::{DeletePacket, DeleteRepr};
 pub use encap::{Encapsulated, NAT_KEEPALIVE, NON_ESP_MARKER, PORT_IKE, PORT_NAT_T};
 pub use encrypted::{EncryptedPacket, Opened};
 pub use error::{Blame, EncodeError, Malformation, WireError};
-pub use fragment::{FragmentPacket, FragmentRepr};
+pub use fragment::{FragmentPacket, FragmentRepr, messages};
 pub use header::{ExchangeType, HEADER_LEN, HeaderPacket, HeaderRepr, MAX_MESSAGE_LEN};
 pub use id::{IdPacket, IdRepr, IdType};
 pub use ke::{KePacket, KeRepr};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gateway_common::member::MemberId;
 use gateway_ike::config::{
-    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Uniqueness,
+    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Transport, Uniqueness,
 };
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::output::TrafficSelector;
@@ -51,6 +51,7 @@ pub(crate) fn connection(name: &str, remote_id: &str) -> Connection {
         rand_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
+        transport: Transport::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use gateway_ike::secret::SecretBytes;
 use gateway_ike::testing::Seeded;
 use gateway_ike::wire::{
     AuthMethod, AuthRepr, Body, ExchangeType, HeaderRepr, IdRepr, KeRepr, Message, MessageBuilder,
-    NonceRepr, NotifyRepr, NotifyType, Opened, Payload, Payloads, SaRepr, TsRepr,
+    NonceRepr, NotifyRepr, NotifyType, Opened, Payload, Payloads, SaRepr, TsRepr, messages,
 };
 
 use crate::aws_lc::AwsLc;
@@ -47,6 +47,8 @@ pub(crate) struct Initiator {
     pub(crate) spi_in: [u8; 4],
     pub(crate) ts_i: Vec<TrafficSelector>,
     pub(crate) ts_r: Vec<TrafficSelector>,
+    /// Additional notifications in IKE_SA_INIT.
+    pub(crate) init_notifies: Vec<NotifyType>,
     /// Additional notifications in IKE_AUTH.
     pub(crate) auth_notifies: Vec<NotifyType>,
 }
@@ -96,6 +98,7 @@ impl Initiator {
             spi_in: [0xc0, 0, 0, 1],
             ts_i: vec![ts("10.2.0.0/16")],
             ts_r: vec![ts("10.1.0.0/16")],
+            init_notifies: Vec::new(),
             auth_notifies: Vec::new(),
         }
     }
@@ -150,6 +153,9 @@ impl Initiator {
         ] {
             let hash = nat_hash(&*self.crypto, self.spi_i, [0; 8], address);
             builder.push(&Payload::Notify(NotifyRepr::new(kind, &hash)));
+        }
+        for kind in &self.init_notifies {
+            builder.push(&Payload::Notify(NotifyRepr::new(*kind, &[])));
         }
         builder
     }
@@ -231,6 +237,25 @@ impl Initiator {
             .unwrap()
     }
 
+    /// A request in fragments of at most `limit` octets.
+    pub(crate) fn fragments(&mut self, builder: MessageBuilder, limit: usize) -> Vec<Vec<u8>> {
+        let keys = self.keys.as_ref().unwrap();
+        let iv = &mut self.iv;
+        let octets = builder
+            .seal_within(
+                &*self.crypto,
+                self.chosen.encryption,
+                keys.ei.expose(),
+                limit,
+                || {
+                    *iv += 1;
+                    Some(*iv)
+                },
+            )
+            .unwrap();
+        messages(&octets).map(<[u8]>::to_vec).collect()
+    }
+
     /// The next request with these payloads.
     pub(crate) fn request(&mut self, exchange: ExchangeType, payloads: &[Payload<'_>]) -> Vec<u8> {
         let mut builder = self.next(exchange);
@@ -303,8 +328,15 @@ impl Initiator {
         self.seal(builder)
     }
 
-    /// Decrypts a response.
+    /// Decrypts a response; one in fragments as they stand one after the other.
     pub(crate) fn open(&self, bytes: &[u8]) -> Opened {
+        let mut parts = messages(bytes).map(|bytes| self.open_part(bytes));
+        let mut whole = parts.next().unwrap();
+        parts.for_each(|part| whole.plaintext.extend_from_slice(&part.plaintext));
+        whole
+    }
+
+    fn open_part(&self, bytes: &[u8]) -> Opened {
         let message = Message::parse(bytes).unwrap();
         let header = message.header();
         assert!(header.response && !header.from_initiator);
@@ -312,7 +344,7 @@ impl Initiator {
             (header.initiator_spi, header.responder_spi),
             (self.spi_i, self.spi_r)
         );
-        let Body::Encrypted(encrypted) = message.body() else {
+        let (Body::Encrypted(encrypted) | Body::Fragment(_, encrypted)) = message.body() else {
             panic!("a response in clear");
         };
         let keys = self.keys.as_ref().unwrap();

@@ -11,6 +11,7 @@ mod auth;
 mod children;
 mod closing;
 mod config;
+mod fragments;
 mod gateway;
 mod handshake;
 mod hostile;

@@ -11,7 +11,7 @@ use gateway_ike::output::{ChildSa, Path, TrafficSelector};
 use gateway_ike::proposal::IkeProposal;
 use gateway_ike::record::{
     CachedResponse, ChildOffer, ChildRecord, ChildState, IkeOffer, IkeSaRecord, KeyExchangeState,
-    NatState, OutstandingRequest, Purpose, RecordError, Rival, Role, Unknown,
+    NatState, OutstandingRequest, Purpose, RecordError, Rival, Role, TransportState, Unknown,
 };
 use gateway_ike::secret::SecretBytes;
 use proptest::prelude::*;
@@ -231,6 +231,17 @@ fn purpose() -> impl Strategy<Value = Purpose> {
     ]
 }
 
+fn transport() -> impl Strategy<Value = TransportState> {
+    let addresses = prop::collection::vec(address(), 0..4);
+    (any::<[bool; 4]>(), addresses).prop_map(|(flags, peer_addresses)| TransportState {
+        fragments: flags[0],
+        forced_encap: flags[1],
+        mobike: flags[2],
+        redirectable: flags[3],
+        peer_addresses,
+    })
+}
+
 fn outstanding() -> impl Strategy<Value = Option<OutstandingRequest>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..300);
     prop::option::of(
@@ -266,6 +277,7 @@ prop_compose! {
         flags in any::<[bool; 3]>(),
         ids_before in any::<(Option<u32>, Option<[u8; 8]>)>(),
         lifetimes in any::<[Option<u64>; 2]>(),
+        transport in transport(),
         wanted in prop::collection::btree_set("[a-z]{1,9}", 0..3),
         unknown in unknown(1000),
     ) -> IkeSaRecord {
@@ -296,6 +308,7 @@ prop_compose! {
             closing: flags[1],
             peer_syncs: flags[2],
             peer_synced: ids_before.0,
+            transport,
             predecessor: ids_before.1,
             rekey_after: lifetimes[0].map(Duration::from_nanos),
             expires_after: lifetimes[1].map(Duration::from_nanos),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use gateway_cluster::frame::Incarnation;
 use gateway_cluster::slot_map::Weighted;
 use gateway_common::member::MemberId;
-use gateway_ike::config::{ChildConfig, Connection, Limits, RemoteAddress, Secret, Uniqueness};
+use gateway_ike::config::{
+    ChildConfig, Connection, Limits, RemoteAddress, Secret, Transport, Uniqueness,
+};
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_ike::secret::SecretBytes;
@@ -41,6 +43,7 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         rand_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
+        transport: Transport::default(),
     };
     let ike = gateway_ike::config::Config {
         member: local,

@@ -10,7 +10,7 @@ use gateway_ike::identity::Identity;
 use gateway_ike::keys::{AuthInput, ChildKeys, IkeKeys, Skeyseed, psk_auth, verify_psk_auth};
 use gateway_ike::output::{ChildSa, Path, TrafficSelector};
 use gateway_ike::proposal::{EspExchange, EspProposal, IkeProposal};
-use gateway_ike::record::{ChildRecord, ChildState, IkeSaRecord, NatState, Role};
+use gateway_ike::record::{ChildRecord, ChildState, IkeSaRecord, NatState, Role, TransportState};
 use gateway_ike::secret::SecretBytes;
 use gateway_ike::testing::Toy;
 use gateway_ike::wire::{
@@ -313,6 +313,7 @@ impl Handshake {
             predecessor: None,
             peer_syncs: false,
             peer_synced: None,
+            transport: TransportState::default(),
             age: Duration::ZERO,
             rekey_after: None,
             expires_after: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway_common::member::MemberId;
 use gateway_common::time::Instant;
 use gateway_ike::config::{
-    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Uniqueness,
+    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Transport, Uniqueness,
 };
 use gateway_ike::endpoint::{Command, Endpoint};
 use gateway_ike::identity::IdentityPattern;
@@ -313,6 +313,7 @@ fn config(index: u8, party: &Party) -> Config {
         rand_time: Duration::ZERO,
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
+        transport: Transport::default(),
     };
     Config {
         member: number(index),

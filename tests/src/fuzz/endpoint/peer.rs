@@ -343,7 +343,7 @@ impl Peer {
                 }
                 Some((spis.1, header.message_id))
             }
-            Body::Fragment(_) => panic!("fragments were not negotiated"),
+            Body::Fragment(..) => panic!("fragments were not negotiated"),
         }
     }
 

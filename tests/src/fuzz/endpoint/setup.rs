@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gateway_common::member::MemberId;
 use gateway_ike::config::{
-    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Uniqueness,
+    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Transport, Uniqueness,
 };
 use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
 use gateway_ike::identity::{Identity, IdentityPattern};
@@ -103,6 +103,7 @@ fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) ->
         rand_time: Duration::from_secs(100),
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
+        transport: Transport::default(),
     })
 }
 

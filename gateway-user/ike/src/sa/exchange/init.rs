@@ -6,13 +6,14 @@ use gateway_common::abi::Address;
 use gateway_common::slot::Slot;
 
 use crate::auth::{Announced, Transcript};
-use crate::config::Config;
+use crate::config::{Config, Transport};
 use crate::crypto::CryptoProvider;
 use crate::error::{IkeError, PolicyError};
 use crate::keys::{IkeKeys, Skeyseed};
 use crate::output::Path;
 use crate::proposal::{Chosen, IkeProposal};
-use crate::record::{NatState, Role};
+use crate::record::{NatState, Role, TransportState};
+use crate::sa::reassembly::Incoming;
 use crate::sa::window::Window;
 use crate::sa::{ExpectAuth, IkeSa, State, draw_nonce, fresh_ivs};
 use crate::wire::{
@@ -53,6 +54,11 @@ impl IkeSa {
             }
             .into());
         }
+        // Which connection it is to be only IKE_AUTH tells.
+        let candidates = config.candidates(request.path.local.ip(), request.path.remote.ip());
+        let wants = |announced: &dyn Fn(&Transport) -> bool| {
+            candidates.iter().any(|c| announced(&c.transport))
+        };
         let remote_spi = request.header.initiator_spi;
         let nonce_r = draw_nonce(crypto);
         let key_exchange = crypto.key_exchange(proposal.ke)?;
@@ -82,6 +88,16 @@ impl IkeSa {
             .push(&Payload::Ke(ke_r))
             .push(&Payload::Nonce(NonceRepr { data: &nonce_r }));
         let nat = push_nat_detection(crypto, &mut response, request, &header);
+        let fragments = request
+            .payloads
+            .has_notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
+            && wants(&|transport| transport.fragmentation.is_announced());
+        if fragments {
+            response.push(&Payload::Notify(NotifyRepr::new(
+                NotifyType::IKEV2_FRAGMENTATION_SUPPORTED,
+                &[],
+            )));
+        }
         // RFC 6023 §3: "A supporting responder MUST include the Notify payload".
         response.push(&Payload::Notify(NotifyRepr::new(
             NotifyType::CHILDLESS_IKEV2_SUPPORTED,
@@ -104,6 +120,11 @@ impl IkeSa {
             ivs: fresh_ivs(config),
             // RFC 7296 §2.2: IKE_SA_INIT was Message ID 0.
             window: Window::resume(1, None),
+            transport: TransportState {
+                fragments,
+                ..TransportState::default()
+            },
+            incoming: Incoming::default(),
             state: State::ExpectAuth(Box::new(ExpectAuth {
                 transcript: Transcript {
                     request: request.bytes.into(),

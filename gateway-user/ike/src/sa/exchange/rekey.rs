@@ -9,13 +9,13 @@ use crate::error::{IkeError, LocalError, PeerError, PolicyError};
 use crate::keys::{IkeKeys, Skeyseed};
 use crate::proposal::select_ike;
 use crate::record::{ChildState, Purpose, Rival, Role};
+use crate::sa::reassembly::Incoming;
 use crate::sa::window::Window;
 use crate::sa::{
     Answer, Established, IkeSa, Request, State, Step, draw_nonce, exchange, fresh_ivs,
 };
 use crate::wire::{
-    Body, DeleteRepr, KeRepr, Message, MessageBuilder, NonceRepr, Payload, Payloads, ProtocolId,
-    SaRepr,
+    DeleteRepr, KeRepr, Message, MessageBuilder, NonceRepr, Payload, Payloads, ProtocolId, SaRepr,
 };
 
 /// Octets of an IKE SPI in a proposal.
@@ -89,6 +89,8 @@ impl IkeSa {
             keys,
             ivs: fresh_ivs(&core.config),
             window: Window::resume(0, None),
+            transport: self.transport.clone(),
+            incoming: Incoming::default(),
             state: State::Established(Box::new(self.heir(core, now)?)),
         };
         core.ike_spis.insert(local_spi);
@@ -175,16 +177,15 @@ impl IkeSa {
 
     /// Whether a request is authentic and something else than a DELETE of the IKE SA.
     pub(crate) fn is_used_by(&self, core: &Core, message: &Message<'_>) -> bool {
-        let Body::Encrypted(encrypted) = message.body() else {
-            return false;
-        };
-        let Ok(opened) = self.open(core, encrypted) else {
-            return false;
-        };
         let is_ike = |delete: &DeleteRepr<'_>| delete.protocol == ProtocolId::IKE;
-        opened
-            .payloads()
-            .is_ok_and(|payloads| !payloads.deletes.iter().any(is_ike))
+        match self.peek(core, message) {
+            Some(Some(opened)) => opened
+                .payloads()
+                .is_ok_and(|payloads| !payloads.deletes.iter().any(is_ike)),
+            // Nobody sends a DELETE of the IKE SA, which is short, in fragments.
+            Some(None) => true,
+            None => false,
+        }
     }
 
     /// Whether it has a successor.

@@ -17,8 +17,8 @@ use crate::record::{ChildOffer, ChildState, KeyExchangeState, Purpose};
 use crate::sa::{IkeSa, Step, draw_nonce};
 use crate::selector::narrow_both;
 use crate::wire::{
-    Body, ExchangeType, KeRepr, Message, MessageBuilder, NonceRepr, NotifyRepr, NotifyType, Opened,
-    Payload, Payloads, SaRepr, TsRepr,
+    ExchangeType, KeRepr, MessageBuilder, NonceRepr, NotifyRepr, NotifyType, Opened, Payload,
+    Payloads, SaRepr, TsRepr,
 };
 
 /// What a CHILD_SA is made after: its configuration or, if that is gone, its predecessor.
@@ -279,12 +279,7 @@ impl IkeSa {
         core: &Core,
         outstanding: &Outstanding,
     ) -> Result<Opened, IkeError> {
-        let message = Message::parse(&outstanding.request.bytes)?;
-        let Body::Encrypted(encrypted) = message.body() else {
-            return Err(PeerError::Syntax("a request in clear").into());
-        };
-        let (ours, _) = self.sk_e();
-        Ok(encrypted.open(&*core.crypto, self.proposal.encryption, ours)?)
+        Ok(self.open_own(core, &outstanding.request.bytes)?)
     }
 
     /// The peer refuses an offer.

@@ -9,6 +9,7 @@ use crate::error::{IkeError, LocalError, PeerError, PolicyError};
 use crate::keys::{IkeKeys, Skeyseed};
 use crate::proposal::{IkeProposal, select_ike};
 use crate::record::{IkeOffer, KeyExchangeState, Purpose, Rival, Role};
+use crate::sa::reassembly::Incoming;
 use crate::sa::window::Window;
 use crate::sa::{IkeSa, State, Step, draw_nonce, fresh_ivs};
 use crate::secret::SecretBytes;
@@ -185,6 +186,8 @@ impl IkeSa {
             keys,
             ivs: fresh_ivs(&core.config),
             window: Window::resume(0, None),
+            transport: self.transport.clone(),
+            incoming: Incoming::default(),
             state: State::Established(Box::new(self.heir(core, now)?)),
         };
         Ok((successor, nonce_i.min(nonce_r).to_vec()))

@@ -51,6 +51,7 @@ impl IkeSa {
                 self.wait_for_deferred(core);
             }
             Clock::Idle => self.idle(core, now),
+            Clock::Reassembly => self.discard_fragments(core),
         }
         Step::Waiting
     }

@@ -269,10 +269,7 @@ impl IkeSa {
         now: Instant,
         draft: Draft,
     ) -> Result<(), IkeError> {
-        let iv = self.ivs.draw().ok_or(LocalError::NoIv)?;
-        let (ours, _) = self.sk_e();
-        let encryption = self.proposal.encryption;
-        let bytes = draft.message.seal(&*core.crypto, encryption, ours, iv)?;
+        let bytes = self.seal_message(core, self.path, draft.message)?;
         let counts = !matches!(draft.purpose, Purpose::SyncMessageIds(_));
         let request = OutstandingRequest {
             message_id: draft.message_id,

@@ -7,8 +7,9 @@ use crate::endpoint::core::Core;
 use crate::error::{IkeError, PeerError};
 use crate::output::{EventKind, Path};
 use crate::record::Purpose;
+use crate::sa::reassembly::Unsealed;
 use crate::sa::{IkeSa, Silence, Step};
-use crate::wire::{Body, Message, NotifyType, Opened, Payloads, WireError};
+use crate::wire::{Message, NotifyType, Opened, Payloads};
 
 impl IkeSa {
     /// Takes a response that carries our SPI. Nothing changes before its integrity check succeeds.
@@ -29,15 +30,11 @@ impl IkeSa {
         if outstanding.installing.is_some() {
             return Step::Dropped(Silence::InProgress);
         }
-        let Body::Encrypted(encrypted) = message.body() else {
-            return Step::Dropped(Silence::Integrity);
-        };
-        let opened = match self.open(core, encrypted) {
-            Ok(opened) => opened,
-            Err(WireError::EncryptedTooShort(_) | WireError::Crypto(_)) => {
-                return Step::Dropped(Silence::Integrity);
-            }
-            Err(error) => return self.useless_response(core, &error.into()),
+        let opened = match self.unseal(core, now, message) {
+            Ok(Some(whole)) => whole.opened,
+            Ok(None) => return Step::Waiting,
+            Err(Unsealed::Dropped(silence)) => return Step::Dropped(silence),
+            Err(Unsealed::Malformed(error)) => return self.useless_response(core, &error.into()),
         };
         match self.finish_exchange(core, now, path, message, &opened) {
             Ok(step) => step,

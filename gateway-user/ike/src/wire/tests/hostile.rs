@@ -37,7 +37,7 @@ fn walk(octets: &[u8]) -> usize {
             );
             1
         }
-        Body::Fragment(packet) => {
+        Body::Fragment(packet, _) => {
             let _ = FragmentRepr::parse(packet);
             1
         }

@@ -77,7 +77,7 @@ fn every_message_is_rebuilt_to_the_octet() {
                     )
                     .unwrap()
             }
-            Body::Fragment(_) => panic!("message {number} is a fragment"),
+            Body::Fragment(..) => panic!("message {number} is a fragment"),
         };
         assert_eq!(rebuilt, octets, "message {number}");
     }

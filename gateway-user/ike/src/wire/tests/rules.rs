@@ -372,7 +372,7 @@ fn notify_and_delete_octets() {
 #[test]
 fn fragments_are_recognised() {
     let octets = message(53, &hex("0001 0003 abcd"));
-    let Body::Fragment(packet) = Message::parse(&octets).unwrap().body().clone() else {
+    let Body::Fragment(packet, _) = Message::parse(&octets).unwrap().body().clone() else {
         panic!("not a fragment");
     };
     assert_eq!((packet.number(), packet.total()), (1, 3));

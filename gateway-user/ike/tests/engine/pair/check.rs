@@ -13,13 +13,15 @@ type Sender = (usize, [u8; 8], [u8; 8]);
 /// Everything that was sent.
 #[derive(Default)]
 pub(crate) struct Wire {
-    /// Octets by sender, SPIs, Message ID and direction: the same message is always the same
+    /// Octets by sender, SPIs, Message ID, direction and fragment (0 = none): the same message is always the same
     /// octets, whoever sends it.
-    messages: BTreeMap<(Sender, u32, bool), Vec<u8>>,
+    messages: BTreeMap<(Sender, u32, bool, u16), Vec<u8>>,
     /// IVs by sender and SPIs.
     ivs: BTreeMap<(Sender, Vec<u8>), Vec<u8>>,
     /// How often a message was sent again.
     pub(crate) repeated: usize,
+    /// How many fragments were sent.
+    pub(crate) fragments: usize,
     /// What is being tried.
     pub(crate) context: String,
 }
@@ -28,8 +30,13 @@ impl Wire {
     pub(super) fn saw(&mut self, from: usize, bytes: &[u8]) {
         let message = Message::parse(bytes).unwrap();
         let header = message.header();
-        let Body::Encrypted(encrypted) = message.body() else {
-            panic!("a message in clear");
+        let (encrypted, fragment) = match message.body() {
+            Body::Encrypted(encrypted) => (encrypted, 0),
+            Body::Fragment(fragment, sealed) => {
+                self.fragments += 1;
+                (sealed, fragment.number())
+            }
+            Body::Clear(_) => panic!("a message in clear"),
         };
         let sender = (from, header.initiator_spi, header.responder_spi);
         let iv = encrypted.body()[..8].to_vec();
@@ -42,7 +49,7 @@ impl Wire {
         if header.message_id == 0 && is_sync(bytes) {
             return;
         }
-        let key = (sender, header.message_id, header.response);
+        let key = (sender, header.message_id, header.response, fragment);
         match self.messages.get(&key) {
             Some(known) => {
                 assert!(

@@ -140,6 +140,7 @@ impl Side {
         now: Instant,
     ) -> Self {
         record.peer_syncs = true;
+        record.transport.fragments = true;
         let config = Arc::new(side_config(&connection, members[0], 1));
         let mut side = Self {
             endpoint: Endpoint::new(config, crypto(seed), now),
