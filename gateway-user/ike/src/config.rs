@@ -47,6 +47,9 @@ pub struct Limits {
     /// How long a closed IKE SA still answers the retransmission of its last request. Default
     /// 30 s.
     pub linger: Duration,
+    /// Closed IKE SAs of which the other members know the last answer, too; beyond, the oldest is
+    /// forgotten. 0: none is remembered. Default 4096.
+    pub tombstones: usize,
     /// CHILD_SAs per IKE SA. Default 64.
     pub children_per_ike_sa: usize,
     /// COOKIE answers per second. Default 50,000: one costs microseconds and is smaller than what
@@ -94,6 +97,7 @@ impl Default for Limits {
             half_open_timeout: Duration::from_secs(30),
             kernel_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(30),
+            tombstones: 4096,
             children_per_ike_sa: 64,
             cookie_rate: 50_000,
             stateless_error_rate: 1000,

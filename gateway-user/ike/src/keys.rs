@@ -135,6 +135,19 @@ pub struct IkeKeys {
 }
 
 impl IkeKeys {
+    /// Zeros in the place of the keys.
+    #[must_use]
+    pub fn erased(&self) -> Self {
+        let zeros = |key: &[u8]| SecretBytes::new(vec![0; key.len()]);
+        Self {
+            d: SkD(zeros(self.d.expose())),
+            ei: SkE(zeros(self.ei.expose())),
+            er: SkE(zeros(self.er.expose())),
+            pi: SkP(zeros(self.pi.expose())),
+            pr: SkP(zeros(self.pr.expose())),
+        }
+    }
+
     /// {SK_d | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr), RFC 7296
     /// §2.14. `prf` and `encryption` are those of the IKE SA the keys are for.
     pub fn derive(

@@ -101,7 +101,13 @@ impl Node {
             self.fresh.settled(child.id());
         }
         self.awake.entry(place.here).or_default().insert(spi);
-        self.index.put(spi, place.here, now);
+        let closed = record.closed.is_some();
+        self.index.put(spi, place.here, now, closed);
+        let contact = record.contact;
+        if place.there.is_none() {
+            // Decided here, as far as those of the same identities are awake.
+            record.contact = None;
+        }
         let change = Change::Upsert(Box::new(record.clone()));
         if !self.send_change(now, id, place.here, change) {
             return;
@@ -115,8 +121,10 @@ impl Node {
             };
             self.endpoint.handle_command(now, reslot);
         }
-        if let Some(there) = place.there {
-            self.begin_move(spi, there);
+        match (place.there, contact) {
+            (Some(there), _) => self.begin_move(spi, there),
+            (None, Some(contact)) => self.meet_kin(now, spi, place.here, contact),
+            (None, None) => {}
         }
     }
 
@@ -239,16 +247,18 @@ impl Node {
     /// An IKE SA that this member's engine did not write: its record stays sealed, its CHILD_SAs
     /// stand by in the kernel.
     fn keep_copy(&mut self, now: Instant, slot: Slot, local_spi: Spi, octets: &Secret) {
-        self.index.put(local_spi, slot, now);
         let mut record = match IkeSaRecord::decode(octets.expose()) {
             Ok(record) => record,
             Err(error) => {
+                self.index.put(local_spi, slot, now, false);
                 self.counters.unreadable_records += 1;
                 let event = Event::UnreadableRecord { local_spi, error };
                 self.effects.push_back(Effect::Event(event));
                 return;
             }
         };
+        let closed = record.closed.is_some();
+        self.index.put(local_spi, slot, now, closed);
         for child in &mut record.children {
             child.sa.slot = slot;
         }

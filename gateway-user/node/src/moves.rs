@@ -10,7 +10,7 @@ use gateway_cluster::change::Stamp;
 use gateway_common::{slot::Slot, time::Instant};
 use gateway_ike::endpoint::Command;
 use gateway_ike::output::{ChildSa, Transmit};
-use gateway_ike::record::IkeSaRecord;
+use gateway_ike::record::{Contact, IkeSaRecord};
 
 use crate::effect::{Effect, KernelOp};
 use crate::node::Node;
@@ -155,11 +155,31 @@ impl Node {
         for other in others.into_iter().filter(|other| *other != spi) {
             self.wake(now, other);
         }
-        let command = Command::Adopt {
-            record: Box::new(record),
-            initial_contact: false,
-        };
+        let command = Command::Adopt(Box::new(record));
         self.endpoint.handle_command(now, command);
+    }
+
+    /// An IKE SA was established in this member's slot while older ones of the same identities were
+    /// sealed: the engine has not seen them.
+    pub(crate) fn meet_kin(&mut self, now: Instant, spi: Spi, slot: Slot, contact: Contact) {
+        let held = self.cluster.ownership().sa(spi);
+        let Some(identities) = held.and_then(|held| held.sa.identities) else {
+            return;
+        };
+        let kin = self.cluster.ownership().by_identities(identities);
+        let kin = kin
+            .filter(|held| held.slot == slot)
+            .map(|held| held.sa.local_spi);
+        let asleep: Vec<Spi> = kin.filter(|kin| !self.is_awake(slot, *kin)).collect();
+        if asleep.is_empty() {
+            return;
+        }
+        for kin in asleep {
+            self.wake(now, kin);
+        }
+        let local_spi = spi;
+        self.endpoint
+            .handle_command(now, Command::Decide { local_spi, contact });
     }
 }
 

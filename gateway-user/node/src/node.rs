@@ -257,9 +257,10 @@ impl Node {
     }
 
     /// Whether no member of the view has an established IKE SA with our SPI `cookie`: whoever serves
-    /// a slot has heard of all, because no message that establishes one leaves before.
+    /// a slot has heard of all, because no message that establishes one leaves before. What is left
+    /// of one that is over does not count.
     fn nobody_has(&self, cookie: Spi) -> bool {
-        self.cluster.ownership().ike_sa(cookie).is_none()
+        self.index.is_closed(cookie) || self.cluster.ownership().ike_sa(cookie).is_none()
     }
 
     /// Gives the engine an IKE SA of this member that is still sealed, and with it those of the same
@@ -284,13 +285,14 @@ impl Node {
             }
             None => vec![spi],
         };
-        for spi in kin {
+        // The one that is wanted last: what it decides about the others they have to be there for.
+        for spi in kin.into_iter().filter(|kin| *kin != spi).chain([spi]) {
             self.import(now, slot, spi);
         }
         self.is_awake(slot, spi)
     }
 
-    fn is_awake(&self, slot: Slot, spi: Spi) -> bool {
+    pub(crate) fn is_awake(&self, slot: Slot, spi: Spi) -> bool {
         self.awake.get(&slot).is_some_and(|a| a.contains(&spi))
     }
 
@@ -306,8 +308,13 @@ impl Node {
             Ok(record) => {
                 self.awake.entry(slot).or_default().insert(spi);
                 self.counters.woken += 1;
-                self.endpoint
-                    .handle_command(now, Command::Import(Box::new(record)));
+                // Whoever took it in died before it had dealt with older ones of the same
+                // identities.
+                let command = match record.contact {
+                    Some(_) => Command::Adopt(Box::new(record)),
+                    None => Command::Import(Box::new(record)),
+                };
+                self.endpoint.handle_command(now, command);
             }
             Err(_) => self.counters.unreadable_records += 1,
         }

@@ -1,5 +1,6 @@
 //! What the faces show of a member.
 
+use gateway_cluster::ownership::Held;
 use gateway_common::{member::MemberId, time::Instant};
 use gateway_ike::endpoint::{ChildStatus, SaStatus};
 use gateway_ike::proposal::EspProposal;
@@ -35,6 +36,8 @@ pub struct Status {
     pub half_open: usize,
     /// IKE SAs of the cluster whose records are here, this member's included.
     pub ike_sas: usize,
+    /// Those that are over, of which the last answer is kept.
+    pub tombstones: usize,
     /// Those of this member that the engine holds.
     pub awake: usize,
     /// Octets of all records.
@@ -52,6 +55,7 @@ impl Node {
             counters: self.counters,
             half_open: self.endpoint.half_open(),
             ike_sas: self.index.len(),
+            tombstones: self.index.tombstones(),
             awake: self
                 .awake
                 .values()
@@ -87,7 +91,9 @@ impl Node {
             .sas()
             .map(|status| (status.local_spi, status))
             .collect();
-        self.cluster.ownership().sas().filter_map(move |held| {
+        let live = |held: &&Held| !self.index.is_closed(held.sa.local_spi);
+        let held = self.cluster.ownership().sas().filter(live);
+        held.filter_map(move |held| {
             let owner = self.view().slots.owner(held.slot);
             let status = match awake.get(&held.sa.local_spi) {
                 Some(status) => status.clone(),

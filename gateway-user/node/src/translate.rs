@@ -54,7 +54,8 @@ fn sa(crypto: &dyn CryptoProvider, record: &IkeSaRecord) -> Sa {
             .iter()
             .map(|child| self::child(&child.sa))
             .collect(),
-        identities: Some(identities(crypto, record)),
+        // A tombstone is nobody's kin.
+        identities: record.closed.is_none().then(|| identities(crypto, record)),
         record: Secret::new(record.encode().expose().to_vec()),
         ..Sa::default()
     }

@@ -103,7 +103,7 @@ mod tests {
     fn every_sa_of_the_slots_has_its_turn_at_the_rate() {
         let mut records = Index::default();
         for n in 0..100u8 {
-            records.put([n; 8], Slot(n % 4), Instant::default());
+            records.put([n; 8], Slot(n % 4), Instant::default(), false);
         }
         let mut walk = Walk::new(WalkLimits::default());
         let start = Instant::from_nanos(1_000_000_000);

@@ -114,6 +114,8 @@ fn record(n: u32) -> IkeSaRecord {
         replaced: false,
         closing: false,
         predecessor: None,
+        contact: None,
+        closed: None,
         peer_syncs: false,
         peer_synced: None,
         transport: TransportState::default(),

@@ -2,7 +2,7 @@
 
 use gateway_common::slot::Slot;
 
-use crate::record::IkeSaRecord;
+use crate::record::{Contact, IkeSaRecord};
 use crate::secret::SecretBytes;
 
 /// An order from the driver.
@@ -27,12 +27,15 @@ pub enum Command {
     /// Takes in an IKE SA that another member has just authenticated, because its two identities
     /// have an older one here ("one identity, one slot"). As [`Command::Import`], and then older
     /// ones of the same identities are dealt with as the connection's
-    /// [`crate::config::Uniqueness`] says.
-    Adopt {
-        /// Its record, already in the slot of the older one.
-        record: Box<IkeSaRecord>,
-        /// The peer made initial contact (RFC 7296 §2.4).
-        initial_contact: bool,
+    /// [`crate::config::Uniqueness`] and the record's [`IkeSaRecord::contact`] say.
+    Adopt(Box<IkeSaRecord>),
+    /// Deals with older IKE SAs of the same identities, which were imported since this one was
+    /// established.
+    Decide {
+        /// Our SPI, network order.
+        local_spi: [u8; 8],
+        /// What the peer said in IKE_AUTH.
+        contact: Contact,
     },
     /// Forgets an IKE SA that another member goes on with. Nothing is sent, the kernel is asked
     /// for nothing.

@@ -2,8 +2,8 @@
 
 use gateway_common::time::Instant;
 
+use super::Endpoint;
 use super::timers::Timer;
-use super::{Endpoint, Lingering};
 use crate::output::{Change, EventKind};
 use crate::record::IkeSaRecord;
 use crate::sa::{Answer, Establishment, Farewell, IkeSa, Step};
@@ -52,7 +52,8 @@ impl Endpoint {
         sa.announced = true;
         self.core.counters.ike_sas_established += 1;
         sa.start_clocks(&mut self.core, now);
-        self.enforce_uniqueness(now, sa, establishment.initial_contact);
+        self.enforce_uniqueness(now, sa, establishment.contact);
+        sa.note_contact(establishment.contact);
         self.book_identity(sa);
         let remote_id = sa
             .established()
@@ -116,14 +117,13 @@ impl Endpoint {
             self.bequeath(now, &mut sa, rival);
         }
         sa.drop_children(&mut self.core, reason);
-        let spi = sa.local_spi;
         let after = if sa.announced {
             self.forget_identity(&sa);
             let reason = reason.to_owned();
             if !sa.is_replaced() {
                 sa.event(&mut self.core, EventKind::IkeSaClosed { reason });
             }
-            let change = Change::Removed { local_spi: spi };
+            let change = self.last_words(now, &sa, farewell.as_ref());
             Some(self.core.out.delta(sa.slot, change))
         } else {
             self.abandon_negotiation(&sa);
@@ -133,29 +133,12 @@ impl Endpoint {
             let bytes = farewell.response.bytes.to_vec();
             self.core.out.transmit(farewell.path, bytes, sa.slot, after);
         }
-        // Who never authenticated is not given more of our memory than the half-open may have.
-        let room = sa.announced || self.lingering.len() < self.core.config.limits.half_open_limit;
-        let Some(Farewell { response, .. }) = farewell.filter(|_| room) else {
-            self.forget_negotiation(spi);
-            self.core.ike_spis.remove(&spi);
-            return;
-        };
-        let deadline = now + self.core.config.limits.linger;
-        self.core.timers.set(deadline, Timer::Linger(spi));
-        self.lingering.insert(
-            spi,
-            Lingering {
-                response,
-                after,
-                remote_spi: sa.remote_spi,
-                slot: sa.slot,
-            },
-        );
+        self.let_linger(now, &sa, after, farewell);
     }
 
     /// It counts no longer as half-open. Its request stays known until it would have timed out, so
     /// that a delayed copy does not open another one.
-    fn end_negotiation(&mut self, spi: [u8; 8]) {
+    pub(super) fn end_negotiation(&mut self, spi: [u8; 8]) {
         if let Some(negotiation) = self.negotiations.get_mut(&spi)
             && std::mem::take(&mut negotiation.open)
         {
@@ -164,7 +147,7 @@ impl Endpoint {
     }
 
     /// Its request is not known any more either.
-    fn forget_negotiation(&mut self, spi: [u8; 8]) {
+    pub(super) fn forget_negotiation(&mut self, spi: [u8; 8]) {
         if let Some(negotiation) = self.negotiations.remove(&spi) {
             self.by_request.remove(&negotiation.key);
             self.core
@@ -204,10 +187,7 @@ impl Endpoint {
                 Timer::Sa(spi, clock) => {
                     self.at_sa(now, spi, |sa, core| sa.clock_due(core, now, clock));
                 }
-                Timer::Linger(spi) => {
-                    self.lingering.remove(&spi);
-                    self.core.ike_spis.remove(&spi);
-                }
+                Timer::Linger(spi) => self.end_lingering(spi),
             }
         }
     }
@@ -229,6 +209,9 @@ impl Endpoint {
 
     pub(super) fn import(&mut self, now: Instant, record: IkeSaRecord) {
         self.forget(record.local_spi);
+        if let Some(left) = record.closed {
+            return self.resume_lingering(now, record, left);
+        }
         let mut sa = IkeSa::import(&self.core.config, now, record);
         self.add(&sa);
         for child in sa.established().iter().flat_map(|e| &e.children) {
@@ -283,6 +266,7 @@ impl Endpoint {
     }
 
     pub(super) fn forget(&mut self, spi: [u8; 8]) {
+        self.forget_lingering(spi);
         let Some(mut sa) = self.sas.remove(&spi) else {
             return;
         };

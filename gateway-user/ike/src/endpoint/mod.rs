@@ -23,6 +23,7 @@ mod demux;
 mod init;
 mod initiative;
 mod lifecycle;
+mod linger;
 mod outbox;
 mod rate;
 pub(crate) mod spi;
@@ -99,6 +100,9 @@ struct Lingering {
     after: Option<DeltaId>,
     remote_spi: [u8; 8],
     slot: Slot,
+    deadline: Instant,
+    /// It was established: the other members have it, too.
+    replicated: bool,
 }
 
 impl Endpoint {
@@ -150,10 +154,8 @@ impl Endpoint {
                 self.cookies.set(now, version, secret);
             }
             Command::Import(record) => self.import(now, *record),
-            Command::Adopt {
-                record,
-                initial_contact,
-            } => self.adopt(now, *record, initial_contact),
+            Command::Adopt(record) => self.adopt(now, *record),
+            Command::Decide { local_spi, contact } => self.decide(now, local_spi, contact),
             Command::Forget { local_spi } => self.forget(local_spi),
             Command::Liveness { local_spi } => {
                 self.with_sa(now, local_spi, |sa, _| sa.request_liveness());

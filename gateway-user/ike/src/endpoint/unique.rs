@@ -6,7 +6,7 @@ use super::Endpoint;
 use crate::config::Uniqueness;
 use crate::identity::Identity;
 use crate::output::EventKind;
-use crate::record::IkeSaRecord;
+use crate::record::{Contact, IkeSaRecord};
 use crate::sa::IkeSa;
 
 impl Endpoint {
@@ -22,35 +22,43 @@ impl Endpoint {
     }
 
     /// Takes in what another member authenticated.
-    pub(super) fn adopt(&mut self, now: Instant, record: IkeSaRecord, initial_contact: bool) {
+    pub(super) fn adopt(&mut self, now: Instant, record: IkeSaRecord) {
         let spi = record.local_spi;
+        let contact = record.contact.unwrap_or(Contact::Further);
         self.import(now, record);
+        self.decide(now, spi, contact);
+    }
+
+    /// Older IKE SAs of the same identities have been imported after this one was established.
+    pub(super) fn decide(&mut self, now: Instant, spi: [u8; 8], contact: Contact) {
         if let Some(mut sa) = self.sas.remove(&spi) {
-            self.enforce_uniqueness(now, &mut sa, initial_contact);
+            sa.settle_contact();
+            self.enforce_uniqueness(now, &mut sa, contact);
             self.keep(now, sa);
         }
     }
 
     /// Deals with older IKE SAs of the same identities. `sa` is not in the table.
-    pub(super) fn enforce_uniqueness(
-        &mut self,
-        now: Instant,
-        sa: &mut IkeSa,
-        initial_contact: bool,
-    ) {
-        let Some(policy) = sa.established().map(|e| e.connection.unique) else {
+    pub(super) fn enforce_uniqueness(&mut self, now: Instant, sa: &mut IkeSa, contact: Contact) {
+        let Some(established) = sa.established() else {
             return;
         };
+        let (policy, since) = (established.connection.unique, established.established_at);
         let Some(pair) = identity_pair(sa) else {
             return;
         };
         let mut others = self.by_identity.get(&pair).cloned().unwrap_or_default();
         others.remove(&sa.local_spi);
+        // The decision may come late, when the peer has made newer ones.
+        others.retain(|other| {
+            let other = self.sas.get(other).and_then(|other| other.established());
+            other.is_some_and(|other| other.established_at <= since)
+        });
         match policy {
             Uniqueness::Never => {}
             // RFC 7296 §2.4: the recipient MAY delete all others with the same identities without
             // waiting for a timeout.
-            _ if initial_contact => {
+            _ if contact == Contact::Initial => {
                 for other in others {
                     if let Some(other) = self.sas.remove(&other) {
                         self.close(now, other, "the peer made initial contact again", None);

@@ -7,7 +7,7 @@ use gateway_common::slot::Slot;
 
 use super::tlv::{Reader, Unknown};
 use super::{
-    CachedResponse, ChildRecord, ChildState, IkeSaRecord, NatState, OutstandingRequest,
+    CachedResponse, ChildRecord, ChildState, Contact, IkeSaRecord, NatState, OutstandingRequest,
     RecordError, Role, TransportState, VERSION, child_kind, kind,
 };
 use crate::crypto::{Encryption, KeyExchangeMethod, Prf};
@@ -154,10 +154,20 @@ impl IkeSaRecord {
                 .into_iter()
                 .map(|mut name| name.text())
                 .collect::<Result<_, _>>()?,
+            contact: fields.maybe(kind::CONTACT, "contact", contact)?,
+            closed: fields.maybe(kind::CLOSED, "time to linger", Reader::duration)?,
             connection,
             unknown: fields.unknown(),
         })
     }
+}
+
+fn contact(reader: &mut Reader<'_>) -> Result<Contact, RecordError> {
+    Ok(if flag(reader)? {
+        Contact::Initial
+    } else {
+        Contact::Further
+    })
 }
 
 fn decode_child(

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use gateway_common::abi::Address;
 
 use super::tlv::{Writer, nanos};
-use super::{ChildRecord, ChildState, IkeSaRecord, Role, VERSION, child_kind, kind};
+use super::{ChildRecord, ChildState, Contact, IkeSaRecord, Role, VERSION, child_kind, kind};
 use crate::crypto::Encryption;
 use crate::identity::Identity;
 use crate::output::{ChildSa, TrafficSelector};
@@ -79,9 +79,14 @@ impl IkeSaRecord {
         if let Some(id) = self.peer_synced {
             out.tlv(kind::PEER_SYNCED, &[&id.to_be_bytes()]);
         }
+        if let Some(contact) = self.contact {
+            let initial = u8::from(contact == Contact::Initial);
+            out.tlv(kind::CONTACT, &[&[initial]]);
+        }
         for (after, kind) in [
             (self.rekey_after, kind::REKEY_AFTER),
             (self.expires_after, kind::EXPIRES_AFTER),
+            (self.closed, kind::CLOSED),
         ] {
             if let Some(after) = after {
                 out.tlv(kind, &[&nanos(after)]);

@@ -111,10 +111,24 @@ pub struct IkeSaRecord {
     pub expires_after: Option<Duration>,
     /// Names of children that are to be made anew.
     pub wanted: Vec<String>,
+    /// IKE_AUTH has just made it, and older ones of the same identities in the slot that it goes to
+    /// are not dealt with yet.
+    pub contact: Option<Contact>,
+    /// It is over, its keys are erased, and its last response is given again for so long.
+    pub closed: Option<Duration>,
     /// CHILD_SAs, in the order in which they were made.
     pub children: Vec<ChildRecord>,
     /// What a newer release added.
     pub unknown: Vec<Unknown>,
+}
+
+/// What the peer said of its other IKE SAs with us in IKE_AUTH (RFC 7296 §2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Contact {
+    /// It has none: INITIAL_CONTACT.
+    Initial,
+    /// Nothing.
+    Further,
 }
 
 /// A CHILD_SA in a record.
@@ -149,8 +163,31 @@ impl IkeSaRecord {
     /// lifetimes go on while nobody works with it.
     pub fn grow_older(&mut self, by: Duration) {
         self.age = self.age.saturating_add(by);
+        self.closed = self.closed.map(|left| left.saturating_sub(by));
         for child in &mut self.children {
             child.age = child.age.saturating_add(by);
+        }
+    }
+
+    /// What is left of an IKE SA that is over: its names, and `response` for the retransmissions of
+    /// the request that ended it, for `linger`. RFC 7296 §2.12: who closes it forgets the keys.
+    #[must_use]
+    pub fn into_tombstone(self, response: CachedResponse, linger: Duration) -> Self {
+        Self {
+            keys: self.keys.erased(),
+            expected_request: response.message_id.saturating_add(1),
+            last_response: Some(response),
+            outstanding: None,
+            replaced: true,
+            closing: true,
+            rekey_after: None,
+            expires_after: None,
+            wanted: Vec::new(),
+            contact: None,
+            closed: Some(linger),
+            children: Vec::new(),
+            unknown: Vec::new(),
+            ..self
         }
     }
 }
@@ -223,6 +260,8 @@ mod kind {
     pub(super) const MOBIKE: u16 = 62;
     pub(super) const PEER_ADDRESS: u16 = 63;
     pub(super) const REDIRECTABLE: u16 = 64;
+    pub(super) const CONTACT: u16 = 70;
+    pub(super) const CLOSED: u16 = 71;
 }
 
 /// Types within a child.

@@ -35,7 +35,7 @@ use crate::identity::Identity;
 use crate::keys::IkeKeys;
 use crate::output::{ChildId, ChildSa, Event, EventKind, KernelRequest, Path};
 use crate::proposal::IkeProposal;
-use crate::record::{ChildState, NatState, Role, TransportState, Unknown};
+use crate::record::{ChildState, Contact, NatState, Role, TransportState, Unknown};
 use crate::wire::{HeaderRepr, MessageBuilder};
 
 pub(crate) use self::clock::Clock;
@@ -101,6 +101,8 @@ pub(crate) struct Established {
     closing: bool,
     /// Our SPI of the IKE SA that it was made from.
     pub(crate) predecessor: Option<[u8; 8]>,
+    /// What the first record says of it, and no later one.
+    pub(crate) contact: Option<Contact>,
     /// Its record has changed since it was published.
     dirty: bool,
     pub(crate) peer_syncs: bool,
@@ -145,6 +147,7 @@ impl Established {
             replaced: false,
             closing: false,
             predecessor: None,
+            contact: None,
             dirty: false,
             peer_syncs: false,
             peer_synced: None,
@@ -208,10 +211,10 @@ pub(crate) struct Pending {
 }
 
 /// What the endpoint must know when an IKE SA is established.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Establishment {
-    /// The peer says that it has no other IKE SA with us (RFC 7296 §2.4).
-    pub(crate) initial_contact: bool,
+    /// What the peer says of its other IKE SAs with us.
+    pub(crate) contact: Contact,
 }
 
 /// What a request has come to, as far as the endpoint has a part in it.
@@ -275,6 +278,21 @@ impl IkeSa {
         match &mut self.state {
             State::Established(established) => Some(established),
             State::ExpectAuth(_) => None,
+        }
+    }
+
+    /// The peer has just authenticated it: its first record says so, for the member whose slot it
+    /// may have to go to.
+    pub(crate) fn note_contact(&mut self, contact: Contact) {
+        if let Some(established) = self.established_mut() {
+            established.contact = Some(contact);
+        }
+    }
+
+    /// The older ones of its identities are about to be dealt with.
+    pub(crate) fn settle_contact(&mut self) {
+        if let Some(established) = self.established_mut() {
+            established.dirty |= established.contact.take().is_some();
         }
     }
 

@@ -75,6 +75,8 @@ impl IkeSa {
                 .expires_at
                 .map(|at| at.saturating_since(established.established_at)),
             wanted: established.wanted_children(),
+            contact: established.contact,
+            closed: None,
             children: established
                 .children
                 .iter()
@@ -119,6 +121,7 @@ impl IkeSa {
         established.replaced = record.replaced;
         established.closing = record.closing;
         established.predecessor = record.predecessor;
+        established.contact = record.contact;
         established.peer_syncs = record.peer_syncs;
         established.peer_synced = record.peer_synced;
         established.rekey_at = left(now, record.rekey_after, record.age);

@@ -41,7 +41,7 @@ fn the_peer_deletes_the_ike_sa() {
     );
     assert_eq!(
         order(&gateway, from),
-        ["remove", "delta 3 removed", "transmit after 3"]
+        ["remove", "delta 3 upsert", "transmit after 3"]
     );
     assert_eq!(gateway.removals()[0].spi_in, child.spi_out);
     assert_eq!(gateway.endpoint.sas().count(), 0);

@@ -131,7 +131,7 @@ fn an_authentic_malformed_request_ends_the_ike_sa() {
         .into_iter()
         .filter(|w| w != "event")
         .collect();
-    assert_eq!(order, ["remove", "delta 3 removed", "transmit after 3"]);
+    assert_eq!(order, ["remove", "delta 3 upsert", "transmit after 3"]);
     assert_eq!(gateway.endpoint.sas().count(), 0);
     assert_eq!(gateway.endpoint.child_sas(), 0);
     assert_eq!(gateway.exchange(peer.path, &request), response);

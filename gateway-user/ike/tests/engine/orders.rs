@@ -38,10 +38,7 @@ fn second(unique: Uniqueness, initial_contact: bool, adopted: bool) -> (usize, u
         let mut there = Gateway::seeded(config, 44);
         newer.connect(&mut there).unwrap();
         let record = Box::new(there.last_record().1.clone());
-        let adopt = Command::Adopt {
-            record,
-            initial_contact,
-        };
+        let adopt = Command::Adopt(record);
         here.endpoint.handle_command(here.now, adopt);
         here.drain();
         here.advance(std::time::Duration::ZERO);

@@ -10,8 +10,9 @@ use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
 use gateway_ike::output::{ChildSa, Path, TrafficSelector};
 use gateway_ike::proposal::IkeProposal;
 use gateway_ike::record::{
-    CachedResponse, ChildOffer, ChildRecord, ChildState, IkeOffer, IkeSaRecord, KeyExchangeState,
-    NatState, OutstandingRequest, Purpose, RecordError, Rival, Role, TransportState, Unknown,
+    CachedResponse, ChildOffer, ChildRecord, ChildState, Contact, IkeOffer, IkeSaRecord,
+    KeyExchangeState, NatState, OutstandingRequest, Purpose, RecordError, Rival, Role,
+    TransportState, Unknown,
 };
 use gateway_ike::secret::SecretBytes;
 use proptest::prelude::*;
@@ -276,6 +277,10 @@ prop_compose! {
         outstanding in outstanding(),
         flags in any::<[bool; 3]>(),
         ids_before in any::<(Option<u32>, Option<[u8; 8]>)>(),
+        end in (
+            prop::option::of(prop_oneof![Just(Contact::Initial), Just(Contact::Further)]),
+            any::<Option<u64>>(),
+        ),
         lifetimes in any::<[Option<u64>; 2]>(),
         transport in transport(),
         wanted in prop::collection::btree_set("[a-z]{1,9}", 0..3),
@@ -310,6 +315,8 @@ prop_compose! {
             peer_synced: ids_before.0,
             transport,
             predecessor: ids_before.1,
+            contact: end.0,
+            closed: end.1.map(Duration::from_nanos),
             rekey_after: lifetimes[0].map(Duration::from_nanos),
             expires_after: lifetimes[1].map(Duration::from_nanos),
             wanted: wanted.into_iter().collect(),
@@ -360,6 +367,7 @@ proptest! {
         // Ages that the clock of this member has room for, children with different SPIs that
         // have not expired.
         let mut record = record;
+        record.closed = None;
         record.age = Duration::from_millis(300);
         record.rekey_after = record.rekey_after.map(|_| Duration::from_secs(10));
         record.expires_after = record.expires_after.map(|_| Duration::from_secs(20));

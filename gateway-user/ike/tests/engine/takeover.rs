@@ -1,11 +1,14 @@
 //! An IKE SA goes on elsewhere from its record.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use gateway_common::member::MemberId;
+use gateway_ike::config::Uniqueness;
 use gateway_ike::endpoint::Command;
-use gateway_ike::record::IkeSaRecord;
-use gateway_ike::wire::{ExchangeType, Message};
+use gateway_ike::output::{Change, Output};
+use gateway_ike::record::{Contact, IkeSaRecord};
+use gateway_ike::wire::{DeleteRepr, ExchangeType, Message, NotifyType, Payload};
 
 use crate::config::config;
 use crate::gateway::Gateway;
@@ -125,7 +128,7 @@ fn a_forgotten_ike_sa_is_left_to_the_other_member() {
     assert!(first.removals().is_empty());
     assert_eq!(first.order(outputs), ["event"]);
     // Only the delayed copies of IKE_SA_INIT are waited for.
-    first.advance(std::time::Duration::from_secs(30));
+    first.advance(Duration::from_secs(30));
     assert_eq!(first.endpoint.poll_timeout(), None);
 }
 
@@ -145,4 +148,152 @@ fn a_connection_that_is_gone_from_the_configuration() {
     let response = second.exchange(peer.path, &request);
     assert!(peer.error(&response).is_some());
     assert_eq!(second.endpoint.sas().next().unwrap().connection, "site");
+}
+
+/// The peer's DELETE was answered, and the answer lost with the member.
+#[test]
+fn a_delete_that_comes_again_elsewhere_gets_the_same_answer() {
+    let mut first = Gateway::new(config());
+    let mut peer = Initiator::new(125);
+    peer.connect(&mut first).unwrap();
+    let request = peer.request(
+        ExchangeType::INFORMATIONAL,
+        &[Payload::Delete(DeleteRepr::ike())],
+    );
+    let response = first.exchange(peer.path, &request);
+    let mut tombstone = transfer(&first);
+    assert_eq!(tombstone.closed, Some(Duration::from_secs(30)));
+    let keys = &tombstone.keys;
+    for key in [&keys.ei, &keys.er] {
+        assert!(key.expose().iter().all(|octet| *octet == 0));
+    }
+    assert!(keys.d.expose().iter().all(|octet| *octet == 0));
+    assert_eq!(tombstone.children, []);
+    // Its time goes on while nobody looks at it.
+    tombstone.grow_older(Duration::from_secs(10));
+
+    let mut second = member(6, 1);
+    let forget = second.log.len();
+    second
+        .endpoint
+        .handle_command(second.now, Command::Import(tombstone));
+    assert_eq!(second.endpoint.sas().count(), 0);
+    assert_eq!(second.exchange(peer.path, &request), response);
+    assert_eq!(second.order(forget), ["transmit"]);
+    // Nothing else is taken under it.
+    second.ignores(peer.path, &peer.request(ExchangeType::INFORMATIONAL, &[]));
+    // 20 s later it is gone, on all members.
+    second.advance(Duration::from_secs(19));
+    assert_eq!(second.exchange(peer.path, &request), response);
+    let from = second.log.len();
+    second.advance(Duration::from_secs(1));
+    assert!(matches!(
+        &second.log[from..],
+        [Output::Delta(delta)] if matches!(delta.change, Change::Removed { local_spi } if local_spi == peer.spi_r)
+    ));
+    second.ignores(peer.path, &request);
+    assert_eq!(second.endpoint.poll_timeout(), None);
+}
+
+#[test]
+fn a_tombstone_that_another_member_has_is_not_ours_to_end() {
+    let mut gateway = Gateway::new(config());
+    let mut peer = Initiator::new(126);
+    peer.connect(&mut gateway).unwrap();
+    let request = peer.request(
+        ExchangeType::INFORMATIONAL,
+        &[Payload::Delete(DeleteRepr::ike())],
+    );
+    gateway.exchange(peer.path, &request);
+    let local_spi = peer.spi_r;
+    gateway
+        .endpoint
+        .handle_command(gateway.now, Command::Forget { local_spi });
+    let from = gateway.log.len();
+    gateway.ignores(peer.path, &request);
+    gateway.advance(Duration::from_secs(60));
+    assert!(
+        !gateway
+            .order(from)
+            .iter()
+            .any(|word| word.starts_with("delta"))
+    );
+}
+
+#[test]
+fn tombstones_are_bounded_and_the_oldest_goes_first() {
+    let mut config = config();
+    config.limits.tombstones = 2;
+    config.limits.cookie_threshold = 100;
+    let mut gateway = Gateway::new(config);
+    let mut ends = Vec::new();
+    for n in 0..3 {
+        let mut peer = Initiator::new(130 + n);
+        peer.connect(&mut gateway).unwrap();
+        let delete = [Payload::Delete(DeleteRepr::ike())];
+        let request = peer.request(ExchangeType::INFORMATIONAL, &delete);
+        let response = gateway.exchange(peer.path, &request);
+        ends.push((peer.path, request, response, peer.spi_r));
+        gateway.advance(Duration::from_secs(1));
+    }
+    let (path, request, _, spi) = &ends[0];
+    gateway.ignores(*path, request);
+    let removed: Vec<_> = gateway
+        .log
+        .iter()
+        .filter_map(|output| match output {
+            Output::Delta(delta) => match &delta.change {
+                Change::Removed { local_spi } => Some(*local_spi),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect();
+    assert_eq!(removed, [*spi]);
+    for (path, request, response, _) in &ends[1..] {
+        assert_eq!(gateway.exchange(*path, request), *response);
+    }
+}
+
+/// INITIAL_CONTACT, and its absence, go with the first record, for the slot where uniqueness is
+/// decided, and are forgotten with the next.
+#[test]
+fn what_the_peer_said_of_its_other_ike_sas_is_told_once() {
+    for (said, told) in [
+        (vec![NotifyType::INITIAL_CONTACT], Contact::Initial),
+        (vec![], Contact::Further),
+    ] {
+        let mut gateway = Gateway::new(config());
+        let mut peer = Initiator::new(140);
+        peer.auth_notifies = said;
+        peer.connect(&mut gateway).unwrap();
+        assert_eq!(transfer(&gateway).contact, Some(told));
+        peer.is_alive(&mut gateway);
+        assert_eq!(transfer(&gateway).contact, None);
+    }
+}
+
+/// A decision that comes late, after a takeover, does not touch what the peer has made since.
+#[test]
+fn only_older_ones_of_the_same_identities_go() {
+    let mut config = config();
+    let mut connection = (*config.connections[0]).clone();
+    connection.unique = Uniqueness::No;
+    config.connections = vec![std::sync::Arc::new(connection)];
+    let mut gateway = Gateway::new(config);
+    let mut spis = Vec::new();
+    for n in 0..3u8 {
+        let mut peer = Initiator::new(150 + u64::from(n));
+        peer.spi_in = [0xc0, 0, 0, n];
+        peer.connect(&mut gateway).unwrap();
+        spis.push(peer.spi_r);
+        gateway.advance(Duration::from_secs(1));
+    }
+    let decide = Command::Decide {
+        local_spi: spis[1],
+        contact: Contact::Initial,
+    };
+    gateway.endpoint.handle_command(gateway.now, decide);
+    let left: BTreeSet<_> = gateway.endpoint.sas().map(|sa| sa.local_spi).collect();
+    assert_eq!(left, spis[1..].iter().copied().collect());
 }

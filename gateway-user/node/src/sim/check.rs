@@ -163,6 +163,10 @@ impl Check {
 
     /// The record of what a message is about: its keys must not show anywhere.
     pub(super) fn learn(&mut self, record: &IkeSaRecord) {
+        // Of one that is over they are erased.
+        if record.closed.is_some() {
+            return;
+        }
         let keys = &record.keys;
         for key in [
             keys.d.expose(),

@@ -55,6 +55,7 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         }],
         limits: Limits {
             half_open_timeout: Duration::from_secs(4),
+            linger: Duration::from_secs(4),
             retransmit_timeout: Duration::from_millis(300),
             retransmit_tries: 12,
             retry_delay: Duration::from_millis(500),

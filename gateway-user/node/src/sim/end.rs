@@ -197,7 +197,10 @@ impl World {
                 let clock = host.clock(self.now);
                 // Older ones are about to be deleted.
                 if let Some(spi) = peer.gateway_spi()
-                    && agent.node.record(clock, spi).is_none()
+                    && agent
+                        .node
+                        .record(clock, spi)
+                        .is_none_or(|record| record.closed.is_some())
                 {
                     return Some(format!(
                         "invariant 5: IKE SA {spi:02x?} of peer {index} is not on {}",

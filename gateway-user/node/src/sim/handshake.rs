@@ -311,6 +311,8 @@ impl Handshake {
             replaced: false,
             closing: false,
             predecessor: None,
+            contact: None,
+            closed: None,
             peer_syncs: false,
             peer_synced: None,
             transport: TransportState::default(),

@@ -25,6 +25,8 @@ mod peer;
 mod peer_acts;
 mod plan;
 mod rng;
+#[cfg(test)]
+mod scenes;
 mod witness;
 mod world;
 

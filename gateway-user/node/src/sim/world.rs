@@ -58,8 +58,17 @@ impl World {
         if options.quiet {
             plan.faults = 0;
         }
+        let mut world = Self::planned(options, plan, rng);
+        world.populate();
+        world.occupy();
+        world
+    }
+
+    /// A world with this plan, in which nobody is yet.
+    pub(super) fn planned(options: Options, plan: Plan, rng: Rng) -> Self {
+        let seed = options.seed;
         let start = Instant::from_nanos(1_000_000_000);
-        let mut world = Self {
+        Self {
             seed,
             without: options.without,
             heavy: options.heavy,
@@ -78,12 +87,11 @@ impl World {
             events: 0,
             rng,
             plan,
-        };
-        world.populate();
-        world
+        }
     }
 
-    fn populate(&mut self) {
+    /// Members that start, and peers.
+    pub(super) fn populate(&mut self) {
         for id in (1..=self.plan.members).filter_map(MemberId::new) {
             let offset = self.rng.millis(0, 100_000);
             self.hosts.insert(id, Host::new(id, offset));
@@ -96,7 +104,12 @@ impl World {
         for index in 0..self.plan.peers {
             let peer = Peer::new(index, self.seed, party(index), self.now);
             self.peers.push(peer);
-            let peer = usize::from(index);
+        }
+    }
+
+    /// What all of them do, and what befalls them.
+    fn occupy(&mut self) {
+        for peer in 0..self.peers.len() {
             let delay = self.rng.millis(1500, 3500);
             self.after(delay, Event::PeerActs { peer });
             let delay = self.rng.millis(2500, 3500);
@@ -177,7 +190,7 @@ impl World {
     }
 }
 
-fn party(index: u8) -> Party {
+pub(super) fn party(index: u8) -> Party {
     let selector = |third: u8, fourth: u8| TrafficSelector {
         protocol: 0,
         start_port: 0,

@@ -12,7 +12,7 @@ use gateway_ike::endpoint::{Command, Endpoint, SaStatus};
 use gateway_ike::output::{
     Change, ChildId, Delta, KernelRequest, KernelResult, Output, Path, Transmit,
 };
-use gateway_ike::record::IkeSaRecord;
+use gateway_ike::record::{Contact, IkeSaRecord};
 
 use super::peer::Peer;
 use super::setup::{HALF_OPEN_LIMIT, config};
@@ -160,13 +160,17 @@ impl World {
         if !self.asked.is_empty() {
             return;
         }
-        let record = Box::new(record);
+        let mut record = Box::new(record);
         let command = match adopt {
             None => Command::Import(record),
-            Some(initial_contact) => Command::Adopt {
-                record,
-                initial_contact,
-            },
+            Some(initial_contact) => {
+                record.contact = Some(if initial_contact {
+                    Contact::Initial
+                } else {
+                    Contact::Further
+                });
+                Command::Adopt(record)
+            }
         };
         let forget = Command::Forget { local_spi };
         self.endpoint.handle_command(self.now, forget);
@@ -278,7 +282,11 @@ impl World {
     /// A replica knows everything that was answered (invariant 4).
     fn check_replica(&self) {
         let exported: Vec<_> = self.endpoint.export(self.now).collect();
-        assert_eq!(exported.len(), self.replica.len());
+        let tombstones = self.endpoint.tombstones();
+        let tombstones: BTreeSet<_> = tombstones.collect();
+        let buried = self.replica.values().filter(|r| r.closed.is_some());
+        assert!(buried.map(|r| r.local_spi).eq(tombstones.iter().copied()));
+        assert_eq!(exported.len() + tombstones.len(), self.replica.len());
         for record in exported {
             let known = &self.replica[&record.local_spi];
             assert_eq!(known.expected_request, record.expected_request);

@@ -10,7 +10,7 @@ use crate::config::{Config, Connection};
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, PeerError, notify_for};
 use crate::identity::Identity;
-use crate::record::Role;
+use crate::record::{Contact, Role};
 use crate::sa::child::ChildRequest;
 use crate::sa::{Answer, Established, Establishment, ExpectAuth, IkeSa, Request, State, Step};
 use crate::wire::{MessageBuilder, NotifyRepr, NotifyType, Payload, Payloads};
@@ -44,7 +44,11 @@ impl IkeSa {
         let child = ChildRequest::in_auth(payloads, &nonces)?;
         let authenticated = self.authenticate(core, now, request, payloads, init)?;
         let establishment = Establishment {
-            initial_contact: payloads.has_notify(NotifyType::INITIAL_CONTACT),
+            contact: if payloads.has_notify(NotifyType::INITIAL_CONTACT) {
+                Contact::Initial
+            } else {
+                Contact::Further
+            },
         };
         let message = auth_payloads(request, &authenticated);
         let Authenticated {

@@ -400,6 +400,7 @@ impl IkeSa {
         let record = self.export(now)?;
         if let Some(established) = self.established_mut() {
             established.dirty = false;
+            established.contact = None;
         }
         Some(core.out.delta(self.slot, Change::Upsert(Box::new(record))))
     }

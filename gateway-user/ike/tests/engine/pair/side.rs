@@ -301,6 +301,7 @@ impl Side {
     /// What the replica would go on from.
     pub(crate) fn replica(&self) -> Vec<IkeSaRecord> {
         let decode = |(octets, _): &(Vec<u8>, Instant)| IkeSaRecord::decode(octets).unwrap();
-        self.replica.values().map(decode).collect()
+        let live = |record: &IkeSaRecord| record.closed.is_none();
+        self.replica.values().map(decode).filter(live).collect()
     }
 }
