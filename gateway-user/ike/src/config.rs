@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use gateway_common::member::MemberId;
 
+mod initiation;
+
+pub use self::initiation::{Actions, CloseAction, DpdAction, Initiation, StartAction, Volume};
+
 use crate::identity::{Identity, IdentityPattern};
 use crate::output::TrafficSelector;
 use crate::proposal::{EspProposal, IkeProposal};
@@ -73,6 +77,14 @@ pub struct Limits {
     /// For how long the peer may say TEMPORARY_FAILURE before the IKE SA is closed (RFC 7296
     /// §2.25: "several minutes"). Default 180 s.
     pub temporary_failures: Duration,
+    /// Initiations under way at the same time; others wait for their turn. Default 100.
+    pub initiations: usize,
+    /// How long a connection that is to be up waits after a failed initiation, twice as long after
+    /// each further one, and up to half as long again at random; zero = it is given up. swanctl's
+    /// `retry_initiate_interval`. Default 10 s.
+    pub retry_initiate_interval: Duration,
+    /// The longest of these waits. Default 300 s.
+    pub retry_initiate_limit: Duration,
     /// How long an IKE SA that has a successor waits for the peer's DELETE. Default 60 s.
     pub replaced_timeout: Duration,
     /// Octets that the fragments of one message (RFC 7383) may take of a peer that is not
@@ -106,6 +118,9 @@ impl Default for Limits {
             retransmit_tries: 5,
             retry_delay: Duration::from_secs(10),
             temporary_failures: Duration::from_secs(180),
+            initiations: 100,
+            retry_initiate_interval: Duration::from_secs(10),
+            retry_initiate_limit: Duration::from_secs(300),
             replaced_timeout: Duration::from_secs(60),
             reassembly_unauthenticated: 32 << 10,
             reassembly_unauthenticated_total: 8 << 20,
@@ -146,6 +161,8 @@ pub struct Connection {
     pub unique: Uniqueness,
     /// Fragmentation, NAT traversal, MOBIKE, redirection.
     pub transport: Transport,
+    /// How we initiate it.
+    pub initiation: Initiation,
 }
 
 /// What a new IKE SA does to older ones of the same two identities; swanctl's `unique`.
@@ -185,6 +202,10 @@ pub struct ChildConfig {
     pub if_id_in: u32,
     /// XFRM interface id of outbound traffic, 0 = none.
     pub if_id_out: u32,
+    /// What we do about it by ourselves.
+    pub actions: Actions,
+    /// How much it may carry.
+    pub volume: Volume,
 }
 
 /// Addresses of a peer.

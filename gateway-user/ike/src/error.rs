@@ -98,6 +98,9 @@ pub enum LocalError {
     /// The Message IDs of this IKE SA are used up (RFC 7296 §2.2).
     #[error("no Message ID left")]
     NoMessageId,
+    /// The configuration lacks what is needed.
+    #[error("the configuration does not allow it: {0}")]
+    Configuration(&'static str),
 }
 
 impl From<NoProposalChosen> for PolicyError {

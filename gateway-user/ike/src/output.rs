@@ -71,12 +71,13 @@ pub struct Delta {
 /// What changed.
 #[derive(Debug)]
 pub enum Change {
-    /// IKE_SA_INIT was answered: until IKE_AUTH is complete only this member can serve it.
+    /// IKE_SA_INIT was answered, or is sent: until IKE_AUTH is complete only this member can serve
+    /// it. One that we begin comes again whenever its request is sent again.
     NegotiationOpened {
-        /// The peer's SPI, network order.
-        initiator_cookie: [u8; 8],
         /// Our SPI, network order.
-        responder_cookie: [u8; 8],
+        local_cookie: [u8; 8],
+        /// The peer's SPI, network order; zero if we are the initiator.
+        peer_cookie: [u8; 8],
         /// The peer's address.
         peer: IpAddr,
         /// When the half-open entry is given up.
@@ -84,10 +85,10 @@ pub enum Change {
     },
     /// The negotiation failed or timed out (an established one ends with `Upsert` instead).
     NegotiationClosed {
-        /// The peer's SPI, network order.
-        initiator_cookie: [u8; 8],
         /// Our SPI, network order.
-        responder_cookie: [u8; 8],
+        local_cookie: [u8; 8],
+        /// The peer's SPI, network order; zero if we are the initiator.
+        peer_cookie: [u8; 8],
         /// The peer's address.
         peer: IpAddr,
     },

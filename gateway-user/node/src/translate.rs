@@ -16,31 +16,33 @@ const MAIN_ZONE: u32 = 0;
 pub(crate) fn change(crypto: &dyn CryptoProvider, now: Instant, change: output::Change) -> Change {
     match change {
         output::Change::NegotiationOpened {
-            initiator_cookie,
-            responder_cookie,
+            peer_cookie,
+            local_cookie,
             peer,
             expires,
         } => Change::NegotiationOpened {
             negotiation: Negotiation {
-                local_cookie: responder_cookie,
-                peer_cookie: initiator_cookie,
+                local_cookie,
+                peer_cookie,
                 peer,
             },
             lifetime: expires - now,
         },
-        output::Change::NegotiationClosed {
-            responder_cookie, ..
-        } => Change::NegotiationClosed {
-            local_cookie: responder_cookie,
-        },
+        output::Change::NegotiationClosed { local_cookie, .. } => {
+            Change::NegotiationClosed { local_cookie }
+        }
         output::Change::Upsert(record) => Change::SaUpsert(sa(crypto, &record)),
         output::Change::Removed { local_spi } => Change::SaRemoved { local_spi },
     }
 }
 
-/// An IKE message waits for everything but half-open negotiations.
+/// An IKE message waits for everything but half-open negotiations of unknown peers. Those that we
+/// begin ourselves are no flood, and their answers may reach any member.
 pub(crate) fn mirror(change: &Change) -> Mirror {
     match change {
+        Change::NegotiationOpened { negotiation, .. } if negotiation.peer_cookie == [0; 8] => {
+            Mirror::Urgent
+        }
         Change::NegotiationOpened { .. } | Change::NegotiationClosed { .. } => Mirror::Background,
         _ => Mirror::Urgent,
     }

@@ -31,6 +31,7 @@ fn engine_config(config: &Config, incarnation: Incarnation) -> IkeConfig {
             half_open_limit: config.ike.half_open_limit as usize,
             half_open_limit_per_source: config.ike.half_open_limit_per_source as usize,
             half_open_timeout: config.ike.half_open_timeout,
+            retry_initiate_interval: config.ike.retry_initiate_interval,
             invalid_ike_spi_rate: INVALID_IKE_SPI_RATE,
             ..Limits::default()
         },

@@ -8,7 +8,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
-use gateway_ike::config::{ChildConfig, Connection, RemoteAddress, Secret, Uniqueness};
+use gateway_ike::config::{
+    Actions, ChildConfig, CloseAction, Connection, DpdAction, Initiation, RemoteAddress, Secret,
+    StartAction, Uniqueness,
+};
 use gateway_ike::identity::IdentityPattern;
 use gateway_ike::output::TrafficSelector;
 use gateway_ike::proposal::{EspProposal, IkeProposal};
@@ -60,6 +63,11 @@ fn check_connection(
             format!("addresses of cluster.vips: {}", value::list(vips)),
         ));
     }
+    let source_addrs = if local_addrs.is_empty() {
+        vips.to_vec()
+    } else {
+        local_addrs.clone()
+    };
     let own_address = local_addrs.first().or(vips.first()).copied();
     let raw::AuthMethod::Psk = raw.local.auth;
     let raw::AuthMethod::Psk = raw.remote.auth;
@@ -103,6 +111,11 @@ fn check_connection(
             raw::Unique::Replace => Uniqueness::Replace,
         },
         transport,
+        initiation: Initiation {
+            source_addrs,
+            keyingtries: raw.keyingtries,
+            reauth_time: times.reauth_time,
+        },
     })
 }
 
@@ -152,7 +165,29 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
         )?,
         if_id_in: raw.if_id_in,
         if_id_out: raw.if_id_out,
+        actions: actions(raw),
+        volume: lifetimes::volume(key, raw)?,
     })
+}
+
+fn actions(raw: &raw::Child) -> Actions {
+    Actions {
+        start: match raw.start_action {
+            raw::StartAction::None => StartAction::None,
+            raw::StartAction::Trap => StartAction::Trap,
+            raw::StartAction::Start => StartAction::Start,
+        },
+        close: match raw.close_action {
+            raw::CloseAction::None => CloseAction::None,
+            raw::CloseAction::Trap => CloseAction::Trap,
+            raw::CloseAction::Start => CloseAction::Start,
+        },
+        dpd: match raw.dpd_action {
+            raw::DpdAction::Clear => DpdAction::Clear,
+            raw::DpdAction::Trap => DpdAction::Trap,
+            raw::DpdAction::Restart => DpdAction::Restart,
+        },
+    }
 }
 
 fn selectors(key: &str, texts: &[String]) -> Result<Vec<TrafficSelector>, ConfigError> {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use gateway_ike::config::Volume;
+
 use super::error::ConfigError;
 use super::raw::{self, DurationText};
 use super::value;
@@ -25,6 +27,7 @@ pub(super) struct Ike {
     pub(super) over_time: Duration,
     pub(super) rand_time: Duration,
     pub(super) dpd_delay: Duration,
+    pub(super) reauth_time: Duration,
 }
 
 /// Times of a CHILD_SA.
@@ -54,6 +57,12 @@ pub(super) fn ike(key: &str, raw: &raw::Connection) -> Result<Ike, ConfigError> 
             &format!("{key}.dpd_delay"),
             raw.dpd_delay.as_ref(),
             (SECOND, DAY),
+        )?
+        .unwrap_or(Duration::ZERO),
+        reauth_time: zero_or(
+            &format!("{key}.reauth_time"),
+            raw.reauth_time.as_ref(),
+            (SHORTEST, LONGEST_IKE),
         )?
         .unwrap_or(Duration::ZERO),
     })
@@ -132,4 +141,41 @@ pub(super) fn zero_or(
     value::duration(key, text, low, high)
         .map(Some)
         .map_err(|error| error.or_allowed("0 to switch it off"))
+}
+
+/// `rekey_bytes` and its kin, and the same of packets. As with times, the second of `rekey_…` and
+/// `life_…` is a tenth more than the first unless both are given, and `rand_…` their difference.
+pub(super) fn volume(key: &str, raw: &raw::Child) -> Result<Volume, ConfigError> {
+    let bytes = [raw.rekey_bytes, raw.life_bytes, raw.rand_bytes];
+    let packets = [raw.rekey_packets, raw.life_packets, raw.rand_packets];
+    let [rekey_bytes, life_bytes, rand_bytes] = amounts(key, "bytes", bytes)?;
+    let [rekey_packets, life_packets, rand_packets] = amounts(key, "packets", packets)?;
+    Ok(Volume {
+        rekey_bytes,
+        rand_bytes,
+        life_bytes,
+        rekey_packets,
+        rand_packets,
+        life_packets,
+    })
+}
+
+/// Rekey, life and rand.
+fn amounts(key: &str, what: &str, given: [Option<u64>; 3]) -> Result<[u64; 3], ConfigError> {
+    let [rekey, life, rand] = given;
+    let (rekey, life) = match (rekey.unwrap_or(0), life.unwrap_or(0)) {
+        (0, 0) => return Ok([0; 3]),
+        (0, life) => (0, life),
+        (rekey, 0) => (rekey, rekey.saturating_add(rekey / 10)),
+        both => both,
+    };
+    if rekey >= life {
+        return Err(ConfigError::new(
+            format!("{key}.rekey_{what}"),
+            format!("is {rekey}, and life_{what} {life}: it would end before it is rekeyed"),
+            format!("less than life_{what}, or 0 to leave rekeying to the peer"),
+        ));
+    }
+    let rand = rand.unwrap_or(life - rekey).min(rekey);
+    Ok([rekey, life, rand])
 }

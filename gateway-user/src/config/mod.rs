@@ -116,6 +116,9 @@ pub struct IkeLimits {
     pub half_open_limit_per_source: u32,
     /// How long an IKE SA may stay half-open.
     pub half_open_timeout: Duration,
+    /// How long a connection that is to be up waits after a failed initiation; zero = it is given
+    /// up.
+    pub retry_initiate_interval: Duration,
 }
 
 impl Config {
@@ -248,6 +251,12 @@ fn check_limits(raw: &raw::Ike) -> Result<IkeLimits, ConfigError> {
             &raw.half_open_timeout,
             Duration::from_secs(1),
             Duration::from_secs(120),
+        )?,
+        retry_initiate_interval: value::duration(
+            "ike.retry_initiate_interval",
+            &raw.retry_initiate_interval,
+            Duration::ZERO,
+            Duration::from_secs(3600),
         )?,
     })
 }

@@ -298,6 +298,7 @@ pub(super) struct Ike {
     pub(super) half_open_limit: u32,
     pub(super) half_open_limit_per_source: u32,
     pub(super) half_open_timeout: DurationText,
+    pub(super) retry_initiate_interval: DurationText,
 }
 
 impl Default for Ike {
@@ -307,6 +308,7 @@ impl Default for Ike {
             half_open_limit: 1000,
             half_open_limit_per_source: 64,
             half_open_timeout: DurationText::Text("30s".into()),
+            retry_initiate_interval: DurationText::Text("10s".into()),
         }
     }
 }
@@ -333,6 +335,9 @@ pub(super) struct Connection {
     pub(super) over_time: Option<DurationText>,
     pub(super) rand_time: Option<DurationText>,
     pub(super) dpd_delay: Option<DurationText>,
+    pub(super) reauth_time: Option<DurationText>,
+    #[serde(default = "one")]
+    pub(super) keyingtries: u32,
     #[serde(default)]
     pub(super) unique: Unique,
     #[serde(default)]
@@ -428,6 +433,48 @@ pub(super) struct Child {
     pub(super) if_id_in: u32,
     #[serde(default)]
     pub(super) if_id_out: u32,
+    #[serde(default)]
+    pub(super) start_action: StartAction,
+    #[serde(default)]
+    pub(super) close_action: CloseAction,
+    #[serde(default)]
+    pub(super) dpd_action: DpdAction,
+    pub(super) rekey_bytes: Option<u64>,
+    pub(super) rand_bytes: Option<u64>,
+    pub(super) life_bytes: Option<u64>,
+    pub(super) rekey_packets: Option<u64>,
+    pub(super) rand_packets: Option<u64>,
+    pub(super) life_packets: Option<u64>,
+}
+
+/// What makes us initiate a CHILD_SA.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum StartAction {
+    #[default]
+    None,
+    Trap,
+    Start,
+}
+
+/// What happens when the peer closes a CHILD_SA.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum CloseAction {
+    #[default]
+    None,
+    Trap,
+    Start,
+}
+
+/// What happens to a CHILD_SA whose peer is dead.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum DpdAction {
+    #[default]
+    Clear,
+    Trap,
+    Restart,
 }
 
 #[derive(Deserialize)]

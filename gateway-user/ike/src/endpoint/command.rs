@@ -37,6 +37,15 @@ pub enum Command {
         /// What the peer said in IKE_AUTH.
         contact: Contact,
     },
+    /// Brings up CHILD_SAs of a connection, with an IKE SA if there is none. What is there already
+    /// stays as it is. How it ends, an event says.
+    Initiate(InitiateOrder),
+    /// Gives up what was initiated of this connection and has not come to IKE_AUTH: another member
+    /// goes on with it, or the peer's own initiative was faster.
+    Relinquish {
+        /// The connection's name.
+        connection: String,
+    },
     /// Forgets an IKE SA that another member goes on with. Nothing is sent, the kernel is asked
     /// for nothing.
     Forget {
@@ -66,6 +75,22 @@ pub enum Command {
         /// The slot.
         slot: Slot,
     },
+}
+
+/// What [`Command::Initiate`] brings up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InitiateOrder {
+    /// The connection's name.
+    pub connection: String,
+    /// Names of its children; empty: all of them.
+    pub children: Vec<String>,
+    /// The connection is to be up: a failed initiation is repeated for ever, with growing pauses
+    /// ([`crate::config::Limits::retry_initiate_interval`]). Otherwise
+    /// [`crate::config::Initiation::keyingtries`] counts.
+    pub persistent: bool,
+    /// The driver knows of no IKE SA between the two identities, in the whole cluster (RFC 7296
+    /// §2.4).
+    pub initial_contact: bool,
 }
 
 /// An SA, by our SPI in network order.

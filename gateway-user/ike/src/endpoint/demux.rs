@@ -27,7 +27,7 @@ impl Endpoint {
     fn route(&mut self, now: Instant, path: Path, message: &Message<'_>) {
         let header = *message.header();
         if header.response && header.exchange == ExchangeType::IKE_SA_INIT {
-            return self.drop_response(path);
+            return self.handle_init_response(now, path, message);
         }
         if header.exchange == ExchangeType::IKE_SA_INIT {
             if is_init_request(&header) {
@@ -77,7 +77,7 @@ impl Endpoint {
         }
     }
 
-    fn drop_response(&mut self, path: Path) {
+    pub(super) fn drop_response(&mut self, path: Path) {
         self.drop_silently(path, Silence::UnexpectedResponse);
     }
 

@@ -72,7 +72,7 @@ impl Endpoint {
                 self.core.out.transmit(path, bytes, sa.slot, None);
             }
             // The peer has our response: it sent IKE_AUTH.
-            State::Established(_) => {
+            State::Established(_) | State::ExpectAuthResponse(_) => {
                 self.core.counters.dropped += 1;
                 self.core.counters.retransmissions_dropped += 1;
             }
@@ -165,8 +165,8 @@ impl Endpoint {
         core.out.delta(
             sa.slot,
             Change::NegotiationOpened {
-                initiator_cookie: sa.remote_spi,
-                responder_cookie: local_spi,
+                peer_cookie: sa.remote_spi,
+                local_cookie: local_spi,
                 peer: key.source,
                 expires: deadline,
             },

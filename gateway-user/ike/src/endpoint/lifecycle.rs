@@ -30,6 +30,8 @@ impl Endpoint {
                 self.with_sa(now, spi, |_, _| ());
             }
             Step::Gone(reason) => self.close(now, sa, reason, None),
+            Step::Opened => self.opened(now, sa),
+            Step::Unopened(reason) => self.unopened(now, &sa, &reason, true),
             Step::Succeeded(succession) => self.succeeded(now, sa, *succession),
             Step::Conceded(rival) => {
                 self.bequeath(now, &mut sa, rival);
@@ -50,10 +52,15 @@ impl Endpoint {
     fn establish(&mut self, now: Instant, sa: &mut IkeSa, establishment: Establishment) {
         self.end_negotiation(sa.local_spi);
         sa.announced = true;
-        self.core.counters.ike_sas_established += 1;
-        sa.start_clocks(&mut self.core, now);
         self.enforce_uniqueness(now, sa, establishment.contact);
         sa.note_contact(establishment.contact);
+        self.book_established(now, sa);
+    }
+
+    /// An IKE SA that IKE_AUTH has made becomes visible.
+    pub(super) fn book_established(&mut self, now: Instant, sa: &mut IkeSa) {
+        self.core.counters.ike_sas_established += 1;
+        sa.start_clocks(&mut self.core, now);
         self.book_identity(sa);
         let remote_id = sa
             .established()
@@ -165,8 +172,8 @@ impl Endpoint {
         self.core.out.delta(
             sa.slot,
             Change::NegotiationClosed {
-                initiator_cookie: sa.remote_spi,
-                responder_cookie: sa.local_spi,
+                peer_cookie: sa.remote_spi,
+                local_cookie: sa.local_spi,
                 peer,
             },
         );
@@ -184,6 +191,8 @@ impl Endpoint {
                 Timer::RekeyChild(spi) => {
                     self.with_child(now, spi, |sa, _, spi| sa.rekey_child(spi));
                 }
+                Timer::Opening(spi) => self.opening_overdue(now, spi),
+                Timer::Initiation(id) => self.initiation_due(now, id),
                 Timer::Sa(spi, clock) => {
                     self.at_sa(now, spi, |sa, core| sa.clock_due(core, now, clock));
                 }

@@ -21,6 +21,7 @@ pub(crate) mod core;
 mod counters;
 mod demux;
 mod init;
+mod initiation;
 mod initiative;
 mod lifecycle;
 mod linger;
@@ -29,7 +30,7 @@ mod rate;
 pub(crate) mod spi;
 mod status;
 mod stray;
-mod timers;
+pub(crate) mod timers;
 mod unique;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,26 +40,29 @@ use std::sync::Arc;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
-pub use self::command::{Command, Target};
+pub use self::command::{Command, InitiateOrder, Target};
 pub use self::counters::Counters;
 pub use self::status::{ChildStatus, SaStatus};
 
 use self::admission::HalfOpen;
 use self::cookie::Cookies;
 use self::core::Core;
+use self::initiation::Initiations;
 use self::rate::RateLimit;
 use self::stray::Scarce;
 use crate::config::Config;
 use crate::crypto::CryptoProvider;
 use crate::output::{DeltaId, KernelResult, Output};
 use crate::record::{CachedResponse, IkeSaRecord};
-use crate::sa::IkeSa;
+use crate::sa::{ExpectInitResponse, IkeSa};
 
 /// The IKEv2 engine of one member.
 pub struct Endpoint {
     core: Core,
     /// By our SPI.
     sas: BTreeMap<[u8; 8], Box<IkeSa>>,
+    /// By our SPI: those that we are initiating, before their IKE_AUTH.
+    openings: BTreeMap<[u8; 8], Box<ExpectInitResponse>>,
     /// By our SPI: what IKE_SA_INIT started less than `half_open_timeout` ago.
     negotiations: BTreeMap<[u8; 8], Negotiation>,
     /// Our SPI by IKE_SA_INIT request, for its retransmissions.
@@ -70,6 +74,7 @@ pub struct Endpoint {
     /// By our SPI: closed IKE SAs whose last answer may have been lost.
     lingering: BTreeMap<[u8; 8], Lingering>,
     half_open: HalfOpen,
+    initiations: Initiations,
     cookies: Cookies,
     cookie_rate: RateLimit,
     error_rate: RateLimit,
@@ -117,12 +122,14 @@ impl Endpoint {
             nobody_has_it: false,
             core: Core::new(config, crypto),
             sas: BTreeMap::new(),
+            openings: BTreeMap::new(),
             negotiations: BTreeMap::new(),
             by_request: BTreeMap::new(),
             by_identity: BTreeMap::new(),
             unconfirmed: BTreeMap::new(),
             lingering: BTreeMap::new(),
             half_open: HalfOpen::default(),
+            initiations: Initiations::default(),
         }
     }
 
@@ -156,6 +163,8 @@ impl Endpoint {
             Command::Import(record) => self.import(now, *record),
             Command::Adopt(record) => self.adopt(now, *record),
             Command::Decide { local_spi, contact } => self.decide(now, local_spi, contact),
+            Command::Initiate(order) => self.initiate(now, &order),
+            Command::Relinquish { connection } => self.relinquish(&connection),
             Command::Forget { local_spi } => self.forget(local_spi),
             Command::Liveness { local_spi } => {
                 self.with_sa(now, local_spi, |sa, _| sa.request_liveness());

@@ -17,6 +17,10 @@ pub(crate) enum Timer {
     Child([u8; 4]),
     /// The CHILD_SA with this inbound SPI has to be rekeyed.
     RekeyChild([u8; 4]),
+    /// The request of this IKE SA (our SPI) that we are initiating has no response yet.
+    Opening([u8; 8]),
+    /// This initiation has waited long enough for its next attempt.
+    Initiation(u64),
     /// A deadline of this IKE SA (our SPI).
     Sa([u8; 8], Clock),
     /// The closed IKE SA need no longer answer retransmissions.

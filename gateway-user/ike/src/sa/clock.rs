@@ -69,7 +69,7 @@ impl IkeSa {
 }
 
 /// A random duration below `bound`.
-pub(super) fn jitter(crypto: &dyn CryptoProvider, bound: Duration) -> Duration {
+pub(crate) fn jitter(crypto: &dyn CryptoProvider, bound: Duration) -> Duration {
     let mut octets = [0; 4];
     crypto.random(&mut octets);
     let fraction = u64::from(u32::from_be_bytes(octets));

@@ -1,13 +1,15 @@
 //! One IKE SA: its keys, its window, its children, and the exchanges under it.
 //!
-//! The states are [`ExpectAuth`] (IKE_SA_INIT answered) and [`Established`] (the peer is
-//! authenticated). While the kernel installs a CHILD_SA the answer waits in [`Pending`].
+//! The states are [`ExpectAuth`] (IKE_SA_INIT answered), [`ExpectAuthResponse`] (we have sent
+//! IKE_AUTH) and [`Established`] (the peer is authenticated). While the kernel installs a CHILD_SA
+//! the answer waits in [`Pending`].
 
 mod child;
 mod clock;
 mod exchange;
 mod initiate;
 pub(crate) mod iv;
+mod open;
 mod path;
 mod reassembly;
 mod record;
@@ -24,6 +26,7 @@ use gateway_common::time::Instant;
 use self::clock::Clocks;
 use self::initiate::{Outstanding, Task};
 use self::iv::IvSequence;
+use self::open::ExpectAuthResponse;
 use self::reassembly::Incoming;
 use self::window::{CachedResponse, Window};
 use crate::auth::Transcript;
@@ -38,9 +41,10 @@ use crate::proposal::IkeProposal;
 use crate::record::{ChildState, Contact, NatState, Role, TransportState, Unknown};
 use crate::wire::{HeaderRepr, MessageBuilder};
 
-pub(crate) use self::clock::Clock;
+pub(crate) use self::clock::{Clock, jitter};
 pub(crate) use self::exchange::init::InitRequest;
 pub(crate) use self::initiate::Succession;
+pub(crate) use self::open::{ExpectInitResponse, Next, Overdue, Plan};
 pub(crate) use self::respond::Farewell;
 
 /// One IKE SA.
@@ -67,6 +71,8 @@ pub(crate) struct IkeSa {
 pub(crate) enum State {
     /// IKE_AUTH.
     ExpectAuth(Box<ExpectAuth>),
+    /// The response to our IKE_AUTH.
+    ExpectAuthResponse(Box<ExpectAuthResponse>),
     /// Any exchange of an authenticated peer.
     Established(Box<Established>),
 }
@@ -234,6 +240,10 @@ pub(crate) enum Step {
     Rekeyed(Box<IkeSa>, Answer),
     /// The IKE SA is over, and nobody waits for an answer.
     Gone(&'static str),
+    /// The peer has answered IKE_AUTH and is authenticated.
+    Opened,
+    /// It has answered, and there will be no IKE SA.
+    Unopened(String),
     /// We have rekeyed the IKE SA.
     Succeeded(Box<Succession>),
     /// We cannot rekey the IKE SA, and the peer has (RFC 7296 §2.8.2): our SPI of its successor.
@@ -270,14 +280,14 @@ impl IkeSa {
     pub(crate) fn established(&self) -> Option<&Established> {
         match &self.state {
             State::Established(established) => Some(established),
-            State::ExpectAuth(_) => None,
+            State::ExpectAuth(_) | State::ExpectAuthResponse(_) => None,
         }
     }
 
     fn established_mut(&mut self) -> Option<&mut Established> {
         match &mut self.state {
             State::Established(established) => Some(established),
-            State::ExpectAuth(_) => None,
+            State::ExpectAuth(_) | State::ExpectAuthResponse(_) => None,
         }
     }
 
@@ -304,7 +314,11 @@ impl IkeSa {
 
     /// Name of the connection, once it is known.
     fn connection_name(&self) -> Option<String> {
-        self.established().map(|e| e.connection.name.clone())
+        let connection = match self.established() {
+            Some(established) => &established.connection,
+            None => &self.opening()?.connection,
+        };
+        Some(connection.name.clone())
     }
 
     /// Queues an event about this IKE SA.
@@ -383,9 +397,12 @@ impl IkeSa {
         path: Path,
         message: MessageBuilder,
     ) -> Result<Vec<u8>, IkeError> {
-        let limit = self
-            .established()
-            .map(|e| &e.connection.transport)
+        let connection = match (self.established(), self.opening()) {
+            (Some(established), _) => Some(&established.connection),
+            (None, opening) => opening.map(|plan| &plan.connection),
+        };
+        let limit = connection
+            .map(|connection| &connection.transport)
             .filter(|transport| self.transport.fragments && transport.fragmentation.sends())
             .map_or(usize::MAX, |transport| transport.message_size(path.local));
         let key = match self.role {

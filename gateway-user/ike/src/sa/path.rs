@@ -1,6 +1,6 @@
 //! Where the peer is, when a NAT between us may change its mind (RFC 7296 §2.23).
 
-use super::{IkeSa, State};
+use super::IkeSa;
 use crate::endpoint::core::Core;
 use crate::output::{KernelRequest, Path};
 
@@ -8,7 +8,7 @@ impl IkeSa {
     /// RFC 7296 §2.23: a host that is not behind a NAT follows the address and port of a new,
     /// authentic packet; one that is does not, because anybody could then move it.
     pub(super) fn move_to(&mut self, core: &mut Core, path: Path) {
-        if self.nat.local && !matches!(self.state, State::ExpectAuth(_)) {
+        if self.nat.local && self.established().is_some() {
             return;
         }
         if self.path != path {

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use gateway_common::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{Clock, IkeSa, Silence, State};
+use super::{Clock, IkeSa, Silence};
 use crate::endpoint::core::Core;
 use crate::wire::{
     Body, EncryptedPacket, ExchangeType, FragmentPacket, FragmentRepr, HeaderRepr, Message, Opened,
@@ -181,7 +181,7 @@ impl IkeSa {
         sealed: &EncryptedPacket<'_>,
     ) -> Result<Option<Whole>, Silence> {
         let header = message.header();
-        let unauthenticated = matches!(self.state, State::ExpectAuth(_));
+        let unauthenticated = self.established().is_none();
         if !self.transport.fragments {
             return Err(Silence::Fragment);
         }
@@ -228,7 +228,7 @@ impl IkeSa {
     ) -> Result<Option<Whole>, Silence> {
         let header = message.header();
         let more = cost(&content);
-        let unauthenticated = matches!(self.state, State::ExpectAuth(_));
+        let unauthenticated = self.established().is_none();
         let Some(reassembly) = self.incoming.of(header) else {
             return Err(Silence::Fragment);
         };
@@ -253,7 +253,7 @@ impl IkeSa {
 
     /// Drops what is held of a direction.
     fn discard(&mut self, core: &mut Core, header: &HeaderRepr) {
-        let unauthenticated = matches!(self.state, State::ExpectAuth(_));
+        let unauthenticated = self.established().is_none();
         if let Some(reassembly) = self.incoming.of(header).take()
             && unauthenticated
         {
@@ -263,7 +263,7 @@ impl IkeSa {
 
     /// Drops what is held of incomplete messages.
     pub(super) fn discard_fragments(&mut self, core: &mut Core) {
-        let unauthenticated = matches!(self.state, State::ExpectAuth(_));
+        let unauthenticated = self.established().is_none();
         let Incoming {
             requests,
             responses,

@@ -172,5 +172,6 @@ fn orphaned(record: &IkeSaRecord) -> Connection {
         dpd_delay: Duration::ZERO,
         unique: crate::config::Uniqueness::default(),
         transport: crate::config::Transport::default(),
+        initiation: crate::config::Initiation::default(),
     }
 }

@@ -8,7 +8,7 @@ use super::{Answer, IkeSa, Pending, Request, Silence, State, Step};
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError, PeerError, notify_for};
 use crate::output::{ChildId, EventKind, KernelRequest, Path};
-use crate::record::ChildState;
+use crate::record::{ChildState, Role};
 use crate::wire::{
     Body, EncryptedPacket, ExchangeType, Message, MessageBuilder, NotifyType, Opened, Payload,
     WireError,
@@ -30,6 +30,10 @@ impl IkeSa {
         message: &Message<'_>,
     ) -> Step {
         let header = *message.header();
+        // What we have initiated answers nothing before all members know it.
+        if self.role == Role::Initiator && !self.announced {
+            return Step::Dropped(Silence::InProgress);
+        }
         let digest = || core.crypto.sha256(&[message.bytes()]);
         match self.window.classify(header.message_id, digest) {
             Arrival::New => {}

@@ -195,7 +195,7 @@ fn a_negotiation_times_out_with_a_reason() {
     };
     assert!(matches!(
         delta.change,
-        Change::NegotiationClosed { responder_cookie, .. } if responder_cookie == peer.spi_r
+        Change::NegotiationClosed { local_cookie, .. } if local_cookie == peer.spi_r
     ));
     assert_eq!(gateway.endpoint.poll_timeout(), None);
     gateway.ignores(peer.path, &peer.auth());

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use gateway_common::member::MemberId;
 use gateway_ike::config::{
-    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Transport, Uniqueness,
+    Actions, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress, Secret, Transport,
+    Uniqueness, Volume,
 };
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::output::TrafficSelector;
@@ -34,6 +35,8 @@ pub(crate) fn child(name: &str, local: &str, remote: &str) -> ChildConfig {
         rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
+        actions: Actions::default(),
+        volume: Volume::default(),
     }
 }
 
@@ -52,6 +55,7 @@ pub(crate) fn connection(name: &str, remote_id: &str) -> Connection {
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
         transport: Transport::default(),
+        initiation: Initiation::default(),
     }
 }
 

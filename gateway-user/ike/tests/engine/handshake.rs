@@ -269,18 +269,15 @@ fn a_negotiation_is_announced_with_what_steering_needs() {
         panic!("no delta");
     };
     let Change::NegotiationOpened {
-        initiator_cookie,
-        responder_cookie,
+        peer_cookie,
+        local_cookie,
         peer: address,
         expires,
     } = &delta.change
     else {
         panic!("{:?}", delta.change);
     };
-    assert_eq!(
-        (*initiator_cookie, *responder_cookie),
-        (peer.spi_i, peer.spi_r)
-    );
+    assert_eq!((*peer_cookie, *local_cookie), (peer.spi_i, peer.spi_r));
     assert_eq!(*address, peer.path.remote.ip());
     assert_eq!(*expires, gateway.now + std::time::Duration::from_secs(30));
 }

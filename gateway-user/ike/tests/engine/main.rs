@@ -20,6 +20,7 @@ mod initiated;
 mod initiator;
 mod kill;
 mod network;
+mod opening;
 mod orders;
 mod pair;
 mod record;

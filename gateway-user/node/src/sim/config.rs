@@ -7,7 +7,8 @@ use gateway_cluster::frame::Incarnation;
 use gateway_cluster::slot_map::Weighted;
 use gateway_common::member::MemberId;
 use gateway_ike::config::{
-    ChildConfig, Connection, Limits, RemoteAddress, Secret, Transport, Uniqueness,
+    Actions, ChildConfig, Connection, Initiation, Limits, RemoteAddress, Secret, Transport,
+    Uniqueness, Volume,
 };
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::proposal::{EspProposal, IkeProposal};
@@ -29,6 +30,8 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
+        actions: Actions::default(),
+        volume: Volume::default(),
     };
     let connection = Connection {
         name: "site".into(),
@@ -44,6 +47,7 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
         transport: Transport::default(),
+        initiation: Initiation::default(),
     };
     let ike = gateway_ike::config::Config {
         member: local,

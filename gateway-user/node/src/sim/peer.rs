@@ -7,7 +7,8 @@ use std::time::Duration;
 use gateway_common::member::MemberId;
 use gateway_common::time::Instant;
 use gateway_ike::config::{
-    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Transport, Uniqueness,
+    Actions, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress, Secret, Transport,
+    Uniqueness, Volume,
 };
 use gateway_ike::endpoint::{Command, Endpoint};
 use gateway_ike::identity::IdentityPattern;
@@ -299,6 +300,8 @@ fn config(index: u8, party: &Party) -> Config {
         rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
+        actions: Actions::default(),
+        volume: Volume::default(),
     };
     let connection = Connection {
         name: "gateway".into(),
@@ -314,6 +317,7 @@ fn config(index: u8, party: &Party) -> Config {
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
         transport: Transport::default(),
+        initiation: Initiation::default(),
     };
     Config {
         member: number(index),

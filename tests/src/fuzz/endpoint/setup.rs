@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use gateway_common::member::MemberId;
 use gateway_ike::config::{
-    ChildConfig, Config, Connection, Limits, RemoteAddress, Secret, Transport, Uniqueness,
+    Actions, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress, Secret, Transport,
+    Uniqueness, Volume,
 };
 use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
 use gateway_ike::identity::{Identity, IdentityPattern};
@@ -86,6 +87,8 @@ fn child(name: &str, six: bool) -> Arc<ChildConfig> {
         rand_time: Duration::from_secs(100),
         if_id_in: 0,
         if_id_out: 0,
+        actions: Actions::default(),
+        volume: Volume::default(),
     })
 }
 
@@ -104,6 +107,7 @@ fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) ->
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
         transport: Transport::default(),
+        initiation: Initiation::default(),
     })
 }
 

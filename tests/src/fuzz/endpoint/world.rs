@@ -234,12 +234,12 @@ impl World {
         self.last_delta += 1;
         assert_eq!(delta.id.0, self.last_delta, "deltas without gaps");
         match delta.change {
-            Change::NegotiationOpened {
-                responder_cookie, ..
-            } => assert!(self.negotiations.insert(responder_cookie)),
-            Change::NegotiationClosed {
-                responder_cookie, ..
-            } => assert!(self.negotiations.remove(&responder_cookie)),
+            Change::NegotiationOpened { local_cookie, .. } => {
+                assert!(self.negotiations.insert(local_cookie));
+            }
+            Change::NegotiationClosed { local_cookie, .. } => {
+                assert!(self.negotiations.remove(&local_cookie));
+            }
             Change::Upsert(record) => {
                 let octets = record.encode();
                 let decoded = IkeSaRecord::decode(octets.expose()).expect("our own record");

@@ -87,7 +87,11 @@ impl IkeSa {
             }))
             .push(&Payload::Ke(ke_r))
             .push(&Payload::Nonce(NonceRepr { data: &nonce_r }));
-        let nat = push_nat_detection(crypto, &mut response, request, &header);
+        // Only who sent any can do something with ours.
+        let nat = nat_detection(crypto, request.payloads, &request.header, request.path);
+        if nat.is_some() {
+            push_nat_detection(crypto, &mut response, &header, request.path);
+        }
         let fragments = request
             .payloads
             .has_notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
@@ -113,7 +117,7 @@ impl IkeSa {
                 &remote_spi,
             ),
             path: request.path,
-            nat,
+            nat: nat.unwrap_or_default(),
             announced: false,
             proposal,
             keys,
@@ -139,43 +143,45 @@ impl IkeSa {
     }
 }
 
-/// Compares the peer's NAT_DETECTION_* with what we see, and adds ours if the peer sent any
-/// (RFC 7296 §2.23).
-fn push_nat_detection(
+/// Compares the peer's NAT_DETECTION_* with what we see (RFC 7296 §2.23); `None` if there are not
+/// both.
+pub(in crate::sa) fn nat_detection(
     crypto: &dyn CryptoProvider,
-    response: &mut MessageBuilder,
-    request: InitRequest<'_>,
-    ours: &HeaderRepr,
-) -> NatState {
-    let hash = |header: &HeaderRepr, address| nat_hash(crypto, header, address);
+    payloads: &Payloads<'_>,
+    theirs: &HeaderRepr,
+    path: Path,
+) -> Option<NatState> {
     let seen = |kind, address| {
         let mut any = false;
-        let expected = hash(&request.header, address);
-        let matches = request.payloads.notifies.iter().any(|notify| {
+        let expected = nat_hash(crypto, theirs, address);
+        let matches = payloads.notifies.iter().any(|notify| {
             any |= notify.kind == kind;
             notify.kind == kind && notify.data == expected
         });
         any.then_some(!matches)
     };
     // There may be several NAT_DETECTION_SOURCE_IP; one that matches is enough.
-    let remote = seen(NotifyType::NAT_DETECTION_SOURCE_IP, request.path.remote);
-    let local = seen(NotifyType::NAT_DETECTION_DESTINATION_IP, request.path.local);
-    let (Some(remote), Some(local)) = (remote, local) else {
-        return NatState::default();
-    };
+    let remote = seen(NotifyType::NAT_DETECTION_SOURCE_IP, path.remote)?;
+    let local = seen(NotifyType::NAT_DETECTION_DESTINATION_IP, path.local)?;
+    Some(NatState { local, remote })
+}
+
+/// Adds ours to a message with the header `ours`.
+pub(in crate::sa) fn push_nat_detection(
+    crypto: &dyn CryptoProvider,
+    message: &mut MessageBuilder,
+    ours: &HeaderRepr,
+    path: Path,
+) {
     for (kind, address) in [
-        (NotifyType::NAT_DETECTION_SOURCE_IP, request.path.local),
-        (
-            NotifyType::NAT_DETECTION_DESTINATION_IP,
-            request.path.remote,
-        ),
+        (NotifyType::NAT_DETECTION_SOURCE_IP, path.local),
+        (NotifyType::NAT_DETECTION_DESTINATION_IP, path.remote),
     ] {
-        response.push(&Payload::Notify(NotifyRepr::new(
+        message.push(&Payload::Notify(NotifyRepr::new(
             kind,
-            &hash(ours, address),
+            &nat_hash(crypto, ours, address),
         )));
     }
-    NatState { local, remote }
 }
 
 /// SHA-1(SPIi | SPIr | IP | Port), RFC 7296 §2.23.

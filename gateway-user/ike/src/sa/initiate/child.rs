@@ -21,6 +21,14 @@ use crate::wire::{
     Payloads, SaRepr, TsRepr,
 };
 
+/// What we offered, and where.
+pub(in crate::sa) struct Offered<'a> {
+    pub(in crate::sa) offer: &'a ChildOffer,
+    pub(in crate::sa) exchange: EspExchange,
+    /// Those of IKE_SA_INIT, if the exchange is IKE_AUTH, which has none.
+    pub(in crate::sa) nonces: Option<(&'a [u8], &'a [u8])>,
+}
+
 /// What a CHILD_SA is made after: its configuration or, if that is gone, its predecessor.
 struct Model {
     name: String,
@@ -161,7 +169,12 @@ impl IkeSa {
             core.esp_spis.release(&offer.spi_in);
             return Ok(self.child_declined(core, now, offer, notify));
         }
-        let installing = match self.take_child(core, &outstanding, offer, payloads) {
+        let offered = Offered {
+            offer,
+            exchange: EspExchange::CreateChildSa,
+            nonces: None,
+        };
+        let installing = match self.take_child(core, &outstanding, &offered, payloads) {
             Ok(installing) => installing,
             Err(error) => {
                 core.esp_spis.release(&offer.spi_in);
@@ -195,17 +208,22 @@ impl IkeSa {
     }
 
     /// Checks what the peer agreed to against what we offered, and derives the keys.
-    fn take_child(
+    pub(in crate::sa) fn take_child(
         &self,
         core: &Core,
         outstanding: &Outstanding,
-        offer: &ChildOffer,
+        offered: &Offered<'_>,
         payloads: &Payloads<'_>,
     ) -> Result<Installing, IkeError> {
+        let offer = offered.offer;
         let request = self.own_request(core, outstanding)?;
         let ours = request.payloads()?;
-        let (suite, spi_out) = agreed_suite(ours.require_sa()?, payloads.require_sa()?)?;
-        let (nonce_i, nonce_r) = (ours.require_nonce()?.data, payloads.require_nonce()?.data);
+        let (suite, spi_out) =
+            agreed_suite(ours.require_sa()?, payloads.require_sa()?, offered.exchange)?;
+        let (nonce_i, nonce_r) = match offered.nonces {
+            Some(nonces) => nonces,
+            None => (ours.require_nonce()?.data, payloads.require_nonce()?.data),
+        };
         let shared = match suite.ke {
             Some(method) => {
                 let state = offer.ke.as_ref().filter(|state| state.method == method);
@@ -357,13 +375,18 @@ impl IkeSa {
         }
     }
 
-    pub(super) fn try_child_again(&mut self, core: &mut Core, now: Instant, offer: &ChildOffer) {
+    pub(in crate::sa) fn try_child_again(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        offer: &ChildOffer,
+    ) {
         if let Some(task) = self.child_task(offer) {
             self.defer(core, now, task);
         }
     }
 
-    pub(super) fn delete_at_peer(&mut self, spi: [u8; 4]) {
+    pub(in crate::sa) fn delete_at_peer(&mut self, spi: [u8; 4]) {
         if let Some(established) = self.established_mut() {
             established.unwanted.push(spi);
         }
@@ -394,7 +417,11 @@ where
 }
 
 /// The suite of an answer, if it is one that we offered, and the peer's SPI.
-fn agreed_suite(offered: &SaRepr, answered: &SaRepr) -> Result<(EspProposal, [u8; 4]), IkeError> {
+fn agreed_suite(
+    offered: &SaRepr,
+    answered: &SaRepr,
+    exchange: EspExchange,
+) -> Result<(EspProposal, [u8; 4]), IkeError> {
     let unacceptable = || PeerError::Syntax("an answer to what was not offered");
     let [answer] = answered.proposals.as_slice() else {
         return Err(unacceptable().into());
@@ -411,12 +438,8 @@ fn agreed_suite(offered: &SaRepr, answered: &SaRepr) -> Result<(EspProposal, [u8
             .into_iter()
             .map(|suite| EspProposal { esn: true, ..suite }),
     );
-    let chosen = select_esp(
-        std::slice::from_ref(offered),
-        &universe,
-        EspExchange::CreateChildSa,
-    )
-    .map_err(PolicyError::from)?;
+    let chosen = select_esp(std::slice::from_ref(offered), &universe, exchange)
+        .map_err(PolicyError::from)?;
     match answer.esp_spi() {
         Some(spi) if u32::from_be_bytes(spi) >= FIRST_ESP_SPI => Ok((chosen.suite, spi)),
         _ => Err(PeerError::Syntax("a reserved SPI").into()),

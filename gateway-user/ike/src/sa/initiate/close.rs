@@ -1,6 +1,9 @@
 //! INFORMATIONAL requests (RFC 7296 §1.4): liveness, DELETE of CHILD_SAs and of the IKE SA.
 
+use std::sync::Arc;
+
 use super::{Draft, Task};
+use crate::config::ChildConfig;
 use crate::endpoint::core::Core;
 use crate::error::IkeError;
 use crate::record::{ChildState, Purpose};
@@ -158,6 +161,37 @@ impl IkeSa {
                 established.dirty = true;
             }
         }
+    }
+
+    /// Asks for those of these children that it does not have.
+    pub(crate) fn want_children(&mut self, children: &[Arc<ChildConfig>]) {
+        for child in children {
+            if !self.has_child(&child.name) {
+                self.want_child(&child.name);
+            }
+        }
+    }
+
+    /// Whether there is a child of this name, or will be if the peer agrees.
+    fn has_child(&self, name: &str) -> bool {
+        let Some(established) = self.established() else {
+            return false;
+        };
+        let asked = |purpose: &Purpose| matches!(purpose, Purpose::Child(o) if o.name == name);
+        established
+            .children
+            .iter()
+            .any(|child| child.sa.name == name && child.state == ChildState::Current)
+            || self.purpose().is_some_and(asked)
+            || established.wanted_children().iter().any(|n| n == name)
+    }
+
+    /// Whether it is of this connection and can make children.
+    pub(crate) fn serves(&self, connection: &str) -> bool {
+        self.announced
+            && self
+                .established()
+                .is_some_and(|e| e.connection.name == connection && !e.replaced && !e.closing)
     }
 
     /// Whether we have asked for a successor of this child and not got the answer.

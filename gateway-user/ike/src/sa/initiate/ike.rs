@@ -211,7 +211,7 @@ pub(super) fn agree(
 }
 
 /// Whether an answer has the transforms of an offer, of which each has one of every type.
-pub(super) fn same_transforms(offer: &Proposal, answer: &Proposal) -> bool {
+pub(in crate::sa) fn same_transforms(offer: &Proposal, answer: &Proposal) -> bool {
     offer.protocol == answer.protocol
         && offer.transforms.len() == answer.transforms.len()
         && offer

@@ -44,7 +44,11 @@ impl IkeSa {
                 self.try_child_again(core, now, &offer);
             }
         }
-        Some(Step::Waiting)
+        Some(if self.announced {
+            Step::Waiting
+        } else {
+            Step::Opened
+        })
     }
 
     /// The kernel did not answer in time. It may still do what it was asked, so it is asked to undo

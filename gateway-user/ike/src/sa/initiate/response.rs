@@ -20,6 +20,9 @@ impl IkeSa {
         path: Path,
         message: &Message<'_>,
     ) -> Step {
+        if self.opening().is_some() {
+            return self.handle_auth_response(core, now, message);
+        }
         let header = message.header();
         let Some(outstanding) = self.established().and_then(|e| e.outstanding.as_ref()) else {
             return Step::Dropped(Silence::UnexpectedResponse);

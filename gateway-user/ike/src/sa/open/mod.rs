@@ -1,0 +1,62 @@
+//! IKE SAs that we initiate, until the peer is authenticated (RFC 7296 §1.2).
+//!
+//! [`ExpectInitResponse`] has sent IKE_SA_INIT and has neither keys nor the peer's SPI. A usable
+//! response makes an [`IkeSa`] of it, in state [`ExpectAuthResponse`]: IKE_AUTH is sent. What
+//! comes back makes that one established, or ends it. All of this is local to the member: a
+//! takeover begins anew.
+
+mod auth;
+mod init;
+mod resend;
+
+use std::sync::Arc;
+
+use gateway_common::slot::Slot;
+
+pub(crate) use self::init::{ExpectInitResponse, Next};
+pub(crate) use self::resend::Overdue;
+
+use self::resend::Resend;
+use super::IkeSa;
+use crate::auth::Transcript;
+use crate::config::{ChildConfig, Connection};
+use crate::output::Path;
+use crate::record::ChildOffer;
+
+/// What an initiation is to bring about.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) connection: Arc<Connection>,
+    /// The CHILD_SA that IKE_AUTH asks for.
+    pub(crate) child: Option<Arc<ChildConfig>>,
+    pub(crate) slot: Slot,
+    pub(crate) path: Path,
+    /// No IKE SA between these two identities is known (RFC 7296 §2.4: INITIAL_CONTACT).
+    pub(crate) initial_contact: bool,
+}
+
+/// What IKE_SA_INIT has left that authentication needs.
+pub(crate) struct Negotiated {
+    pub(crate) plan: Plan,
+    transcript: Transcript,
+}
+
+/// IKE_AUTH is sent.
+pub(crate) struct ExpectAuthResponse {
+    pub(crate) negotiated: Negotiated,
+    /// The CHILD_SA that it asks for.
+    offer: Option<ChildOffer>,
+    message_id: u32,
+    bytes: Box<[u8]>,
+    resend: Resend,
+}
+
+impl IkeSa {
+    /// The connection that it is initiated for, until the peer is authenticated.
+    pub(crate) fn opening(&self) -> Option<&Plan> {
+        match &self.state {
+            super::State::ExpectAuthResponse(state) => Some(&state.negotiated.plan),
+            _ => None,
+        }
+    }
+}
