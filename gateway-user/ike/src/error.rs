@@ -32,6 +32,9 @@ pub enum PeerError {
     /// A key exchange value that no honest peer computes (RFC 6989 §2).
     #[error("malformed message: invalid key exchange value")]
     KeyExchangeValue,
+    /// Somebody changed an address that the peer protects (RFC 4555 §3.9).
+    #[error("the peer allows no NAT, and its packets do not come from where it sent them")]
+    UnexpectedNat,
     /// The peer could not prove who it is, or we do not want to know it (RFC 7296 §2.21.2).
     #[error("authentication failed: {0}")]
     Authentication(String),
@@ -75,6 +78,9 @@ pub enum PolicyError {
     /// What was asked for collides with what we are doing (RFC 7296 §2.25).
     #[error("not now: {0}")]
     TemporaryFailure(&'static str),
+    /// An IKE SA with or without CHILD_SA, which the connection excludes (RFC 6023).
+    #[error("{0}")]
+    Childless(&'static str),
     /// No more CHILD_SAs on this IKE SA (RFC 7296 §1.3).
     #[error("no additional CHILD_SAs: {0}")]
     NoAdditionalSas(&'static str),
@@ -209,6 +215,9 @@ fn notify_type(error: &IkeError) -> NotifyType {
         IkeError::Peer(PeerError::Syntax(_) | PeerError::KeyExchangeValue) => {
             NotifyType::INVALID_SYNTAX
         }
+        IkeError::Peer(PeerError::UnexpectedNat) => NotifyType::UNEXPECTED_NAT_DETECTED,
+        // RFC 6023 §3 names no error of its own; strongSwan answers the same.
+        IkeError::Policy(PolicyError::Childless(_)) => NotifyType::INVALID_SYNTAX,
         IkeError::Peer(PeerError::Authentication(_)) => NotifyType::AUTHENTICATION_FAILED,
         IkeError::Policy(PolicyError::NoProposalChosen { .. }) => NotifyType::NO_PROPOSAL_CHOSEN,
         IkeError::Policy(PolicyError::InvalidKePayload { .. }) => NotifyType::INVALID_KE_PAYLOAD,

@@ -44,7 +44,8 @@ impl Path {
 pub struct Transmit {
     /// Over which addresses and ports.
     pub path: Path,
-    /// The IKE message, without non-ESP marker.
+    /// The IKE message, without non-ESP marker; or [`crate::wire::NAT_KEEPALIVE`], which leaves as it
+    /// is, from port 4500.
     pub bytes: Vec<u8>,
     /// The slot whose owner may send it.
     pub slot: Slot,

@@ -14,6 +14,7 @@ mod held;
 mod moves;
 mod node;
 mod records;
+mod redirect;
 #[cfg(feature = "simulator")]
 pub mod sim;
 mod status;

@@ -18,9 +18,11 @@ use super::Agent;
 use crate::api::Call;
 use crate::api::model::{
     Checks, ChildInfo, Count, EspSaEntry, IkeSaEntry, IkeSaInfo, InterfaceStatus, MemberCount,
-    NegotiationEntry, Reply, Request, Sas, Stats, Status, SteeringStatus, Table, TableFill,
+    NegotiationEntry, Redirected, Reply, Request, Sas, Stats, Status, SteeringStatus, Table,
+    TableFill,
 };
 use crate::clock;
+use crate::config::gateway;
 use crate::steering::{Counters, Dump};
 use crate::xfrm::ChildCounters;
 
@@ -82,11 +84,27 @@ impl Agent {
                 .switch_forwarding(*enabled)
                 .and_then(|()| self.status())
                 .and_then(value),
+            Request::Redirect { to, connection } => {
+                self.redirect(to, connection.as_deref()).and_then(value)
+            }
             Request::Drain | Request::Undrain | Request::Bootstrap | Request::Failover { .. } => {
                 Err("not a question".into())
             }
         };
         answer.map_or_else(Reply::Error, Reply::Ok)
+    }
+
+    fn redirect(&mut self, to: &str, connection: Option<&str>) -> Result<Redirected, String> {
+        let gateway = gateway(to)?;
+        let mut known = self.config.connections.iter().map(|c| &c.name);
+        if let Some(name) = connection
+            && !known.any(|known| known == name)
+        {
+            return Err(format!("there is no connection \"{name}\""));
+        }
+        let redirected = self.node.redirect(clock::now(), connection, &gateway);
+        tracing::info!("{redirected} peers were asked to go to {gateway}");
+        Ok(Redirected { redirected })
     }
 
     fn switch_forwarding(&mut self, enabled: bool) -> Result<(), String> {

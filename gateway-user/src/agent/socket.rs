@@ -9,6 +9,7 @@ use std::sync::Arc;
 use gateway_common::abi;
 use gateway_common::slot::Slot;
 use gateway_ike::output::Path;
+use gateway_ike::wire::NAT_KEEPALIVE;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -67,7 +68,7 @@ impl Sockets {
         Ok(Self { by_local })
     }
 
-    /// Sends one datagram, marked for the fence. A full queue or an unreachable peer is like a
+    /// Sends one datagram, marked for the fence; a NAT keepalive as it is. A full queue or an unreachable peer is like a
     /// lost datagram: IKE retransmits.
     pub(super) fn send(&self, path: Path, slot: Slot, bytes: &[u8]) -> io::Result<()> {
         let socket = self
@@ -77,7 +78,9 @@ impl Sockets {
         let reference = SockRef::from(socket.as_ref());
         reference.set_mark(abi::mark(abi::MARK_IKE, slot.0))?;
         let remote = path.remote.into();
-        if path.local.port() == NAT_T_PORT {
+        if bytes == NAT_KEEPALIVE {
+            reference.send_to(bytes, &remote)?;
+        } else if path.local.port() == NAT_T_PORT {
             let parts = [io::IoSlice::new(&NON_ESP_MARKER), io::IoSlice::new(bytes)];
             reference.send_to_vectored(&parts, &remote)?;
         } else {

@@ -11,6 +11,13 @@ pub struct Accepted {
     pub accepted: bool,
 }
 
+/// Peers were asked to go to another gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redirected {
+    /// How many IKE SAs; their peers close them.
+    pub redirected: usize,
+}
+
 /// The members as this one sees them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Members {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::steering;
 
 pub use super::cluster::{
-    Accepted, Health, LinkStatus, MemberStatus, Members, PeerSync, Pnote, Pnotes, SyncStatus,
-    ViewMember, ViewStatus,
+    Accepted, Health, LinkStatus, MemberStatus, Members, PeerSync, Pnote, Pnotes, Redirected,
+    SyncStatus, ViewMember, ViewStatus,
 };
 
 /// What a client asks for: `{"command": "status"}`.
@@ -50,6 +50,15 @@ pub enum Request {
     Stats,
     /// [`Checks`].
     Check,
+    /// Asks the peers of this member's IKE SAs to go to another gateway (RFC 5685); answers
+    /// [`Redirected`].
+    Redirect {
+        /// An address or a domain name.
+        to: String,
+        /// Only those of this connection.
+        #[serde(default)]
+        connection: Option<String>,
+    },
     /// Switches `ike_forwarding.enabled` until the next start; answers [`Status`].
     Forwarding {
         /// On or off.

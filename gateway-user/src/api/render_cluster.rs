@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::model::{
-    Accepted, Health, MemberStatus, Members, PeerSync, Pnotes, SyncStatus, ViewStatus,
+    Accepted, Health, MemberStatus, Members, PeerSync, Pnotes, Redirected, SyncStatus, ViewStatus,
 };
 use super::render::{columns, line, mode, row, seconds, yes_no};
 use crate::config::{Failback, Mode};
@@ -177,4 +177,9 @@ pub fn health(health: &Health) -> String {
 /// `gatewayctl drain` and its kin.
 pub fn accepted(_: &Accepted) -> String {
     "accepted; `gatewayctl members` shows how it goes\n".into()
+}
+
+/// `gatewayctl redirect`.
+pub fn redirected(answer: &Redirected) -> String {
+    format!("{} peers were asked to go\n", answer.redirected)
 }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway_common::member::MemberId;
 use gateway_user::api::model::{
-    Accepted, Check, Checks, Health, Members, Pnotes, Request, Sas, Stats, Status, SyncStatus,
-    Table, ViewStatus,
+    Accepted, Check, Checks, Health, Members, Pnotes, Redirected, Request, Sas, Stats, Status,
+    SyncStatus, Table, ViewStatus,
 };
 use gateway_user::api::{self, render, render_cluster};
 use gateway_user::pki;
@@ -70,6 +70,14 @@ enum Command {
         /// Check for this configuration file instead of asking the running agent.
         #[arg(long)]
         config: Option<PathBuf>,
+    },
+    /// Send peers to another gateway (RFC 5685): those of this member, or of one connection.
+    Redirect {
+        /// Its address or domain name.
+        to: String,
+        /// Only the peers of this connection.
+        #[arg(long)]
+        connection: Option<String>,
     },
     /// Switch forwarding between members on or off, until the next start.
     Forwarding {
@@ -175,6 +183,13 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Table => ask::<Table>(cli, &Request::Table, render::table)?,
         Command::Sas { all } => ask::<Sas>(cli, &Request::Sas { all: *all }, render::sas)?,
         Command::Stats => ask::<Stats>(cli, &Request::Stats, render::stats)?,
+        Command::Redirect { to, connection } => {
+            let request = Request::Redirect {
+                to: to.clone(),
+                connection: connection.clone(),
+            };
+            ask::<Redirected>(cli, &request, render_cluster::redirected)?;
+        }
         Command::Forwarding { state } => {
             ask::<Status>(
                 cli,

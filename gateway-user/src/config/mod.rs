@@ -26,6 +26,7 @@ pub use cluster::{Cluster, Member};
 pub use error::ConfigError;
 pub use ha::FloatingAddress;
 pub use raw::{Backend, Failback, Mode, Profile, TwoMember};
+pub(crate) use transport::gateway_of_text as gateway;
 pub use witness::{Witness, WitnessConfig, WitnessKey};
 
 use crate::steering::AttachMode;

@@ -432,3 +432,64 @@ fn secrets_have_swanctls_forms() {
         assert_eq!(config.secrets[0].secret.expose(), bytes);
     }
 }
+
+#[test]
+fn transport_has_swanctls_words_and_defaults() {
+    use gateway_ike::config::{Childless, Fragmentation, Gateway, Transport};
+    let transport = |line: &str| {
+        let text = GOOD.replacen("[[connection]]\n", &format!("[[connection]]\n{line}\n"), 1);
+        Config::parse(&text).map(|config| config.connections[0].transport.clone())
+    };
+    assert_eq!(transport("").unwrap(), Transport::default());
+    for (line, expected) in [
+        (
+            "fragmentation = \"accept\"\nfragment_size = 576",
+            Transport {
+                fragmentation: Fragmentation::Accept,
+                fragment_size: 576,
+                ..Transport::default()
+            },
+        ),
+        (
+            "encap = true\nkeepalive = \"7s\"\nmobike = false",
+            Transport {
+                encap: true,
+                keepalive: Duration::from_secs(7),
+                mobike: false,
+                ..Transport::default()
+            },
+        ),
+        (
+            "keepalive = 0\nchildless = \"force\"\nredirect_to = \"gw2.example.org\"",
+            Transport {
+                keepalive: Duration::ZERO,
+                childless: Childless::Force,
+                redirect_to: Some(Gateway::Fqdn("gw2.example.org".into())),
+                ..Transport::default()
+            },
+        ),
+        (
+            "redirect_to = \"2001:db8::1\"\nfollow_redirects = false",
+            Transport {
+                redirect_to: Some(Gateway::Address("2001:db8::1".parse().unwrap())),
+                follow_redirects: false,
+                ..Transport::default()
+            },
+        ),
+    ] {
+        assert_eq!(transport(line).unwrap(), expected, "{line}");
+    }
+    for (line, words) in [
+        ("fragment_size = 575", ["fragment_size", "576 to 65535"]),
+        ("fragmentation = \"maybe\"", ["fragmentation", "accept"]),
+        ("childless = \"yes\"", ["childless", "never"]),
+        ("keepalive = \"2h\"", ["keepalive", "3600s"]),
+        ("redirect_to = \"10.0.0\"", ["redirect_to", "domain name"]),
+        ("redirect_to = \"a b\"", ["redirect_to", "domain name"]),
+    ] {
+        let error = transport(line).unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+}

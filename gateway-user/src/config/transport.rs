@@ -42,7 +42,6 @@ pub(super) fn check(key: &str, raw: &raw::Connection) -> Result<Transport, Confi
         )?
         .unwrap_or(KEEPALIVE),
         mobike: raw.mobike,
-        additional_addrs: Vec::new(),
         childless: match raw.childless {
             raw::Childless::Allow => Childless::Allow,
             raw::Childless::Prefer => Childless::Prefer,
@@ -54,6 +53,14 @@ pub(super) fn check(key: &str, raw: &raw::Connection) -> Result<Transport, Confi
             .transpose()?,
         follow_redirects: raw.follow_redirects,
     })
+}
+
+/// A gateway by address or name, for commands.
+///
+/// # Errors
+/// A line that says what is allowed.
+pub(crate) fn gateway_of_text(text: &str) -> Result<Gateway, String> {
+    gateway("the gateway to go to", text).map_err(|error| error.to_string())
 }
 
 /// A gateway by address or name.

@@ -22,13 +22,11 @@ pub struct Transport {
     pub fragment_size: u16,
     /// ESP goes in UDP though there is no NAT: the peer is made to believe that we are behind one.
     pub encap: bool,
-    /// While we are behind a NAT, so long after the last IKE message a NAT keepalive is sent
-    /// (RFC 3948 §4); zero = never. Default 20 s.
+    /// While we are behind a NAT, a NAT keepalive is sent every so often (RFC 3948 §4); zero = never.
+    /// Default 20 s.
     pub keepalive: Duration,
     /// MOBIKE (RFC 4555): the peer may move its addresses. Default: yes.
     pub mobike: bool,
-    /// Addresses of ours beside the one in use that a MOBIKE peer is told of.
-    pub additional_addrs: Vec<IpAddr>,
     /// IKE SAs without CHILD_SA (RFC 6023).
     pub childless: Childless,
     /// Peers that can be redirected are sent there (RFC 5685).
@@ -45,7 +43,6 @@ impl Default for Transport {
             encap: false,
             keepalive: Duration::from_secs(20),
             mobike: true,
-            additional_addrs: Vec::new(),
             childless: Childless::default(),
             redirect_to: None,
             follow_redirects: true,
@@ -109,7 +106,7 @@ pub enum Childless {
 }
 
 /// A gateway that peers are redirected to (RFC 5685 §9).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gateway {
     /// By address.
     Address(IpAddr),

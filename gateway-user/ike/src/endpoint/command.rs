@@ -2,6 +2,7 @@
 
 use gateway_common::slot::Slot;
 
+use crate::config::Gateway;
 use crate::record::{Contact, IkeSaRecord};
 use crate::secret::SecretBytes;
 
@@ -66,6 +67,14 @@ pub enum Command {
     SyncMessageIds {
         /// Our SPI, network order.
         local_spi: [u8; 8],
+    },
+    /// Asks the peer of an IKE SA to go to another gateway (RFC 5685 §5). Nothing happens if it
+    /// cannot be redirected.
+    Redirect {
+        /// Our SPI, network order.
+        local_spi: [u8; 8],
+        /// Where to.
+        gateway: Gateway,
     },
     /// Moves an IKE SA and its children to another slot. A delta says so; the kernel, whose SAs
     /// carry the slot as a mark, is the driver's business.

@@ -57,6 +57,10 @@ counters! {
     fragments_received,
     /// Messages put together from fragments.
     messages_reassembled,
+    /// NAT keepalives.
+    keepalives_sent,
+    /// Peers that were sent to another gateway (RFC 5685).
+    redirects_sent,
     /// CHILD_SAs that the kernel refused or did not confirm in time.
     kernel_failures,
     /// IKE_AUTH requests answered with AUTHENTICATION_FAILED.

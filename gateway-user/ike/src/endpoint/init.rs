@@ -10,11 +10,11 @@ use super::timers::Timer;
 use super::{Endpoint, Negotiation, RequestKey, spi};
 use crate::config::Connection;
 use crate::error::{IkeError, LocalError, PolicyError, notify_for};
-use crate::output::{Change, Path};
+use crate::output::{Change, EventKind, Path};
 use crate::proposal::{Chosen, IkeProposal, NoProposalChosen, select_ike};
-use crate::sa::{IkeSa, InitRequest, State};
+use crate::sa::{IkeSa, InitRequest, State, is_redirectable, redirect_data, redirected_from};
 use crate::wire::{
-    Body, Chain, Message, NotifyPacket, NotifyRepr, NotifyType, PayloadType, Payloads,
+    Body, Chain, HeaderRepr, Message, NotifyPacket, NotifyRepr, NotifyType, PayloadType, Payloads,
 };
 
 impl Endpoint {
@@ -41,6 +41,9 @@ impl Endpoint {
             // packet".
             Err(error) => return self.drop_malformed(path, error),
         };
+        if self.redirect(path, &header, &payloads) {
+            return;
+        }
         let request = InitRequest {
             header,
             path,
@@ -56,6 +59,38 @@ impl Endpoint {
             // RFC 6989 §2.5: a request with an invalid key exchange value is dropped.
             Err(error) => self.drop_malformed(path, error),
         }
+    }
+
+    /// Sends the peer to another gateway instead of answering, if the connection for its address says
+    /// so and it can be redirected (RFC 5685 §3). Costs nothing that has to be remembered.
+    fn redirect(&mut self, path: Path, header: &HeaderRepr, payloads: &Payloads<'_>) -> bool {
+        let (local, remote) = (path.local.ip(), path.remote.ip());
+        let candidates = self.core.config.candidates(local, remote);
+        // One for anybody would redirect those whom their identity excepts: IKE_AUTH sees to it.
+        let target = candidates
+            .first()
+            .filter(|c| {
+                candidates
+                    .iter()
+                    .all(|o| o.transport.redirect_to == c.transport.redirect_to)
+            })
+            .and_then(|c| c.transport.redirect_to.as_ref());
+        let (Some(target), Ok(nonce)) = (target, payloads.require_nonce()) else {
+            return false;
+        };
+        // RFC 5685 §7: back to where it comes from would be a loop.
+        if !is_redirectable(payloads) || redirected_from(payloads).as_ref() == Some(target) {
+            return false;
+        }
+        let reason = format!("IKE_SA_INIT: the peer is redirected to {target}");
+        let data = redirect_data(target, nonce.data);
+        self.core.counters.redirects_sent += 1;
+        self.core
+            .out
+            .event(path, EventKind::ExchangeFailed { reason });
+        let notify = NotifyRepr::new(NotifyType::REDIRECT, &data);
+        self.send_statelessly(path, header, &notify);
+        true
     }
 
     /// A retransmitted request gets the identical response, while there is one (RFC 7296 §2.1).

@@ -52,7 +52,7 @@ use self::rate::RateLimit;
 use self::stray::Scarce;
 use crate::config::Config;
 use crate::crypto::CryptoProvider;
-use crate::output::{DeltaId, KernelResult, Output};
+use crate::output::{DeltaId, EventKind, KernelResult, Output};
 use crate::record::{CachedResponse, IkeSaRecord};
 use crate::sa::{ExpectInitResponse, IkeSa};
 
@@ -176,6 +176,14 @@ impl Endpoint {
                     sa.request_liveness();
                 }
             }),
+            Command::Redirect { local_spi, gateway } => {
+                self.with_sa(now, local_spi, |sa, core| {
+                    if !sa.redirect(gateway) {
+                        let reason = "the peer cannot be redirected".to_owned();
+                        sa.event(core, EventKind::ExchangeFailed { reason });
+                    }
+                });
+            }
             Command::Reslot { local_spi, slot } => {
                 self.with_sa(now, local_spi, |sa, _| sa.move_to_slot(slot));
             }

@@ -124,9 +124,7 @@ impl IkeSaRecord {
             children,
             local_id: fields.take(kind::LOCAL_ID, "local identity", identity)?,
             remote_id: fields.take(kind::REMOTE_ID, "remote identity", identity)?,
-            path: fields.take(kind::PATH, "path", |r| {
-                Ok(Path::new(socket(r)?, socket(r)?))
-            })?,
+            path: fields.take(kind::PATH, "path", path)?,
             nat: fields.take(kind::NAT, "NAT state", nat)?,
             keys: keys(&mut fields, proposal)?,
             proposal,
@@ -300,6 +298,10 @@ fn identity(reader: &mut Reader<'_>) -> Result<Identity, RecordError> {
     let id_type = reader.u8()?;
     Identity::from_payload(IdType(id_type), reader.rest())
         .map_err(|_| RecordError::Value("identity"))
+}
+
+pub(super) fn path(reader: &mut Reader<'_>) -> Result<Path, RecordError> {
+    Ok(Path::new(socket(reader)?, socket(reader)?))
 }
 
 fn socket(reader: &mut Reader<'_>) -> Result<SocketAddr, RecordError> {

@@ -195,7 +195,7 @@ fn encryption(encryption: Encryption) -> [[u8; 2]; 2] {
     ]
 }
 
-fn socket(address: SocketAddr) -> [u8; 18] {
+pub(super) fn socket(address: SocketAddr) -> [u8; 18] {
     let mut octets = [0; 18];
     octets[..16].copy_from_slice(&Address::from(address.ip()).octets);
     octets[16..].copy_from_slice(&address.port().to_be_bytes());

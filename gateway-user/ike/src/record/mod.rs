@@ -260,6 +260,7 @@ mod kind {
     pub(super) const MOBIKE: u16 = 62;
     pub(super) const PEER_ADDRESS: u16 = 63;
     pub(super) const REDIRECTABLE: u16 = 64;
+    pub(super) const ORIGINAL_INITIATOR: u16 = 65;
     pub(super) const CONTACT: u16 = 70;
     pub(super) const CLOSED: u16 = 71;
 }
@@ -295,4 +296,5 @@ mod request_kind {
     pub(super) const RIVAL: u16 = 8;
     pub(super) const DELETED: u16 = 9;
     pub(super) const NONCE: u16 = 10;
+    pub(super) const PATH: u16 = 60;
 }

@@ -4,9 +4,11 @@
 //! private values and what happened meanwhile stand beside them.
 
 use super::decode::Fields;
+use super::encode::socket;
 use super::tlv::{Reader, Writer};
 use super::{RecordError, request_kind};
 use crate::crypto::KeyExchangeMethod;
+use crate::output::Path;
 use crate::secret::SecretBytes;
 
 /// A request of ours that waits for its response. Whoever resumes the IKE SA sends the same octets
@@ -35,6 +37,22 @@ pub enum Purpose {
     Child(ChildOffer),
     /// Makes the successor of the IKE SA (RFC 7296 §1.3.2).
     RekeyIke(IkeOffer),
+    /// Is the peer where it says to be? With the COOKIE2, and where it was sent (RFC 4555 §3.7).
+    VerifyPath {
+        /// What the peer has to copy.
+        cookie: [u8; 16],
+        /// The path that it proves.
+        path: Path,
+    },
+    /// UPDATE_SA_ADDRESSES of ours, as original initiator (RFC 4555 §3.5).
+    UpdateAddresses {
+        /// What the peer has to copy.
+        cookie: [u8; 16],
+        /// The path that is to be used.
+        path: Path,
+    },
+    /// Sends the peer to another gateway (RFC 5685 §5).
+    Redirect,
     /// Tells the peer our Message IDs; with the nonce of it (RFC 6311 §5).
     SyncMessageIds([u8; 4]),
 }
@@ -113,9 +131,24 @@ impl OutstandingRequest {
                 purpose(6);
                 out.tlv(request_kind::NONCE, &[nonce]);
             }
+            Purpose::VerifyPath { cookie, path } => {
+                purpose(7);
+                encode_check(&mut out, cookie, *path);
+            }
+            Purpose::UpdateAddresses { cookie, path } => {
+                purpose(8);
+                encode_check(&mut out, cookie, *path);
+            }
+            Purpose::Redirect => purpose(9),
         }
         out.finish()
     }
+}
+
+fn encode_check(out: &mut Writer, cookie: &[u8], path: Path) {
+    out.tlv(request_kind::NONCE, &[cookie]);
+    let (local, remote) = (socket(path.local), socket(path.remote));
+    out.tlv(request_kind::PATH, &[&local, &remote]);
 }
 
 fn encode_child_offer(out: &mut Writer, offer: &ChildOffer) {
@@ -162,6 +195,15 @@ impl OutstandingRequest {
                 rival: fields.maybe(request_kind::RIVAL, NAME, rival)?,
             }),
             6 => Purpose::SyncMessageIds(fields.take(request_kind::NONCE, NAME, Reader::array)?),
+            7 => {
+                let (cookie, path) = check(&mut fields)?;
+                Purpose::VerifyPath { cookie, path }
+            }
+            8 => {
+                let (cookie, path) = check(&mut fields)?;
+                Purpose::UpdateAddresses { cookie, path }
+            }
+            9 => Purpose::Redirect,
             _ => return Err(RecordError::Value(NAME)),
         };
         Ok(Self {
@@ -174,6 +216,12 @@ impl OutstandingRequest {
 
 /// What an error calls all of it.
 const NAME: &str = "outstanding request";
+
+fn check(fields: &mut Fields<'_>) -> Result<([u8; 16], Path), RecordError> {
+    let cookie = fields.take(request_kind::NONCE, NAME, Reader::array)?;
+    let path = fields.take(request_kind::PATH, NAME, super::decode::path)?;
+    Ok((cookie, path))
+}
 
 fn child_offer(fields: &mut Fields<'_>) -> Result<ChildOffer, RecordError> {
     Ok(ChildOffer {

@@ -18,6 +18,9 @@ pub struct TransportState {
     pub mobike: bool,
     /// Addresses of the peer beside the one in use, as it told us last (RFC 4555 §3.6).
     pub peer_addresses: Vec<IpAddr>,
+    /// We initiated the first IKE SA of this series: with MOBIKE, we decide on the addresses,
+    /// whoever rekeyed it since (RFC 4555 §1.3).
+    pub original_initiator: bool,
     /// The peer has announced that it can be redirected (RFC 5685).
     pub redirectable: bool,
 }
@@ -29,6 +32,7 @@ impl TransportState {
             (self.forced_encap, kind::FORCED_ENCAP),
             (self.mobike, kind::MOBIKE),
             (self.redirectable, kind::REDIRECTABLE),
+            (self.original_initiator, kind::ORIGINAL_INITIATOR),
         ] {
             if set {
                 out.tlv(kind, &[]);
@@ -51,6 +55,7 @@ impl TransportState {
             forced_encap: set(kind::FORCED_ENCAP),
             mobike: set(kind::MOBIKE),
             redirectable: set(kind::REDIRECTABLE),
+            original_initiator: set(kind::ORIGINAL_INITIATOR),
             peer_addresses: addresses
                 .into_iter()
                 .map(|mut address| address.address())

@@ -117,7 +117,7 @@ impl IkeSa {
         )?;
         let replaces = replaced.map(|child| child.sa.id());
         let (shared, ke_r) = key_exchange(core, &agreement.chosen, child.ke)?;
-        let sa = Box::new(self.derive_child(core, request, child, &agreement, shared.as_ref())?);
+        let sa = Box::new(self.derive_child(core, child, &agreement, shared.as_ref())?);
 
         let mut installed = base.clone();
         installed.push(&Payload::Sa(SaRepr {
@@ -163,7 +163,8 @@ impl IkeSa {
     /// port 500 there is no telling it from IKE, so then there is none.
     pub(super) fn encap(&self, path: Path) -> Option<(u16, u16)> {
         let (local, remote) = (path.local.port(), path.remote.port());
-        (self.nat.any() && local != crate::wire::PORT_IKE).then_some((local, remote))
+        let wanted = self.nat.any() || self.transport.forced_encap;
+        (wanted && local != crate::wire::PORT_IKE).then_some((local, remote))
     }
 
     /// RFC 7296 §2.8.1: both rekey the same CHILD_SA. "It will just note the situation and respond
@@ -188,7 +189,9 @@ impl IkeSa {
     /// sides do not rekey at the same time (RFC 7296 §2.8).
     pub(super) fn new_child(&mut self, core: &mut Core, now: Instant, mut sa: ChildSa) -> Child {
         let here = self.encap(self.path);
-        if !self.nat.local && sa.encap.is_some() && here.is_some() {
+        if self.transport.mobike {
+            self.catch_up_later(&sa);
+        } else if !self.nat.local && sa.encap.is_some() && here.is_some() {
             // The NAT may have moved the peer while the kernel was busy.
             let remote = self.path.remote.ip();
             if sa.encap != here || sa.remote != remote {
@@ -229,7 +232,6 @@ impl IkeSa {
     fn derive_child(
         &self,
         core: &mut Core,
-        request: Request,
         child: &ChildRequest<'_>,
         agreement: &Agreement,
         shared: Option<&SecretBytes>,
@@ -244,7 +246,8 @@ impl IkeSa {
             child.nonce_i,
             child.nonce_r,
         )?;
-        let (local, remote) = (request.path.local, request.path.remote);
+        // RFC 4555 §3.3: from the IKE SA, not from the header of the request.
+        let (local, remote) = (self.path.local, self.path.remote);
         let spi_in = core
             .esp_spis
             .draw(&*core.crypto, core.config.member, self.local_spi)
@@ -258,7 +261,7 @@ impl IkeSa {
             spi_out: agreement.spi_out,
             local: local.ip(),
             remote: remote.ip(),
-            encap: self.encap(request.path),
+            encap: self.encap(self.path),
             encryption: suite.encryption,
             key_in: keys.initiator_to_responder,
             key_out: keys.responder_to_initiator,

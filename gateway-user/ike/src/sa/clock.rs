@@ -27,6 +27,8 @@ pub(crate) enum Clock {
     Idle,
     /// The rest of a message in fragments has not come.
     Reassembly,
+    /// The NAT before us must not forget the mapping.
+    Keepalive,
 }
 
 /// Deadlines that are set.

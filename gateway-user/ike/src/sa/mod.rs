@@ -9,10 +9,13 @@ mod clock;
 mod exchange;
 mod initiate;
 pub(crate) mod iv;
+mod mobike;
+mod nat;
 mod open;
 mod path;
 mod reassembly;
 mod record;
+mod redirect;
 mod respond;
 mod status;
 pub(crate) mod window;
@@ -45,6 +48,7 @@ pub(crate) use self::clock::{Clock, jitter};
 pub(crate) use self::exchange::init::InitRequest;
 pub(crate) use self::initiate::Succession;
 pub(crate) use self::open::{ExpectInitResponse, Next, Overdue, Plan};
+pub(crate) use self::redirect::{is_redirectable, redirect_data, redirected_from};
 pub(crate) use self::respond::Farewell;
 
 /// One IKE SA.

@@ -8,7 +8,13 @@ impl IkeSa {
     /// RFC 7296 §2.23: a host that is not behind a NAT follows the address and port of a new,
     /// authentic packet; one that is does not, because anybody could then move it.
     pub(super) fn move_to(&mut self, core: &mut Core, path: Path) {
-        if self.nat.local && self.established().is_some() {
+        let established = self.established().is_some();
+        // RFC 4555 §3.8: with MOBIKE "the host not behind a NAT MUST NOT use these dynamic updates
+        // for IKEv2 packets".
+        if self.transport.mobike && established {
+            return self.heard_from(path);
+        }
+        if self.nat.local && established {
             return;
         }
         if self.path != path {

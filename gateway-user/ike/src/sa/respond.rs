@@ -123,7 +123,7 @@ impl IkeSa {
         match request.header.exchange {
             ExchangeType::IKE_AUTH => self.auth(core, now, request, &payloads),
             ExchangeType::CREATE_CHILD_SA => self.create_child_sa(core, now, request, &payloads),
-            _ => self.informational(core, request, &payloads),
+            _ => self.informational(core, now, request, &payloads),
         }
     }
 

@@ -153,6 +153,7 @@ fn unsupported_status_notifications_are_ignored_and_not_answered() {
     peer.auth_notifies = vec![
         NotifyType::MOBIKE_SUPPORTED,
         NotifyType::NO_ADDITIONAL_ADDRESSES,
+        NotifyType::TICKET_REQUEST,
         NotifyType::MULTIPLE_AUTH_SUPPORTED,
         NotifyType::EAP_ONLY_AUTHENTICATION,
         NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED,
@@ -165,9 +166,13 @@ fn unsupported_status_notifications_are_ignored_and_not_answered() {
     let response = gateway.exchange(peer.path, &peer.auth());
     assert!(peer.take_auth(&response).is_some());
     let opened = peer.open(&response);
-    // Of all these we can do one thing (RFC 6311).
-    let supported = NotifyRepr::new(NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED, &[]);
-    assert_eq!(opened.payloads().unwrap().notifies, [supported]);
+    // Of all these we can do two things (RFC 6311, RFC 4555).
+    let supported = [
+        NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED,
+        NotifyType::MOBIKE_SUPPORTED,
+    ];
+    let supported = supported.map(|kind| NotifyRepr::new(kind, &[]));
+    assert_eq!(opened.payloads().unwrap().notifies, supported);
 }
 
 /// What we say about NATs, and what we conclude from what the peer says.

@@ -353,6 +353,19 @@ impl Initiator {
             .unwrap()
     }
 
+    /// Decrypts a request of the gateway's.
+    pub(crate) fn open_request(&self, bytes: &[u8]) -> Opened {
+        let message = Message::parse(bytes).unwrap();
+        assert!(!message.header().response);
+        let Body::Encrypted(encrypted) = message.body() else {
+            panic!("a request in clear");
+        };
+        let keys = self.keys.as_ref().unwrap();
+        encrypted
+            .open(&*self.crypto, self.chosen.encryption, keys.er.expose())
+            .unwrap()
+    }
+
     /// The error that a response reports.
     pub(crate) fn error(&self, bytes: &[u8]) -> Option<(NotifyType, Vec<u8>)> {
         let opened = self.open(bytes);

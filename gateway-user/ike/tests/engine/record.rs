@@ -229,16 +229,26 @@ fn purpose() -> impl Strategy<Value = Purpose> {
         (any::<[u8; 8]>(), key_exchange(), rival(any::<[u8; 8]>()))
             .prop_map(|(spi, ke, rival)| Purpose::RekeyIke(IkeOffer { spi, ke, rival })),
         any::<[u8; 4]>().prop_map(Purpose::SyncMessageIds),
+        (any::<[u8; 16]>(), socket(), socket()).prop_map(|(cookie, local, remote)| {
+            let path = Path::new(local, remote);
+            Purpose::VerifyPath { cookie, path }
+        }),
+        (any::<[u8; 16]>(), socket(), socket()).prop_map(|(cookie, local, remote)| {
+            let path = Path::new(local, remote);
+            Purpose::UpdateAddresses { cookie, path }
+        }),
+        Just(Purpose::Redirect),
     ]
 }
 
 fn transport() -> impl Strategy<Value = TransportState> {
     let addresses = prop::collection::vec(address(), 0..4);
-    (any::<[bool; 4]>(), addresses).prop_map(|(flags, peer_addresses)| TransportState {
+    (any::<[bool; 5]>(), addresses).prop_map(|(flags, peer_addresses)| TransportState {
         fragments: flags[0],
         forced_encap: flags[1],
         mobike: flags[2],
         redirectable: flags[3],
+        original_initiator: flags[4],
         peer_addresses,
     })
 }

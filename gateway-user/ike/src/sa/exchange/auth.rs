@@ -6,9 +6,9 @@ use std::sync::Arc;
 use gateway_common::time::Instant;
 
 use crate::auth::{AuthContext, Proof, Proven, denied, identity, push_identity};
-use crate::config::{Config, Connection};
+use crate::config::{Childless, Config, Connection};
 use crate::endpoint::core::Core;
-use crate::error::{IkeError, PeerError, notify_for};
+use crate::error::{IkeError, PeerError, PolicyError, notify_for};
 use crate::identity::Identity;
 use crate::record::{Contact, Role};
 use crate::sa::child::ChildRequest;
@@ -54,6 +54,10 @@ impl IkeSa {
         let Authenticated {
             connection, peer, ..
         } = authenticated;
+        let transport = &connection.transport;
+        check_childless(transport.childless, child.is_some())?;
+        let redirect_to = transport.redirect_to.clone();
+        let mobike = self.negotiate_mobike(request, payloads, transport.mobike)?;
         self.path = request.path;
         // RFC 6311 §5: "the responder MUST NOT assert support of a capability unless such support
         // was asserted by the initiator".
@@ -66,6 +70,10 @@ impl IkeSa {
         } else {
             message
         };
+        let message = match mobike {
+            Some(kind) => message.with(&Payload::Notify(NotifyRepr::new(kind, &[]))),
+            None => message,
+        };
         if let Some(keys) = peer.keys {
             self.keys = keys;
         }
@@ -74,6 +82,14 @@ impl IkeSa {
         established.peer_syncs = peer_syncs;
         established.set_lifetimes(core, now);
         self.state = State::Established(Box::new(established));
+        // RFC 5685 §6: "it prevents the creation of a CHILD SA".
+        if let Some(gateway) = redirect_to.filter(|_| self.transport.redirectable) {
+            let data = self.redirect_in_auth(core, &gateway);
+            self.redirected(core, now);
+            let redirect = NotifyRepr::new(NotifyType::REDIRECT, &data);
+            let message = message.with(&Payload::Notify(redirect));
+            return Ok(Step::Establish(establishment, Answer { request, message }));
+        }
         let Some(child) = child else {
             // RFC 6023 §3: such a request gets such a response.
             return Ok(Step::Establish(establishment, Answer { request, message }));
@@ -178,4 +194,17 @@ fn describe(candidates: &[&Arc<Connection>]) -> String {
         .map(|c| format!("{} ({} with {})", c.name, c.local_id, c.remote_id))
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// swanctl's `childless`, as responder.
+fn check_childless(policy: Childless, has_child: bool) -> Result<(), PolicyError> {
+    match (policy, has_child) {
+        (Childless::Never, false) => Err(PolicyError::Childless(
+            "the peer wants an IKE SA without CHILD_SA, and the connection says childless = never",
+        )),
+        (Childless::Force, true) => Err(PolicyError::Childless(
+            "the peer wants a CHILD_SA at once, and the connection says childless = force",
+        )),
+        _ => Ok(()),
+    }
 }

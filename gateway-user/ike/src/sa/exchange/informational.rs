@@ -1,5 +1,7 @@
 //! INFORMATIONAL (RFC 7296 §1.4): liveness, DELETE, errors.
 
+use gateway_common::time::Instant;
+
 use crate::endpoint::core::Core;
 use crate::error::IkeError;
 use crate::output::EventKind;
@@ -16,6 +18,7 @@ impl IkeSa {
     pub(in crate::sa) fn informational(
         &mut self,
         core: &mut Core,
+        now: Instant,
         request: Request,
         payloads: &Payloads<'_>,
     ) -> Result<Step, IkeError> {
@@ -35,6 +38,7 @@ impl IkeSa {
         if let Some(reason) = self.peers_verdict(core, payloads) {
             return Ok(Step::Close(Answer { request, message }, reason));
         }
+        let message = self.mobility(core, now, request, payloads, message);
         let deleted = self.delete_children(core, payloads);
         let message = if deleted.is_empty() {
             message

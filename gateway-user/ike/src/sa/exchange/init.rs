@@ -1,21 +1,19 @@
 //! IKE_SA_INIT (RFC 7296 §1.2): from an acceptable request to a half-open IKE SA.
 
-use std::net::SocketAddr;
-
 use gateway_common::abi::Address;
 use gateway_common::slot::Slot;
 
 use crate::auth::{Announced, Transcript};
-use crate::config::{Config, Transport};
+use crate::config::{Childless, Config, Transport};
 use crate::crypto::CryptoProvider;
 use crate::error::{IkeError, PolicyError};
 use crate::keys::{IkeKeys, Skeyseed};
 use crate::output::Path;
 use crate::proposal::{Chosen, IkeProposal};
-use crate::record::{NatState, Role, TransportState};
+use crate::record::{Role, TransportState};
 use crate::sa::reassembly::Incoming;
 use crate::sa::window::Window;
-use crate::sa::{ExpectAuth, IkeSa, State, draw_nonce, fresh_ivs};
+use crate::sa::{ExpectAuth, IkeSa, State, draw_nonce, fresh_ivs, is_redirectable, nat};
 use crate::wire::{
     HeaderRepr, KeRepr, MessageBuilder, NonceRepr, NotifyRepr, NotifyType, Payload, Payloads,
     SaRepr,
@@ -87,10 +85,12 @@ impl IkeSa {
             }))
             .push(&Payload::Ke(ke_r))
             .push(&Payload::Nonce(NonceRepr { data: &nonce_r }));
-        // Only who sent any can do something with ours.
-        let nat = nat_detection(crypto, request.payloads, &request.header, request.path);
-        if nat.is_some() {
-            push_nat_detection(crypto, &mut response, &header, request.path);
+        let detected = nat::detect(crypto, request.payloads, &request.header, request.path);
+        // The most specific connection decides, as it does on the proposals.
+        let forced_encap =
+            detected.is_some() && candidates.first().is_some_and(|c| c.transport.encap);
+        if detected.is_some() {
+            nat::announce(crypto, &mut response, &header, request.path, forced_encap);
         }
         let fragments = request
             .payloads
@@ -103,10 +103,12 @@ impl IkeSa {
             )));
         }
         // RFC 6023 §3: "A supporting responder MUST include the Notify payload".
-        response.push(&Payload::Notify(NotifyRepr::new(
-            NotifyType::CHILDLESS_IKEV2_SUPPORTED,
-            &[],
-        )));
+        if wants(&|transport| transport.childless != Childless::Never) {
+            response.push(&Payload::Notify(NotifyRepr::new(
+                NotifyType::CHILDLESS_IKEV2_SUPPORTED,
+                &[],
+            )));
+        }
         let response = response.finish()?;
         Ok(Self {
             local_spi,
@@ -117,7 +119,7 @@ impl IkeSa {
                 &remote_spi,
             ),
             path: request.path,
-            nat: nat.unwrap_or_default(),
+            nat: detected.unwrap_or_default(),
             announced: false,
             proposal,
             keys,
@@ -126,6 +128,8 @@ impl IkeSa {
             window: Window::resume(1, None),
             transport: TransportState {
                 fragments,
+                forced_encap,
+                redirectable: is_redirectable(request.payloads),
                 ..TransportState::default()
             },
             incoming: Incoming::default(),
@@ -141,59 +145,4 @@ impl IkeSa {
             })),
         })
     }
-}
-
-/// Compares the peer's NAT_DETECTION_* with what we see (RFC 7296 §2.23); `None` if there are not
-/// both.
-pub(in crate::sa) fn nat_detection(
-    crypto: &dyn CryptoProvider,
-    payloads: &Payloads<'_>,
-    theirs: &HeaderRepr,
-    path: Path,
-) -> Option<NatState> {
-    let seen = |kind, address| {
-        let mut any = false;
-        let expected = nat_hash(crypto, theirs, address);
-        let matches = payloads.notifies.iter().any(|notify| {
-            any |= notify.kind == kind;
-            notify.kind == kind && notify.data == expected
-        });
-        any.then_some(!matches)
-    };
-    // There may be several NAT_DETECTION_SOURCE_IP; one that matches is enough.
-    let remote = seen(NotifyType::NAT_DETECTION_SOURCE_IP, path.remote)?;
-    let local = seen(NotifyType::NAT_DETECTION_DESTINATION_IP, path.local)?;
-    Some(NatState { local, remote })
-}
-
-/// Adds ours to a message with the header `ours`.
-pub(in crate::sa) fn push_nat_detection(
-    crypto: &dyn CryptoProvider,
-    message: &mut MessageBuilder,
-    ours: &HeaderRepr,
-    path: Path,
-) {
-    for (kind, address) in [
-        (NotifyType::NAT_DETECTION_SOURCE_IP, path.local),
-        (NotifyType::NAT_DETECTION_DESTINATION_IP, path.remote),
-    ] {
-        message.push(&Payload::Notify(NotifyRepr::new(
-            kind,
-            &nat_hash(crypto, ours, address),
-        )));
-    }
-}
-
-/// SHA-1(SPIi | SPIr | IP | Port), RFC 7296 §2.23.
-fn nat_hash(crypto: &dyn CryptoProvider, header: &HeaderRepr, address: SocketAddr) -> [u8; 20] {
-    let octets = match address {
-        SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
-        SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
-    };
-    crypto.sha1(&[
-        &header.initiator_spi,
-        &header.responder_spi,
-        &octets,
-        &address.port().to_be_bytes(),
-    ])
 }

@@ -167,6 +167,7 @@ impl IkeSa {
         old.replaced = true;
         old.dirty = true;
         heir.dirty = true;
+        self.catch_up();
     }
 
     /// Whether it knows of a successor (our SPI), so that the exchange that made that one has ended

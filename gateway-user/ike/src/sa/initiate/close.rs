@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::{Draft, Task};
-use crate::config::ChildConfig;
+use crate::config::{ChildConfig, Gateway};
 use crate::endpoint::core::Core;
 use crate::error::IkeError;
 use crate::record::{ChildState, Purpose};
+use crate::sa::mobike::COOKIE_LEN;
+use crate::sa::redirect::redirect_data;
 use crate::sa::{Child, IkeSa, Step};
-use crate::wire::{DeleteRepr, ExchangeType, MessageBuilder, Payload};
+use crate::wire::{DeleteRepr, ExchangeType, MessageBuilder, NotifyRepr, NotifyType, Payload};
 
 impl IkeSa {
     /// An empty request (RFC 7296 §2.4).
@@ -22,6 +24,35 @@ impl IkeSa {
         }
         let delete = Payload::Delete(DeleteRepr::ike());
         self.informational_draft(Purpose::CloseIke, Some(&delete))
+    }
+
+    /// A check that the peer is where it says to be (RFC 4555 §3.7).
+    pub(super) fn draft_check(&self, core: &Core) -> Result<Draft, IkeError> {
+        let mut cookie = [0; COOKIE_LEN];
+        core.crypto.random(&mut cookie);
+        let path = self.path;
+        let notify = NotifyRepr::new(NotifyType::COOKIE2, &cookie);
+        let purpose = Purpose::VerifyPath { cookie, path };
+        self.informational_draft(purpose, Some(&Payload::Notify(notify)))
+    }
+
+    /// Our new addresses (RFC 4555 §3.5).
+    pub(super) fn draft_update(&self, core: &Core) -> Result<Draft, IkeError> {
+        let mut cookie = [0; COOKIE_LEN];
+        core.crypto.random(&mut cookie);
+        let path = self.path;
+        let purpose = Purpose::UpdateAddresses { cookie, path };
+        let mut draft = self.informational_draft(purpose, None)?;
+        let header = self.next_header(ExchangeType::INFORMATIONAL)?;
+        self.push_update(core, &header, &cookie, &mut draft.message);
+        Ok(draft)
+    }
+
+    /// Sends the peer to another gateway (RFC 5685 §5).
+    pub(super) fn draft_redirect(&self, gateway: &Gateway) -> Result<Draft, IkeError> {
+        let data = redirect_data(gateway, &[]);
+        let notify = NotifyRepr::new(NotifyType::REDIRECT, &data);
+        self.informational_draft(Purpose::Redirect, Some(&Payload::Notify(notify)))
     }
 
     /// DELETE of everything that is to be closed, in one exchange.

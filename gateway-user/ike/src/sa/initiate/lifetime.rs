@@ -52,6 +52,7 @@ impl IkeSa {
             }
             Clock::Idle => self.idle(core, now),
             Clock::Reassembly => self.discard_fragments(core),
+            Clock::Keepalive => self.keep_alive(core, now),
         }
         Step::Waiting
     }
@@ -85,6 +86,7 @@ impl IkeSa {
                 .children
                 .iter()
                 .any(|child| child.state == ChildState::Closing);
+        self.start_keepalives(core, now);
         if let Some(at) = rekey_at.filter(|_| !replaced) {
             self.set_clock(core, Clock::Rekey, at);
         }
@@ -101,6 +103,7 @@ impl IkeSa {
         if outstanding {
             self.set_clock(core, Clock::Retransmit, now);
         }
+        self.catch_up();
         if owed {
             self.add_task(Task::CloseChildren);
         }

@@ -17,6 +17,7 @@ use gateway_common::time::Instant;
 
 use super::clock::{Clock, jitter};
 use super::{Established, IkeSa, Step};
+use crate::config::Gateway;
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError};
 use crate::output::{Change, ChildId, ChildSa, DeltaId, EventKind, KernelRequest};
@@ -37,6 +38,10 @@ pub(crate) enum Task {
     SyncMessageIds,
     /// DELETE of the IKE SA.
     CloseIke,
+    /// UPDATE_SA_ADDRESSES (RFC 4555).
+    UpdateAddresses,
+    /// A check that the peer is where it says to be.
+    VerifyPath,
     /// DELETE of all children in state `Closing`, and of those that only the peer has.
     CloseChildren,
     /// A successor of the child with this inbound SPI.
@@ -45,6 +50,8 @@ pub(crate) enum Task {
     CreateChild(String),
     /// A successor of the IKE SA.
     RekeyIke,
+    /// REDIRECT to another gateway (RFC 5685).
+    Redirect(Gateway),
     /// Is the peer alive?
     Liveness,
 }
@@ -168,7 +175,7 @@ impl IkeSa {
     }
 
     /// What the outstanding request is for.
-    pub(super) fn purpose(&self) -> Option<&Purpose> {
+    pub(in crate::sa) fn purpose(&self) -> Option<&Purpose> {
         let outstanding = self.established()?.outstanding.as_ref()?;
         Some(&outstanding.request.purpose)
     }
@@ -212,7 +219,9 @@ impl IkeSa {
             .iter()
             .find(|task| match task {
                 Task::SyncMessageIds | Task::CloseIke => true,
-                Task::Liveness => !closing,
+                Task::UpdateAddresses | Task::VerifyPath | Task::Redirect(_) | Task::Liveness => {
+                    !closing
+                }
                 Task::CloseChildren | Task::RekeyChild(_) | Task::CreateChild(_) => {
                     !replaced && !closing
                 }
@@ -232,6 +241,9 @@ impl IkeSa {
             Task::RekeyChild(spi) => self.draft_rekey_child(core, *spi)?,
             Task::CreateChild(name) => self.draft_child(core, name)?,
             Task::RekeyIke => Some(self.draft_rekey(core)?),
+            Task::UpdateAddresses => Some(self.draft_update(core)?),
+            Task::VerifyPath => Some(self.draft_check(core)?),
+            Task::Redirect(gateway) => Some(self.draft_redirect(gateway)?),
             Task::Liveness => Some(self.draft_empty()?),
         };
         let Some(draft) = draft else {
@@ -312,7 +324,7 @@ impl IkeSa {
 
     /// The response has not come in time.
     fn retransmit(&mut self, core: &mut Core, now: Instant) -> Step {
-        let (path, slot) = (self.path, self.slot);
+        let slot = self.slot;
         let tries = core.config.limits.retransmit_tries;
         let Some(outstanding) = self.outstanding_mut() else {
             return Step::Waiting;
@@ -331,6 +343,7 @@ impl IkeSa {
         outstanding.resent += 1;
         let (bytes, delta) = (outstanding.request.bytes.to_vec(), outstanding.delta);
         core.counters.requests_resent += 1;
+        let path = self.retransmission_path(resent + 1);
         core.out.transmit(path, bytes, slot, delta);
         self.start_retransmission(core, now);
         Step::Waiting

@@ -9,7 +9,7 @@ use crate::output::{EventKind, Path};
 use crate::record::Purpose;
 use crate::sa::reassembly::Unsealed;
 use crate::sa::{IkeSa, Silence, Step};
-use crate::wire::{Message, NotifyType, Opened, Payloads};
+use crate::wire::{HeaderRepr, Message, NotifyType, Opened, Payloads};
 
 impl IkeSa {
     /// Takes a response that carries our SPI. Nothing changes before its integrity check succeeds.
@@ -73,13 +73,14 @@ impl IkeSa {
             self.release_offer(core, &outstanding);
             return Err(PeerError::Syntax("a response of another exchange").into());
         }
-        self.dispatch_response(core, now, outstanding, &payloads)
+        self.dispatch_response(core, now, message.header(), outstanding, &payloads)
     }
 
     fn dispatch_response(
         &mut self,
         core: &mut Core,
         now: Instant,
+        header: &HeaderRepr,
         outstanding: Outstanding,
         payloads: &Payloads<'_>,
     ) -> Result<Step, IkeError> {
@@ -98,6 +99,19 @@ impl IkeSa {
             Purpose::RekeyIke(offer) => {
                 let offer = offer.clone();
                 self.rekey_answered(core, now, &outstanding, offer, payloads)
+            }
+            Purpose::VerifyPath { cookie, path } => {
+                self.path_answered(core, cookie, *path, payloads)?;
+                Ok(Step::Waiting)
+            }
+            Purpose::UpdateAddresses { .. } => {
+                self.update_answered(core, &outstanding, header, payloads)?;
+                self.start_keepalives(core, now);
+                Ok(Step::Waiting)
+            }
+            Purpose::Redirect => {
+                self.redirected(core, now);
+                Ok(Step::Waiting)
             }
             Purpose::SyncMessageIds(_) => {
                 self.synchronised(payloads);

@@ -75,7 +75,13 @@ impl IkeSa {
             .as_ref()
             .map(|o| o.request.purpose.clone());
         match purpose {
-            None | Some(Purpose::Liveness | Purpose::SyncMessageIds(_)) => {}
+            None | Some(Purpose::Liveness | Purpose::Redirect | Purpose::SyncMessageIds(_)) => {}
+            Some(Purpose::VerifyPath { .. }) => {
+                established.tasks.insert(Task::VerifyPath);
+            }
+            Some(Purpose::UpdateAddresses { .. }) => {
+                established.tasks.insert(Task::UpdateAddresses);
+            }
             Some(Purpose::CloseIke) => {
                 established.tasks.insert(Task::CloseIke);
             }

@@ -160,6 +160,9 @@ impl IkeSa {
         if let Some(keys) = peer.keys {
             self.keys = keys;
         }
+        if connection.transport.mobike && payloads.has_notify(NotifyType::MOBIKE_SUPPORTED) {
+            self.take_mobike(&payloads);
+        }
         let local_id = connection.local_id.clone();
         let mut established = Established::new(connection, local_id, peer.remote_id, now);
         established.next_request = u64::from(message_id) + 1;
@@ -293,6 +296,10 @@ impl IkeSa {
         context.prove(connection, None)?.push_onto(&mut message);
         if let (Some(child), Some(offer)) = (&plan.child, &state.offer) {
             push_child(&mut message, child, offer);
+        }
+        // RFC 4555 §3.2.
+        if connection.transport.mobike {
+            message.push(&notify(NotifyType::MOBIKE_SUPPORTED));
         }
         // RFC 6311 §5: the peer may synchronise Message IDs with us, and we with it.
         message.push(&notify(NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED));

@@ -4,6 +4,7 @@ use gateway_common::time::Instant;
 
 use super::{Negotiated, Overdue, Plan, Resend};
 use crate::auth::{Announced, Transcript};
+use crate::config::Childless;
 use crate::crypto::{KeyExchange, KeyExchangeMethod};
 use crate::endpoint::{core::Core, spi};
 use crate::error::{IkeError, LocalError, PeerError, PolicyError};
@@ -11,9 +12,8 @@ use crate::keys::{IkeKeys, Skeyseed};
 use crate::output::{Change, Event, EventKind, Path};
 use crate::proposal::{IkeProposal, select_ike};
 use crate::record::{NatState, TransportState};
-use crate::sa::exchange::init::{nat_detection, push_nat_detection};
 use crate::sa::initiate::same_transforms;
-use crate::sa::{IkeSa, draw_nonce};
+use crate::sa::{IkeSa, draw_nonce, nat};
 use crate::wire::{
     Body, ExchangeType, HeaderRepr, KeRepr, Message, MessageBuilder, NonceRepr, NotifyRepr,
     NotifyType, PORT_NAT_T, Payload, Payloads, SaRepr,
@@ -159,7 +159,8 @@ impl ExpectInitResponse {
                 data: self.ke.public_value(),
             }))
             .push(&Payload::Nonce(NonceRepr { data: &self.nonce }));
-        push_nat_detection(&*core.crypto, &mut message, &header, self.plan.path);
+        let forced = self.plan.connection.transport.encap;
+        nat::announce(&*core.crypto, &mut message, &header, self.plan.path, forced);
         if self.announces_fragments() {
             message.push(&Payload::Notify(NotifyRepr::new(
                 NotifyType::IKEV2_FRAGMENTATION_SUPPORTED,
@@ -318,8 +319,17 @@ impl ExpectInitResponse {
             .nonce
             .map(|nonce| nonce.data.into())
             .unwrap_or_default();
+        let mut plan = self.plan.clone();
+        match childless(plan.connection.transport.childless, payloads) {
+            Ok(true) => plan.child = None,
+            Ok(false) => {}
+            Err(reason) => {
+                self.refused(core, reason.to_owned());
+                return Next::Wait(self, None);
+            }
+        }
         let negotiated = Negotiated {
-            plan: self.plan.clone(),
+            plan,
             transcript: Transcript {
                 request: self.request.clone(),
                 response: message.bytes().into(),
@@ -365,9 +375,13 @@ impl ExpectInitResponse {
             (&self.nonce, nonce_r),
             (&self.local_spi, &header.responder_spi),
         )?;
-        let nat = nat_detection(crypto, payloads, &header, path).unwrap_or_default();
+        let detected = nat::detect(crypto, payloads, &header, path);
+        let nat = detected.unwrap_or_default();
+        let transport = &self.plan.connection.transport;
+        let forced_encap = transport.encap && detected.is_some();
         let mut path = path;
-        if nat.any() {
+        // RFC 4555 §3.3: who can do both floats in any case, so that the ports need not change later.
+        if nat.any() || forced_encap || (transport.mobike && detected.is_some()) {
             // RFC 7296 §2.23: "all subsequent traffic" goes from and to port 4500.
             path.local.set_port(PORT_NAT_T);
             path.remote.set_port(PORT_NAT_T);
@@ -380,6 +394,8 @@ impl ExpectInitResponse {
             transport: TransportState {
                 fragments: self.announces_fragments()
                     && payloads.has_notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
+                forced_encap,
+                original_initiator: true,
                 ..TransportState::default()
             },
             proposal: suite,
@@ -402,6 +418,20 @@ impl ExpectInitResponse {
         let answered = std::slice::from_ref(answer);
         select_ike(answered, &[suite], 0).map_err(PolicyError::from)?;
         Ok(suite)
+    }
+}
+
+/// Whether IKE_AUTH goes without CHILD_SA (RFC 6023): those that are wanted follow by CREATE_CHILD_SA.
+fn childless(policy: Childless, payloads: &Payloads<'_>) -> Result<bool, &'static str> {
+    let supported = payloads.has_notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
+    match policy {
+        Childless::Allow | Childless::Never => Ok(false),
+        Childless::Prefer => Ok(supported),
+        Childless::Force if supported => Ok(true),
+        Childless::Force => Err(
+            "IKE_SA_INIT: the peer makes no IKE SA without CHILD_SA, and the connection says \
+             childless = force",
+        ),
     }
 }
 
