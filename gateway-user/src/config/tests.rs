@@ -245,8 +245,8 @@ fn errors_name_the_key_what_is_wrong_and_what_is_allowed() {
         ),
         (
             "name = \"site-a\"",
-            "name = \"site-a\"\nmobike = true",
-            &["connection[0]", "mobike"],
+            "name = \"site-a\"\nmobile = true",
+            &["connection[0]", "mobile"],
         ),
     ];
     for (from, to, expected) in cases {
