@@ -11,7 +11,7 @@ use gateway_cluster::view::{Epoch, View};
 use gateway_common::packet::{Direction, IkeHeader};
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::crypto::CryptoProvider;
-use gateway_ike::endpoint::{Command, Endpoint};
+use gateway_ike::endpoint::{Command, Endpoint, Target};
 use gateway_ike::output::{KernelResult, Path};
 
 use crate::children::Children;
@@ -23,7 +23,7 @@ use crate::held::Held;
 use crate::moves::Moves;
 use crate::records::{Index, Spi};
 use crate::status::Counters;
-use crate::walk::Walk;
+use crate::walk::{Care, Walk};
 
 /// One member without its IO.
 ///
@@ -194,8 +194,8 @@ impl Node {
         if self.next_cookie_secret().is_some_and(|due| due <= now) {
             self.refresh_cookies(now);
         }
-        while let Some(spi) = self.walk.step(now, &self.index) {
-            self.look_after(now, spi);
+        while let Some((spi, care)) = self.walk.step(now, &self.index) {
+            self.look_after(now, spi, care);
         }
         self.collect(now);
     }
@@ -330,10 +330,26 @@ impl Node {
     }
 
     /// An IKE SA that came by takeover has its turn.
-    fn look_after(&mut self, now: Instant, local_spi: Spi) {
-        if self.wake(now, local_spi) {
+    fn look_after(&mut self, now: Instant, local_spi: Spi, care: Care) {
+        if !self.wake(now, local_spi) {
+            return;
+        }
+        if care == Care::Doubt {
+            let sync = Command::SyncMessageIds { local_spi };
+            self.endpoint.handle_command(now, sync);
+        }
+        let held = self.cluster.ownership().sa(local_spi);
+        let children = held.map_or(&[][..], |held| &held.sa.children);
+        let children: Vec<_> = children.iter().map(|child| child.spi_in).collect();
+        if care == Care::Check || children.is_empty() {
             self.endpoint
                 .handle_command(now, Command::Liveness { local_spi });
+            return;
+        }
+        self.counters.rekeyed_after_takeover += children.len() as u64;
+        for spi_in in children {
+            let rekey = Command::Rekey(Target::Child(spi_in));
+            self.endpoint.handle_command(now, rekey);
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Counters {
     pub without_lease_dropped: u64,
     /// IKE SAs that were taken from their records.
     pub woken: u64,
+    /// CHILD_SAs that a takeover made this member rekey.
+    pub rekeyed_after_takeover: u64,
     /// Records that this release cannot read.
     pub unreadable_records: u64,
 }
@@ -42,6 +44,8 @@ pub struct Status {
     pub awake: usize,
     /// Octets of all records.
     pub record_octets: usize,
+    /// Slots that were taken over and whose IKE SAs have not all been looked after yet.
+    pub walk_left: usize,
     /// IKE messages that wait for acknowledgements.
     pub held: usize,
 }
@@ -62,6 +66,7 @@ impl Node {
                 .map(std::collections::BTreeSet::len)
                 .sum(),
             record_octets: sas().map(|held| held.sa.record.len()).sum(),
+            walk_left: self.walk.left(),
             held: self.held.len(),
         }
     }

@@ -131,6 +131,7 @@ fn start_kernel(config: &Config) -> Result<Tunnels> {
         Backend::Recording => Box::new(Recording::new()),
     };
     let mut tunnels = Tunnels::new(kernel);
+    tunnels.set_inbound_policy(config.takeover.inbound);
     let found = tunnels.begin_adoption()?;
     if found > 0 {
         tracing::info!("{found} SAs of an earlier run wait for their records");

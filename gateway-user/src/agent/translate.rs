@@ -69,7 +69,12 @@ pub(super) fn node_config(config: &Config, incarnation: Incarnation) -> gateway_
     gateway_node::Config {
         ike: Arc::new(engine_config(config, incarnation)),
         cluster: cluster_config(config, incarnation),
-        walk: gateway_node::WalkLimits::default(),
+        walk: gateway_node::WalkLimits {
+            rate: config.takeover.checks_per_second,
+            rekey: config.takeover.rekeys(),
+            rekey_rate: config.takeover.rekeys_per_second,
+            ..gateway_node::WalkLimits::default()
+        },
     }
 }
 

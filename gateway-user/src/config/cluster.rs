@@ -13,6 +13,7 @@ use gateway_ike::config::Connection;
 use super::error::ConfigError;
 use super::raw::{Failback, Mode, TwoMember};
 use super::{Witness, raw, timing, value};
+use crate::xfrm::InboundPolicy;
 
 /// Heartbeats run over the sync network and at most so many others.
 const MAX_HEARTBEAT_ADDRESSES: usize = 7;
@@ -172,10 +173,11 @@ fn check_member(key: &str, id: MemberId, raw: raw::Member) -> Result<Member, Con
 pub(super) fn digest(
     cluster: &Cluster,
     witness: Option<&Witness>,
+    inbound: InboundPolicy,
     connections: &[Arc<Connection>],
 ) -> [u8; 32] {
     let alike = format!(
-        "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {connections:?}",
+        "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {inbound:?} {connections:?}",
         cluster.id,
         cluster.name,
         cluster.mode,

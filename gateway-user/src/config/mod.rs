@@ -10,6 +10,7 @@ mod error;
 mod ha;
 mod lifetimes;
 mod raw;
+mod takeover;
 mod timing;
 mod transport;
 mod value;
@@ -26,6 +27,7 @@ pub use cluster::{Cluster, Member};
 pub use error::ConfigError;
 pub use ha::FloatingAddress;
 pub use raw::{Backend, Failback, Mode, Profile, TwoMember};
+pub use takeover::Takeover;
 pub(crate) use transport::gateway_of_text as gateway;
 pub use witness::{Witness, WitnessConfig, WitnessKey};
 
@@ -59,6 +61,8 @@ pub struct Config {
     pub backend: Backend,
     /// `[kernel] forwarding_block`.
     pub forwarding_block: bool,
+    /// `[takeover]`.
+    pub takeover: Takeover,
     /// `[api] socket`.
     pub api_socket: PathBuf,
     /// `[ike]`.
@@ -68,7 +72,7 @@ pub struct Config {
     /// `[[secret]]`.
     pub secrets: Vec<Secret>,
     /// SHA-256 of what has to be alike on all members: cluster, mode, times, VIPs, members, witness,
-    /// connections. Secrets are left out, a digest of a weak one could be guessed.
+    /// inbound policy, connections. Secrets are left out, a digest of a weak one could be guessed.
     pub digest: [u8; 32],
 }
 
@@ -155,6 +159,7 @@ impl Config {
         let cluster = cluster::check(raw.cluster)?;
         let interfaces = check_interfaces(raw.interfaces)?;
         let floating = ha::check(&raw.ha, &cluster, &interfaces)?;
+        let takeover = takeover::check(&raw.takeover)?;
         let witness = raw.witness.as_ref().map(witness::check).transpose()?;
         let connections = connection::check_connections(raw.connection, &cluster.vips)?;
         let secrets = connection::check_secrets(raw.secret)?;
@@ -175,9 +180,10 @@ impl Config {
             bpffs: raw.steering.bpffs,
             backend: raw.kernel.backend,
             forwarding_block: raw.kernel.forwarding_block,
+            takeover,
             api_socket: raw.api.socket,
             ike: check_limits(&raw.ike)?,
-            digest: cluster::digest(&cluster, witness.as_ref(), &connections),
+            digest: cluster::digest(&cluster, witness.as_ref(), takeover.inbound, &connections),
             cluster,
             witness,
             connections,

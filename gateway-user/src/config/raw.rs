@@ -29,6 +29,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) kernel: Kernel,
     #[serde(default)]
+    pub(super) takeover: Takeover,
+    #[serde(default)]
     pub(super) api: Api,
     #[serde(default)]
     pub(super) ike: Ike,
@@ -275,6 +277,34 @@ impl Default for Kernel {
             forwarding_block: true,
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Takeover {
+    pub(super) inbound: Inbound,
+    pub(super) checks_per_second: u32,
+    pub(super) rekeys_per_second: u32,
+}
+
+impl Default for Takeover {
+    fn default() -> Self {
+        Self {
+            inbound: Inbound::Learn,
+            checks_per_second: 200,
+            rekeys_per_second: 50,
+        }
+    }
+}
+
+/// What is done about packets that may have come before a takeover and come again after it.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Inbound {
+    #[default]
+    Learn,
+    Strict,
+    Rekey,
 }
 
 #[derive(Deserialize)]

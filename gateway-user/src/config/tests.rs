@@ -493,3 +493,19 @@ fn transport_has_swanctls_words_and_defaults() {
         }
     }
 }
+
+#[test]
+fn what_happens_after_a_takeover() {
+    let usual = Config::parse(GOOD).unwrap();
+    assert!(!usual.takeover.rekeys());
+    assert_eq!(usual.takeover.checks_per_second, 200);
+    for (policy, rekeys) in [("learn", false), ("strict", true), ("rekey", true)] {
+        let text = format!("{GOOD}\n[takeover]\ninbound = \"{policy}\"");
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(config.takeover.rekeys(), rekeys);
+        // Members that treat the peers' packets differently are told apart.
+        assert_eq!(config.digest == usual.digest, policy == "learn");
+    }
+    let error = error("[sync]", "[takeover]\nrekeys_per_second = 0\n[sync]");
+    assert!(error.contains("takeover.rekeys_per_second"), "{error}");
+}

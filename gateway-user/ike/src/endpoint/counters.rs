@@ -53,6 +53,9 @@ counters! {
     responses_received,
     /// Peers given up because they did not answer.
     peers_lost,
+    /// IKE SAs whose record turned out to be stale after a takeover: an authentic message was ahead of
+    /// it. Their peers were asked to agree on Message IDs (RFC 6311).
+    replicas_overtaken,
     /// Authentic fragments of messages (RFC 7383).
     fragments_received,
     /// Messages put together from fragments.

@@ -117,6 +117,8 @@ pub(crate) struct Established {
     dirty: bool,
     pub(crate) peer_syncs: bool,
     peer_synced: Option<u32>,
+    /// It goes on from a record, which may lack what the peer has seen.
+    pub(super) resumed: bool,
     /// Our answer to the peer's last synchronisation, which is outside the window.
     last_sync: Option<CachedResponse>,
     /// When it is to be rekeyed, and when it ends.
@@ -161,6 +163,7 @@ impl Established {
             dirty: false,
             peer_syncs: false,
             peer_synced: None,
+            resumed: false,
             last_sync: None,
             rekey_at: None,
             expires_at: None,

@@ -122,6 +122,7 @@ impl IkeSa {
         established.closing = record.closing;
         established.predecessor = record.predecessor;
         established.contact = record.contact;
+        established.resumed = true;
         established.peer_syncs = record.peer_syncs;
         established.peer_synced = record.peer_synced;
         established.rekey_at = left(now, record.rekey_after, record.age);

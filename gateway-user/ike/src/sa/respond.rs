@@ -152,6 +152,9 @@ impl IkeSa {
         let Body::Encrypted(encrypted) = message.body() else {
             return Step::Dropped(Silence::MessageId);
         };
+        if self.is_overtaken(core, message) {
+            return Step::Waiting;
+        }
         if !expects_sync || !looks_like_sync {
             return Step::Dropped(Silence::MessageId);
         }

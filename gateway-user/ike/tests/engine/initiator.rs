@@ -171,7 +171,7 @@ impl Initiator {
         let payloads = clear(&message);
         assert_eq!(payloads.error_notify(), None);
         let header = message.header();
-        assert!(header.response && !header.from_initiator);
+        assert!(!header.from_initiator);
         self.spi_r = header.responder_spi;
         let answered = &payloads.require_sa().unwrap().proposals;
         assert_eq!(answered.len(), 1);
@@ -330,6 +330,17 @@ impl Initiator {
 
     /// Decrypts a response; one in fragments as they stand one after the other.
     pub(crate) fn open(&self, bytes: &[u8]) -> Opened {
+        assert!(
+            Message::parse(messages(bytes).next().unwrap())
+                .unwrap()
+                .header()
+                .response
+        );
+        self.open_any(bytes)
+    }
+
+    /// Decrypts a request or response of the gateway.
+    pub(crate) fn open_any(&self, bytes: &[u8]) -> Opened {
         let mut parts = messages(bytes).map(|bytes| self.open_part(bytes));
         let mut whole = parts.next().unwrap();
         parts.for_each(|part| whole.plaintext.extend_from_slice(&part.plaintext));
@@ -339,7 +350,7 @@ impl Initiator {
     fn open_part(&self, bytes: &[u8]) -> Opened {
         let message = Message::parse(bytes).unwrap();
         let header = message.header();
-        assert!(header.response && !header.from_initiator);
+        assert!(!header.from_initiator);
         assert_eq!(
             (header.initiator_spi, header.responder_spi),
             (self.spi_i, self.spi_r)

@@ -297,3 +297,62 @@ fn only_older_ones_of_the_same_identities_go() {
     let left: BTreeSet<_> = gateway.endpoint.sas().map(|sa| sa.local_spi).collect();
     assert_eq!(left, spis[1..].iter().copied().collect());
 }
+
+/// RFC 6311 §3: an authentic message ahead of the record shows that it is stale. The peer is asked to
+/// agree on Message IDs, once, if it can; otherwise, and for whatever else comes, nothing is sent.
+#[test]
+fn a_message_ahead_of_a_stale_record_leads_to_a_synchronisation() {
+    for supported in [true, false] {
+        let mut first = Gateway::new(config());
+        let mut peer = Initiator::new(160);
+        if supported {
+            peer.auth_notifies = vec![NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED];
+        }
+        peer.connect(&mut first).unwrap();
+        let stale = transfer(&first);
+        let old = peer.request(ExchangeType::INFORMATIONAL, &[]);
+        first.exchange(peer.path, &old);
+        let missed = peer.request(ExchangeType::INFORMATIONAL, &[]);
+        first.exchange(peer.path, &missed);
+        let ahead = peer.request(ExchangeType::INFORMATIONAL, &[]);
+        // Whoever has always had the IKE SA is not stale, whatever the peer does.
+        let mut beyond = ahead.clone();
+        let last = beyond.len() - 1;
+        first.exchange(peer.path, &ahead);
+        let further = peer.request(ExchangeType::INFORMATIONAL, &[]);
+        let wild = peer.request(ExchangeType::INFORMATIONAL, &[]);
+        first.ignores(peer.path, &wild);
+        drop(further);
+
+        let mut second = member(6, 1);
+        second
+            .endpoint
+            .handle_command(second.now, Command::Import(stale));
+        // Nobody without the keys can bring it about, nor a delayed copy.
+        beyond[last] ^= 1;
+        second.ignores(peer.path, &beyond);
+        let sent = second.receive(peer.path, &ahead);
+        second.receive(peer.path, &wild);
+        let counted = second.endpoint.counters().replicas_overtaken;
+        if !supported {
+            assert!(sent.is_empty());
+            assert_eq!(counted, 0);
+            assert_eq!(second.endpoint.counters().requests_sent, 0);
+            continue;
+        }
+        assert_eq!(counted, 1);
+        assert_eq!(second.endpoint.counters().requests_sent, 1);
+        let message = Message::parse(&sent[0].bytes).unwrap();
+        let header = message.header();
+        assert_eq!(
+            (header.exchange, header.message_id, header.response),
+            (ExchangeType::INFORMATIONAL, 0, false)
+        );
+        let opened = peer.open_any(&sent[0].bytes);
+        let payloads = opened.payloads().unwrap();
+        let notify = payloads.notify(NotifyType::IKEV2_MESSAGE_ID_SYNC).unwrap();
+        // Above all that the first member can have used.
+        assert!(u32::from_be_bytes(notify.data[4..8].try_into().unwrap()) >= 1);
+        assert_eq!(notify.data[8..], 2u32.to_be_bytes());
+    }
+}

@@ -23,13 +23,15 @@ impl IkeSa {
         if self.opening().is_some() {
             return self.handle_auth_response(core, now, message);
         }
-        let header = message.header();
-        let Some(outstanding) = self.established().and_then(|e| e.outstanding.as_ref()) else {
-            return Step::Dropped(Silence::UnexpectedResponse);
+        let id = message.header().message_id;
+        let outstanding = self.established().and_then(|e| e.outstanding.as_ref());
+        let Some(outstanding) = outstanding.filter(|o| o.request.message_id == id) else {
+            return if self.is_overtaken(core, message) {
+                Step::Waiting
+            } else {
+                Step::Dropped(Silence::UnexpectedResponse)
+            };
         };
-        if header.message_id != outstanding.request.message_id {
-            return Step::Dropped(Silence::UnexpectedResponse);
-        }
         if outstanding.installing.is_some() {
             return Step::Dropped(Silence::InProgress);
         }

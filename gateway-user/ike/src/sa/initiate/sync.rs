@@ -7,8 +7,10 @@ use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError};
 use crate::record::Purpose;
 use crate::sa::window::Window;
-use crate::sa::{IkeSa, Request, Silence, Step};
-use crate::wire::{ExchangeType, MessageBuilder, NotifyRepr, NotifyType, Payload, Payloads};
+use crate::sa::{Established, IkeSa, Request, Silence, Step};
+use crate::wire::{
+    Body, ExchangeType, Message, MessageBuilder, NotifyRepr, NotifyType, Payload, Payloads,
+};
 
 /// How far our Message IDs jump. RFC 6311 §5.1: larger "than any value known to have been used",
 /// at least by the window; more does no harm, and there are 2^32.
@@ -56,6 +58,34 @@ impl IkeSa {
         }
         self.add_task(Task::SyncMessageIds);
         true
+    }
+
+    /// A message with a Message ID that the peer could only use after exchanges that this side knows
+    /// nothing of: the record that it went on from was stale (RFC 6311 §3). Asks the peer to agree on
+    /// Message IDs, once per takeover, if it can and if the message is authentic; no replay is,
+    /// because its Message ID would have been used before. Whether it is that.
+    pub(in crate::sa) fn is_overtaken(&mut self, core: &mut Core, message: &Message<'_>) -> bool {
+        let header = message.header();
+        let ahead = match (header.response, self.established()) {
+            (_, None) => false,
+            (false, Some(_)) => header.message_id > self.window.expected(),
+            (true, Some(established)) => u64::from(header.message_id) >= established.next_request,
+        };
+        let asks = |e: &&Established| e.resumed && e.peer_syncs && !e.closing;
+        let Body::Encrypted(encrypted) = message.body() else {
+            return false;
+        };
+        if !ahead
+            || self.established().filter(asks).is_none()
+            || self.open(core, encrypted).is_err()
+        {
+            return false;
+        }
+        core.counters.replicas_overtaken += 1;
+        if let Some(established) = self.established_mut() {
+            established.resumed = false;
+        }
+        self.synchronise()
     }
 
     /// Whether a synchronisation waits for what is outstanding.
