@@ -19,13 +19,15 @@ enum Kind {
     Program(&'static str),
     /// The lab, as the tests build it: what counts there are the members' timers.
     Failover,
+    /// The same, by the lab's command of this name.
+    Lab(&'static str),
 }
 
 /// Benches by name.
 const BENCHES: [(&str, Kind); 3] = [
     ("steering", Kind::Program("bench-steering")),
     ("failover", Kind::Failover),
-    ("sync", Kind::Program("bench-sync")),
+    ("sync", Kind::Lab("bench-sync")),
 ];
 
 /// Longest that the failover bench may run in the VM.
@@ -61,6 +63,10 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         let report = dir.join(format!("{name}.json"));
         match kind {
             Kind::Program(binary) => program(binary, &report)?,
+            Kind::Lab(command) => {
+                lab::build()?;
+                in_lab(command, &report, &dir.join("lab"))?;
+            }
             Kind::Failover => failover(&report, &dir, options.vm && !lab::kernel_has_esp())?,
         }
         println!("{}", report.display());
@@ -88,18 +94,22 @@ fn program(binary: &str, report: &Path) -> Result<()> {
     )
 }
 
+fn in_lab(command: &str, report: &Path, logs: &Path) -> Result<()> {
+    process::run(
+        Command::new(lab::program())
+            .current_dir(host::root())
+            .args([command, "--out"])
+            .arg(report)
+            .arg("--logs")
+            .arg(logs),
+    )
+}
+
 /// The rows of this kernel, and after them those of the VM.
 fn failover(report: &Path, dir: &Path, vm: bool) -> Result<()> {
     lab::build()?;
     let logs = dir.join("lab");
-    process::run(
-        Command::new(lab::program())
-            .current_dir(host::root())
-            .args(["bench-failover", "--out"])
-            .arg(report)
-            .arg("--logs")
-            .arg(&logs),
-    )?;
+    in_lab("bench-failover", report, &logs)?;
     if !vm {
         return Ok(());
     }

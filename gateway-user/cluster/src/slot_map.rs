@@ -189,6 +189,9 @@ impl std::fmt::Debug for SlotMap {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use gateway_common::abi::Address;
     use proptest::prelude::*;
 
     use super::*;
@@ -229,6 +232,34 @@ mod tests {
             assert_eq!(after.owner(slot), owner);
         }
         assert_eq!((after.owned_by(id(1)), after.owned_by(id(3))), (128, 128));
+    }
+
+    /// Peers behind consecutive addresses, with consecutive cookies: the least random there are.
+    #[test]
+    fn a_thousand_peers_are_shared_and_a_death_moves_only_those_of_the_dead() {
+        let slot = |n: u32| {
+            let source = Address::from(IpAddr::from((0xc633_6400 + n).to_be_bytes()));
+            Slot::for_negotiation(&source.octets, &u64::from(n + 1).to_be_bytes())
+        };
+        for members in [&[1, 2][..], &[1, 2, 3], &[1, 2, 3, 4]] {
+            let live = equal(members);
+            let before = SlotMap::UNSET.next(&live, Mode::LoadSharing);
+            let peers = |map: &SlotMap, m: u8| {
+                let own = |n: &u32| map.owner(slot(*n)) == Some(id(m));
+                (0..1000).filter(own).collect::<Vec<u32>>()
+            };
+            for member in members {
+                let share = peers(&before, *member).len() * members.len();
+                assert!((850..=1150).contains(&share), "{share} of {members:?}");
+                let left = live.iter().filter(|w| w.member != id(*member)).copied();
+                let after = before.next(&left.collect::<Vec<_>>(), Mode::LoadSharing);
+                for other in members.iter().filter(|other| *other != member) {
+                    let kept = peers(&before, *other);
+                    let now = peers(&after, *other);
+                    assert!(kept.iter().all(|peer| now.contains(peer)));
+                }
+            }
+        }
     }
 
     #[test]

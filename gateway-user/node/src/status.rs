@@ -71,6 +71,17 @@ impl Node {
         }
     }
 
+    /// How many IKE SAs this member owns, and how many CHILD_SAs they have: counted without opening
+    /// their records.
+    pub fn owned(&self) -> (usize, usize) {
+        let slots = &self.view().slots;
+        let all = self.cluster.ownership().sas();
+        let own = all.filter(|held| slots.owner(held.slot) == Some(self.local()));
+        own.fold((0, 0), |(sas, children), held| {
+            (sas + 1, children + held.sa.children.len())
+        })
+    }
+
     /// What the engine counted.
     pub fn engine_counters(&self) -> &gateway_ike::endpoint::Counters {
         self.endpoint.counters()

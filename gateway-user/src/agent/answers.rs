@@ -117,7 +117,7 @@ impl Agent {
     }
 
     fn status(&mut self) -> Result<Status, String> {
-        let sas = self.sas(false).ike_sas;
+        let (ike_sas, child_sas) = self.node.owned();
         let cluster = &self.config.cluster;
         let tables = self.steering.tables();
         let fill = tables.fill().map_err(text)?;
@@ -147,8 +147,8 @@ impl Agent {
             kernel_backend: self.config.backend,
             slots_owned: self.node.view().slots.owned_by(cluster.local),
             half_open: node.half_open,
-            ike_sas: sas.len(),
-            child_sas: sas.iter().map(|sa| sa.children.len()).sum(),
+            ike_sas,
+            child_sas,
             table: TableFill {
                 entries: fill.entries as usize,
                 max_entries: fill.max_entries,

@@ -1,6 +1,7 @@
 //! Answers about the membership and the synchronisation.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use gateway_cluster::membership::{self, PnoteState};
 use gateway_cluster::status::PeerStatus;
@@ -140,6 +141,8 @@ impl Agent {
             messages_held: status.held,
             records: status.ike_sas,
             record_bytes: status.record_octets,
+            bytes_sent: self.transport.counters().bytes_out.load(Ordering::Relaxed),
+            bytes_received: self.transport.counters().bytes_in.load(Ordering::Relaxed),
             peers: cluster
                 .peers
                 .iter()

@@ -17,6 +17,7 @@ mod socket;
 mod start;
 mod table;
 mod translate;
+mod turn;
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use self::membership::{Handle, Notice};
 use self::notify::Manager;
 use self::socket::{Datagram, Sockets};
 use self::table::Inherited;
+use self::turn::Turn;
 use crate::api::Call;
 use crate::api::model::Check;
 use crate::clock;
@@ -104,6 +106,25 @@ enum Wake {
     Signal(&'static str),
 }
 
+impl Wake {
+    const fn about(&self) -> &'static str {
+        match self {
+            Self::Datagram(_) => "a datagram",
+            Self::Frame(TransportEvent::Frame { .. }) => "a frame of another member",
+            Self::Frame(_) => "a connection to another member",
+            Self::Call(_) => "a question of a client",
+            Self::Notice(Notice::View { .. }) => "a view",
+            Self::Notice(Notice::Active(_)) => "slots that came",
+            Self::Notice(_) => "a notice of the membership",
+            Self::Kernel(_) => "an event of the kernel",
+            Self::Timer => "a timer",
+            Self::SignOfLife => "the sign of life",
+            Self::Housekeeping => "housekeeping",
+            Self::Signal(_) => "a signal",
+        }
+    }
+}
+
 impl Agent {
     /// Runs until SIGTERM or SIGINT; a second one does not wait for the other members to take over.
     /// Steering, SAs and policies stay: the next start takes them over.
@@ -132,8 +153,10 @@ impl Agent {
                 _ = terminate.recv() => Wake::Signal("SIGTERM"),
                 _ = interrupt.recv() => Wake::Signal("SIGINT"),
             };
+            let turn = Turn::begin(wake.about());
             self.handle(wake);
             self.carry_out();
+            turn.end();
         }
         self.leave();
         Ok(())

@@ -168,6 +168,10 @@ pub struct SyncStatus {
     pub records: usize,
     /// Octets of these.
     pub record_bytes: usize,
+    /// Octets of frames to all other members since the start, before TLS.
+    pub bytes_sent: u64,
+    /// Octets of frames from all other members.
+    pub bytes_received: u64,
     /// The other members, by id.
     pub peers: Vec<PeerSync>,
 }

@@ -127,6 +127,8 @@ pub fn sync(sync: &SyncStatus) -> String {
     line(&mut out, "Messages held", &sync.messages_held.to_string());
     let records = format!("{} ({} bytes)", sync.records, sync.record_bytes);
     line(&mut out, "Records", &records);
+    let octets = format!("{} sent, {} received", sync.bytes_sent, sync.bytes_received);
+    line(&mut out, "Octets", &octets);
     let mut rows = vec![row([
         "ID",
         "Name",

@@ -27,6 +27,8 @@ enum Command {
     Demo(DemoOptions),
     /// Measure what failovers cost, and write the rows to a file as JSON.
     BenchFailover(BenchOptions),
+    /// Measure what copying SAs and taking them over costs, and write the rows to a file as JSON.
+    BenchSync(SyncOptions),
     /// Exit with 0 if the running kernel has ESP, with 3 if not.
     Probe,
 }
@@ -52,6 +54,19 @@ struct BenchOptions {
     /// Only the rows of this system, `gateway` or `strongswan`.
     #[arg(long)]
     only: Option<String>,
+    /// Where the logs go.
+    #[arg(long, default_value = "target/bench/lab")]
+    logs: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct SyncOptions {
+    /// Where the rows go.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// How many SAs, row by row, each more than the last.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
+    sizes: Vec<usize>,
     /// Where the logs go.
     #[arg(long, default_value = "target/bench/lab")]
     logs: PathBuf,
@@ -115,6 +130,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::BenchFailover(options) => bench_failover(options).map(|()| ExitCode::SUCCESS),
+        Command::BenchSync(options) => {
+            let context = context(&options.logs)?;
+            gateway_tests::bench::sync(&context, &options.sizes, &options.out)
+                .map(|()| ExitCode::SUCCESS)
+        }
         Command::Probe | Command::List => {
             let has = lab::kernel_has_esp(&std::env::temp_dir())?;
             Ok(if has {
@@ -174,7 +194,7 @@ fn selected(options: &RunOptions, kernel_esp: bool) -> Result<Vec<Scenario>> {
         let wanted = |scenario: &Scenario| {
             let here = scenario.tier.fits(kernel_esp);
             if options.nightly {
-                return here && scenario.is_failover();
+                return here && (scenario.is_failover() || scenario.tier.is_nightly());
             }
             let asked = options.tier == Tier::Native || scenario.tier != Place::Native;
             here && asked && !scenario.tier.is_nightly()

@@ -24,6 +24,8 @@ use super::wait::wait_until;
 pub const GATEWAY_ID: &str = "gw.example.org";
 /// The network behind the cluster.
 pub const INSIDE_NETWORK: &str = "10.1.0.0/16";
+/// The networks behind the sites.
+pub const SITE_NETWORKS: &str = "10.2.0.0/16";
 /// What the peer proposes unless a scenario wants something else.
 pub const PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
 /// The same for ESP.
@@ -38,6 +40,8 @@ pub struct Settings {
     pub kernel_esp: bool,
     /// How fast the members judge each other.
     pub timing: Timing,
+    /// The networks behind the peers.
+    pub remote_ts: String,
     /// Lines added to the file's `[cluster]` table.
     pub cluster: String,
     /// Lines added to the file's `[ike]` table.
@@ -287,10 +291,11 @@ fn configuration(plan: &Plan, local: u8, pki: &Path, settings: &Settings) -> Str
          [connection.local]\nauth = \"psk\"\nid = \"{GATEWAY_ID}\"\n\
          [connection.remote]\nauth = \"psk\"\nid = \"%any\"\n\
          [connection.children.net]\nlocal_ts = [\"{INSIDE_NETWORK}\"]\n\
-         remote_ts = [\"10.2.0.0/16\"]\n\
+         remote_ts = [\"{remote_ts}\"]\n\
          esp_proposals = [\"{ESP_PROPOSAL}\", \"aes128gcm16-x25519\"]\n",
         own = own.display(),
         ike = settings.ike,
+        remote_ts = settings.remote_ts,
     );
     for site in 0..settings.sites {
         let _ = write!(

@@ -133,15 +133,25 @@ impl Member {
         self.process.output()
     }
 
-    /// When this member's log first said, after `from`, that member `other` is lost.
-    pub fn lost_since(&self, other: u8, from: Moment) -> Option<Moment> {
-        let log = self.log();
+    /// When this member's log first said, after `from`, that member `other` is lost, or that there
+    /// is a view without it.
+    pub fn judged_since(&self, other: u8, from: Moment) -> Option<Moment> {
         let about = format!("member={other}");
-        let names = |line: &&str| line.split_whitespace().any(|word| word == about);
-        let lines = log
+        let names = |line: &str| line.split_whitespace().any(|word| word == about);
+        self.logged_since(from, |line| {
+            let lost = line.contains("-> LOST") && names(line);
+            lost || view_members(line).is_some_and(|members| !members.contains(&other))
+        })
+    }
+
+    /// When this member's log first said, after `from`, what `wanted` looks for in a line.
+    pub fn logged_since(&self, from: Moment, wanted: impl Fn(&str) -> bool) -> Option<Moment> {
+        let log = self.log();
+        let mut moments = log
             .lines()
-            .filter(|line| line.contains("-> LOST") && names(line));
-        lines.filter_map(log_moment).find(|moment| *moment > from)
+            .filter(|line| wanted(line))
+            .filter_map(log_moment);
+        moments.find(|moment| *moment > from)
     }
 
     /// Runs `gatewayctl` against this member.
@@ -195,6 +205,16 @@ fn parse_answer(answer: &str) -> Result<Value> {
     }
 }
 
+/// The members of a view that a log line tells: `… view of members {m1, m3} epoch=4`.
+fn view_members(line: &str) -> Option<Vec<u8>> {
+    let (_, rest) = line.split_once("view of members {")?;
+    let (list, _) = rest.split_once('}')?;
+    let ids = list
+        .split(',')
+        .map(|name| name.trim().trim_start_matches('m').parse());
+    ids.collect::<Result<_, _>>().ok()
+}
+
 /// The time at the beginning of a log line: `2026-01-31T23:59:59.123456Z`.
 fn log_moment(line: &str) -> Option<Moment> {
     let stamp = line.split_whitespace().next()?.strip_suffix('Z')?;
@@ -226,6 +246,13 @@ mod tests {
         assert_eq!(moment, Moment(1_795_322_880_500_000_000));
         assert_eq!(log_moment("1970-01-01T00:00:00.000000Z x"), Some(Moment(0)));
         assert_eq!(log_moment("no time"), None);
+    }
+
+    #[test]
+    fn members_of_views() {
+        let line = "2026-11-22T08:03:46.6Z  INFO x: view of members {m1, m12} epoch=4";
+        assert_eq!(view_members(line), Some(vec![1, 12]));
+        assert_eq!(view_members("2026-11-22T08:03:46.6Z  INFO x: level"), None);
     }
 
     #[test]

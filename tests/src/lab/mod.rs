@@ -7,6 +7,7 @@ mod attack;
 mod charon;
 mod cluster;
 mod counters;
+mod crowd;
 mod enter;
 mod esp;
 mod evidence;
@@ -23,14 +24,16 @@ mod tap;
 mod timing;
 mod traffic;
 mod wait;
+mod witness;
 
 pub use attack::{Wire, udp_frame, udp_ports};
 pub use charon::{Charon, Connection, Esp, Settings};
 pub use cluster::{
-    Cluster, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, PROPOSAL, Settings as ClusterSettings,
-    secret, site_connection,
+    Cluster, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, PROPOSAL, SITE_NETWORKS,
+    Settings as ClusterSettings, secret, site_connection,
 };
 pub use counters::Sent;
+pub use crowd::{Asked, CROWD_NETWORK, CROWD_SECRET, Crowd};
 pub use esp::{kernel_has_esp, load_modules};
 pub use evidence::{Evidence, Relapse, Repetition, Taps};
 pub use facts::{PeerSa, fence, find_pin, produced, reasons, replay_drops, xfrm_errors};
@@ -50,3 +53,4 @@ pub use tap::{IKE_SA_INIT, Moment, Seen, Tap, What};
 pub use timing::Timing;
 pub use traffic::{Probes, Traffic, probe_interval};
 pub use wait::{patience, wait_until};
+pub use witness::{WITNESS, WITNESS_PORT, Witness};

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::enter::spawn_in_netns;
+use super::fault::HEARTBEATS;
 use super::node::Node;
 
 /// Octets of each packet that are looked at.
@@ -71,6 +72,8 @@ pub enum What {
     },
     /// A NAT keepalive (RFC 3948 §2.3).
     Keepalive,
+    /// A datagram of the members' to each other: heartbeats, votes.
+    Heartbeat,
     /// Any other IP packet.
     Plain,
 }
@@ -355,7 +358,7 @@ fn transport(protocol: u8, data: &[u8]) -> Option<What> {
     if ports.contains(&500) {
         return ike(data.get(8..)?);
     }
-    None
+    ports.contains(&HEARTBEATS).then_some(What::Heartbeat)
 }
 
 fn esp(data: &[u8]) -> Option<What> {
@@ -414,6 +417,7 @@ mod tests {
         assert_eq!((source, what), ("192.0.2.1".parse().unwrap(), expected));
         assert_eq!(decode(&udp(4500, &body)).unwrap().2, expected);
         assert_eq!(decode(&udp(4501, &body)).unwrap().2, What::Plain);
+        assert_eq!(decode(&udp(4515, &body)).unwrap().2, What::Heartbeat);
         assert_eq!(decode(&udp(4500, &[0xff])).unwrap().2, What::Keepalive);
     }
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::Context;
 use crate::lab::{
-    Charon, Cluster, ClusterSettings, Connection, INSIDE_HOST, Network, Plan, Run, Sent, Settings,
-    Spray, Timing, site_connection, site_host, wait_until,
+    Charon, Cluster, ClusterSettings, Connection, INSIDE_HOST, Network, Plan, Run, SITE_NETWORKS,
+    Sent, Settings, Spray, Timing, Witness, site_connection, site_host, wait_until,
 };
 
 /// The members' counters of requests, by exchange.
@@ -25,6 +25,7 @@ const KINDS: [&str; 4] = [
 pub(super) struct Lab {
     pub(super) peer: Charon,
     pub(super) cluster: Cluster,
+    pub(super) witness: Option<Witness>,
     pub(super) network: Network,
     pub(super) run: Run,
     pub(super) kernel_esp: bool,
@@ -41,6 +42,8 @@ pub(super) struct Wishes {
     pub(super) cluster: &'static str,
     /// Whole tables for the members' files.
     pub(super) tables: &'static str,
+    /// Whether there is a witness.
+    pub(super) witness: bool,
     /// How fast the members judge each other; as usual if `None`.
     pub(super) timing: Option<Timing>,
     /// Milliseconds for which the peer holds back what it receives.
@@ -55,13 +58,23 @@ impl Lab {
         let run = Run::new(&context.logs, name)?;
         let network = Network::new(&run, wishes.plan)?;
         network.count_at_router()?;
+        let timing = wishes.timing.unwrap_or_else(Timing::usual);
+        let mut tables = wishes.tables.to_owned();
+        let witness = if wishes.witness {
+            tables += &Witness::table(&run);
+            let binaries = &context.binaries;
+            Some(Witness::start(binaries, &run, &network, timing)?)
+        } else {
+            None
+        };
         let settings = ClusterSettings {
             sites: wishes.plan.sites,
             kernel_esp: context.kernel_esp,
+            remote_ts: SITE_NETWORKS.into(),
             ike: wishes.ike.into(),
-            timing: wishes.timing.unwrap_or_else(Timing::usual),
+            timing,
             cluster: wishes.cluster.into(),
-            tables: wishes.tables.into(),
+            tables,
         };
         let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
         let peer = Settings {
@@ -79,6 +92,7 @@ impl Lab {
         Ok(Self {
             peer,
             cluster,
+            witness,
             network,
             run,
             kernel_esp: context.kernel_esp,
@@ -157,6 +171,16 @@ impl Lab {
                 }
             }
             Ok(true)
+        })
+    }
+
+    /// Waits until a member serves all slots by itself.
+    pub(super) fn wait_alone(&self, member: u8) -> Result<()> {
+        let what = format!("member {member} to serve all slots");
+        wait_until(Duration::from_secs(15), &what, || {
+            let all = self.slots_seen_by(member)?.get(&member) == Some(&256);
+            let view = self.cluster.member(member.into())?.ask("view")?;
+            Ok(all && view["active"] == true)
         })
     }
 
@@ -333,8 +357,11 @@ impl Drop for Lab {
         for member in &self.cluster.members {
             let mut last = serde_json::Map::new();
             for command in ["status", "members", "table", "sas", "stats"] {
-                let answer = member.ask(command);
-                last.insert(command.into(), answer.unwrap_or(Value::Null));
+                // One that is stopped would be waited for at each question.
+                let Ok(answer) = member.ask(command) else {
+                    break;
+                };
+                last.insert(command.into(), answer);
             }
             let file = self.run.log(&format!("m{}-last.json", member.id));
             // Only for people who look into a failure: the verdict does not depend on it.

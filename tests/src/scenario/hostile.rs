@@ -12,14 +12,16 @@ use serde_json::Value;
 use super::Context;
 use super::harness::{Lab, Wishes};
 use crate::lab::{
-    Cable, HEARTBEATS, Node, Plan, VIP, Wire, flood, patience, public_address, reasons,
-    sync_address, udp_frame, udp_ports,
+    Cable, HEARTBEATS, Node, Plan, VIP, WITNESS, WITNESS_PORT, Wire, flood, patience,
+    public_address, reasons, sync_address, udp_frame, udp_ports,
 };
 
 /// Where the stranger sits on the sync network.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 66);
 /// TCP port of the sync channel.
 const SYNC: u16 = 4514;
+/// Connections that say nothing.
+const IDLE: u8 = 60;
 /// Tunnels that are up meanwhile.
 const SITES: u16 = 4;
 
@@ -31,9 +33,10 @@ pub(super) fn sync(context: &Context) -> Result<String> {
             sites: SITES,
             ..Plan::default()
         },
+        witness: true,
         ..Wishes::default()
     };
-    let lab = Lab::sprayed(context, "hostile-sync", &wishes)?;
+    let mut lab = Lab::sprayed(context, "hostile-sync", &wishes)?;
     lab.wait_serving(&lab.member_ids())?;
     for site in 0..SITES {
         lab.bring_up(site)?;
@@ -41,7 +44,9 @@ pub(super) fn sync(context: &Context) -> Result<String> {
     lab.wait_tables(SITES.into(), SITES.into())?;
     let stranger = lab.network.stranger(&lab.run, Cable::Sync, STRANGER)?;
     let before = Picture::of(&lab)?;
+    let idle = idle_connections(&stranger)?;
     let replayed = heartbeats(&lab, &stranger)?;
+    let asked = witness_traffic(&lab)?;
     let marked = marked_frames(&lab, &stranger)?;
     let garbage = garbage(&lab, &stranger)?;
     let sent = flood(&lab.network.peer, 600, Duration::from_secs(1))?;
@@ -49,6 +54,9 @@ pub(super) fn sync(context: &Context) -> Result<String> {
     std::thread::sleep(3 * lab.cluster.timing.lost);
     let after = Picture::of(&lab)?;
     before.must_equal(&after)?;
+    drop(idle);
+    lab.witness.as_mut().context("no witness")?.check_alive()?;
+    heard_the_witness(&lab)?;
     for site in 1..=SITES {
         let name = format!("site-{site}");
         lab.peer
@@ -56,7 +64,7 @@ pub(super) fn sync(context: &Context) -> Result<String> {
             .with_context(|| format!("{name} after the attacks"))?;
     }
     Ok(format!(
-        "{replayed} heartbeats replayed and as many forged, {marked} frames with marked addresses, \
+        "{replayed} heartbeats and {asked} votes replayed and as many forged, {marked} frames with marked addresses, \
          {garbage} octets of garbage, {sent} forged IKE_SA_INITs: views, owners and SAs unchanged"
     ))
 }
@@ -142,6 +150,58 @@ fn heartbeats(lab: &Lab, stranger: &Node) -> Result<usize> {
     Ok(genuine.len())
 }
 
+/// Does the same to what members and witness tell each other, and sends the witness garbage, from a
+/// host on the network that it is on.
+fn witness_traffic(lab: &Lab) -> Result<usize> {
+    let near = lab
+        .network
+        .host_on(&lab.run, "y", Cable::Inside, Ipv4Addr::new(10, 1, 0, 66))?;
+    let is_vote = |frame: &[u8]| {
+        udp_ports(frame).is_some_and(|(from, to)| from == WITNESS_PORT || to == WITNESS_PORT)
+    };
+    let tapped = Wire::open(&lab.network.switch, "w")?;
+    let genuine = tapped.collect(20, Duration::from_secs(5), is_vote)?;
+    ensure!(
+        genuine.len() == 20,
+        "only {} datagrams of the witness's in 5 s",
+        genuine.len()
+    );
+    let wire = Wire::open(&near, "eth0")?;
+    for (number, frame) in genuine.iter().enumerate() {
+        wire.send(frame)?;
+        let mut forged = frame.clone();
+        let place = 42 + number % (forged.len() - 42);
+        forged[place] ^= 1 << (number % 8);
+        wire.send(&forged)?;
+    }
+    near.inside(|| shout(&[WITNESS], &[WITNESS_PORT, HEARTBEATS, SYNC]))?;
+    Ok(genuine.len())
+}
+
+/// Every member has an answer of the witness that is not old.
+fn heard_the_witness(lab: &Lab) -> Result<()> {
+    for member in &lab.cluster.members {
+        let age = member.ask("view")?["witness_heard_seconds"].as_f64();
+        ensure!(
+            age.is_some_and(|age| age < 3.0 * lab.cluster.timing.lost.as_secs_f64()),
+            "member {} last heard the witness {age:?} s ago",
+            member.id
+        );
+    }
+    Ok(())
+}
+
+/// Connections to the members' sync channels on which nothing is said.
+fn idle_connections(stranger: &Node) -> Result<Vec<TcpStream>> {
+    stranger.inside(|| {
+        let targets = (0..IDLE).map(|number| sync_address(number % 3 + 1));
+        let wait = Duration::from_millis(300) * patience();
+        let open = |target| TcpStream::connect_timeout(&SocketAddr::from((target, SYNC)), wait);
+        // Who is not let in has been refused: that is an answer, too.
+        Ok(targets.filter_map(|target| open(target).ok()).collect())
+    })
+}
+
 /// Frames that seem to have been forwarded by members.
 fn marked_frames(lab: &Lab, stranger: &Node) -> Result<usize> {
     let wire = Wire::open(stranger, "eth0")?;
@@ -195,17 +255,18 @@ fn garbage(lab: &Lab, stranger: &Node) -> Result<usize> {
     let near: Vec<Ipv4Addr> = ids.iter().map(|id| sync_address(*id)).collect();
     let mut far: Vec<Ipv4Addr> = ids.iter().map(|id| public_address(*id)).collect();
     far.push(VIP);
-    let mut octets = stranger.inside(|| shout(&near))?;
-    octets += lab.network.peer.inside(|| shout(&far))?;
+    let ports = [500, 4500, HEARTBEATS, SYNC, WITNESS_PORT];
+    let mut octets = stranger.inside(|| shout(&near, &ports))?;
+    octets += lab.network.peer.inside(|| shout(&far, &ports))?;
     Ok(octets)
 }
 
-fn shout(targets: &[Ipv4Addr]) -> Result<usize> {
+fn shout(targets: &[Ipv4Addr], ports: &[u16]) -> Result<usize> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let mut octets = 0;
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     for target in targets {
-        for port in [500, 4500, HEARTBEATS, SYNC] {
+        for port in ports {
             for length in [1, 12, 28, 64, 200, 1200] {
                 let mut datagram = vec![0; length];
                 for octet in &mut datagram {
@@ -216,7 +277,7 @@ fn shout(targets: &[Ipv4Addr]) -> Result<usize> {
                     *octet = (state >> 32) as u8;
                 }
                 // Refused by ICMP where nobody listens: then it was not received either.
-                if socket.send_to(&datagram, (*target, port)).is_ok() {
+                if socket.send_to(&datagram, (*target, *port)).is_ok() {
                     octets += length;
                 }
             }

@@ -1,11 +1,13 @@
 //! Scenarios: each builds its own lab, does one thing and asserts what came of it.
 
+mod cold;
 mod demo;
 mod failover;
 mod faults;
 mod flood;
 mod harness;
 mod hostile;
+mod load;
 mod operate;
 mod refuse;
 mod sites;
@@ -21,6 +23,7 @@ use crate::lab::Esp;
 
 pub use demo::demo;
 pub use failover::{Outcome, Row as FailoverRow, rows as failover_rows};
+pub use load::{LoadCost, costs as load_costs};
 
 /// Where a scenario is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub enum Tier {
     RecordedNightly,
     /// As [`Tier::Esp`], in the nightly run.
     EspNightly,
+    /// As [`Tier::Native`], in the nightly run.
+    Nightly,
 }
 
 impl Tier {
@@ -49,13 +54,14 @@ impl Tier {
             Self::Recorded => "no-esp",
             Self::RecordedNightly => "no-esp nightly",
             Self::EspNightly => "esp nightly",
+            Self::Nightly => "native nightly",
         }
     }
 
     /// Whether a kernel with or without ESP can run it.
     pub fn fits(self, kernel_esp: bool) -> bool {
         match self {
-            Self::Native | Self::Both => true,
+            Self::Native | Self::Nightly | Self::Both => true,
             Self::Esp | Self::EspNightly => kernel_esp,
             Self::Recorded | Self::RecordedNightly => !kernel_esp,
         }
@@ -63,7 +69,10 @@ impl Tier {
 
     /// Whether it is left to the nightly run.
     pub fn is_nightly(self) -> bool {
-        matches!(self, Self::RecordedNightly | Self::EspNightly)
+        matches!(
+            self,
+            Self::RecordedNightly | Self::EspNightly | Self::Nightly
+        )
     }
 }
 
@@ -235,6 +244,18 @@ const ROWS: &[Row] = &[
         "strangers on both networks change nothing but counters",
     ),
     (
+        "load-1000",
+        Tier::Native,
+        load::thousand,
+        "1,000 SAs are taken over, and copied to a member that joins",
+    ),
+    (
+        "load-100000",
+        Tier::Nightly,
+        load::hundred_thousand,
+        "the same with 100,000",
+    ),
+    (
         "takeover-sigkill",
         Tier::Recorded,
         failover::sigkill,
@@ -263,6 +284,42 @@ const ROWS: &[Row] = &[
         Tier::Recorded,
         failover::upgrade,
         "SIGTERM, then another run of the agent",
+    ),
+    (
+        "two-witness",
+        Tier::Recorded,
+        failover::witness,
+        "two members and a witness: its loss does nothing, its vote makes a takeover safe",
+    ),
+    (
+        "two-availability",
+        Tier::RecordedNightly,
+        failover::availability,
+        "two members without a witness: the other's host is gone",
+    ),
+    (
+        "two-agent-dies",
+        Tier::RecordedNightly,
+        failover::agent_dies,
+        "two members without a witness: an agent dies, its host answers",
+    ),
+    (
+        "takeover-fast",
+        Tier::RecordedNightly,
+        failover::fast,
+        "the fast profile: an agent dies in mid-traffic",
+    ),
+    (
+        "cold-bootstrap",
+        Tier::Native,
+        cold::bootstrap,
+        "one of three comes back from a power failure and is told to serve",
+    ),
+    (
+        "cold-boot-alone",
+        Tier::Nightly,
+        cold::boot_alone,
+        "the same, and it is configured to serve alone",
     ),
     (
         "takeover-two-in-a-row",

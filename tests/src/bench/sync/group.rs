@@ -150,15 +150,6 @@ impl Group {
             .is_some_and(|row| row.report.levelled == Epoch(self.epoch))
     }
 
-    /// Whether `number` has all that `others` know.
-    pub(super) fn is_complete(&self, number: u8, others: &[u8]) -> bool {
-        let all = others.iter().filter_map(|other| MemberId::new(*other));
-        self.look(number).is_some_and(|row| {
-            all.into_iter()
-                .all(|one| row.report.complete_from.contains(&one))
-        })
-    }
-
     /// IKE SAs of the cluster that the member has.
     pub(super) fn known(&self, number: u8) -> usize {
         self.look(number).map_or(0, |row| row.node.status().ike_sas)
@@ -170,16 +161,6 @@ impl Group {
         pair.and_then(|pair| self.octets.get(&pair))
             .copied()
             .unwrap_or(0)
-    }
-
-    /// Octets of frames to a member.
-    pub(super) fn octets_to(&self, to: u8) -> u64 {
-        let to = MemberId::new(to);
-        self.octets
-            .iter()
-            .filter(|((_, one), _)| Some(*one) == to)
-            .map(|(_, octets)| octets)
-            .sum()
     }
 
     /// Requests to the member's kernel.
@@ -218,6 +199,18 @@ impl Group {
         Ok(answer.map(|answer| answer.bytes))
     }
 
+    /// Lets some time pass: what waits for others to go with it goes.
+    pub(super) fn pass(&mut self, time: Duration) -> Result<()> {
+        let end = self.now + time;
+        self.settle(|group| group.next_timer().is_none_or(|due| due > end))
+    }
+
+    /// When the first of the members wants to do something.
+    fn next_timer(&self) -> Option<Instant> {
+        let live = self.members.values().filter(|row| !row.lost);
+        live.filter_map(|row| row.node.poll_timeout()).min()
+    }
+
     /// Delivers everything and lets timers run until `done`.
     pub(super) fn settle(&mut self, done: impl Fn(&Self) -> bool) -> Result<()> {
         let end = self.now + PATIENCE;
@@ -226,9 +219,9 @@ impl Group {
             if done(self) {
                 return Ok(());
             }
-            let due = self.members.values().filter(|row| !row.lost);
-            let due = due.filter_map(|row| row.node.poll_timeout()).min();
-            let due = due.context("nobody has anything left to do")?;
+            let due = self
+                .next_timer()
+                .context("nobody has anything left to do")?;
             if due > end {
                 bail!("waited in vain");
             }

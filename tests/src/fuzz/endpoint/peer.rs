@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use gateway_ike::crypto::{CryptoProvider, KeyExchange};
 use gateway_ike::identity::Identity;
@@ -53,7 +54,9 @@ enum Basis {
 
 pub(crate) struct Peer {
     number: u8,
-    crypto: Toy,
+    crypto: Arc<dyn CryptoProvider>,
+    /// Whether it announces a NAT that is not there.
+    nat: bool,
     drawn: u32,
     pub(crate) path: Path,
     pub(crate) identity: Identity,
@@ -69,13 +72,24 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// A peer of the gateway at `local`, with a toy's cryptography.
     pub(crate) fn new(number: u8, local: SocketAddr) -> Self {
         let remote = SocketAddr::from(([198, 51, 100, number], 500));
+        let crypto = Toy::new(1000 + u64::from(number));
+        Self {
+            nat: number != 0,
+            ..Self::real(number, Path::new(local, remote), Arc::new(crypto))
+        }
+    }
+
+    /// A peer that means what it does.
+    pub(crate) fn real(number: u8, path: Path, crypto: Arc<dyn CryptoProvider>) -> Self {
         Self {
             number,
-            crypto: Toy::new(1000 + u64::from(number)),
+            crypto,
+            nat: false,
             drawn: 0,
-            path: Path::new(local, remote),
+            path,
             identity: Identity::Fqdn(format!("p{number}.example.org")),
             cookie: None,
             offer: None,
@@ -139,7 +153,7 @@ impl Peer {
             ke(&*offer.private),
             Payload::Nonce(NonceRepr { data: &offer.nonce }),
         ]);
-        if self.number != 0 {
+        if self.nat {
             payloads.extend([
                 notify(NotifyType::NAT_DETECTION_SOURCE_IP, &hash),
                 notify(NotifyType::NAT_DETECTION_DESTINATION_IP, &hash),
@@ -177,7 +191,7 @@ impl Peer {
         let (kind, data) = self.identity.to_payload();
         let id = IdRepr::new(kind, &data);
         let auth = psk_auth(
-            &self.crypto,
+            &*self.crypto,
             session.proposal.prf,
             secret,
             AuthInput {
@@ -276,7 +290,7 @@ impl Peer {
         let session = &mut self.sessions[session];
         session.iv += 1;
         draft.sealed(
-            &self.crypto,
+            &*self.crypto,
             session.proposal.encryption,
             session.keys.ei.expose(),
             session.iv,
@@ -293,7 +307,7 @@ impl Peer {
         let session = &mut self.sessions[session];
         session.iv += 1;
         let key = (session.proposal.encryption, session.keys.ei.expose());
-        super::draft::seal(&self.crypto, key, header, session.iv, content)
+        super::draft::seal(&*self.crypto, key, header, session.iv, content)
     }
 
     /// Takes a response. Which session it belongs to and what it answers, if it is encrypted.
@@ -332,7 +346,7 @@ impl Peer {
                 let session = &self.sessions[index];
                 let opened = packet
                     .open(
-                        &self.crypto,
+                        &*self.crypto,
                         session.proposal.encryption,
                         session.keys.er.expose(),
                     )
@@ -364,7 +378,7 @@ impl Peer {
         };
         let shared = offer.private.agree(ke.data).expect("a good public value");
         let prf = offer.proposal.prf;
-        let seed = Skeyseed::initial(&self.crypto, prf, &offer.nonce, nonce.data, &shared);
+        let seed = Skeyseed::initial(&*self.crypto, prf, &offer.nonce, nonce.data, &shared);
         let basis = AuthBasis {
             request: request.clone(),
             response: bytes.to_vec(),
@@ -381,7 +395,7 @@ impl Peer {
 
     fn session(&self, offer: &Offer, seed: &Skeyseed, nonce_r: &[u8], spi_r: [u8; 8]) -> Session {
         let keys = IkeKeys::derive(
-            &self.crypto,
+            &*self.crypto,
             offer.proposal.prf,
             offer.proposal.encryption,
             seed,
@@ -425,7 +439,7 @@ impl Peer {
             let shared = offer.private.agree(ke.data).expect("a good public value");
             let old = &self.sessions[index];
             let seed = Skeyseed::rekeyed(
-                &self.crypto,
+                &*self.crypto,
                 old.proposal.prf,
                 &old.keys.d,
                 &shared,

@@ -101,14 +101,23 @@ impl Network {
     /// # Errors
     /// Its namespace or link cannot be made.
     pub fn stranger(&self, run: &Run, which: Cable, address: Ipv4Addr) -> Result<Node> {
-        let node = Node::new(run, "x")?;
+        self.host_on(run, "x", which, address)
+    }
+
+    /// One more host on the sync network or on the inside network.
+    ///
+    /// # Errors
+    /// Its namespace or link cannot be made.
+    pub fn host_on(&self, run: &Run, name: &str, which: Cable, address: Ipv4Addr) -> Result<Node> {
+        let node = Node::new(run, name)?;
         let (bridge, length) = match which {
             Cable::Sync => ("sync", 24),
             Cable::Inside => ("inside", 16),
             Cable::Public => ("public", 24),
         };
-        connect(&node, "eth0", &self.switch, "x")?;
-        self.switch.ip(&format!("link set x master {bridge}"))?;
+        connect(&node, "eth0", &self.switch, name)?;
+        self.switch
+            .ip(&format!("link set {name} master {bridge}"))?;
         node.ip(&format!("addr add {address}/{length} dev eth0"))?;
         Ok(node)
     }

@@ -73,14 +73,16 @@ pub fn rows(
     if !wanted("strongswan") {
         return Ok(());
     }
-    let outcome = stock::renegotiating(context)?;
     let esp = if vm { "vm" } else { "native" };
-    take(Row {
-        system: stock::SYSTEM,
-        profile: stock::PROFILE,
-        esp,
-        outcome,
-    })
+    for pace in &stock::PACES {
+        take(Row {
+            system: stock::SYSTEM,
+            profile: pace.profile,
+            esp,
+            outcome: stock::renegotiating(context, pace)?,
+        })?;
+    }
+    Ok(())
 }
 
 /// One fault, not healed.

@@ -20,8 +20,12 @@ pub struct Outcome {
     pub fault: &'static str,
     /// IKE SAs that were up.
     pub sas: usize,
-    /// From the fault to the survivors' judgement, by their logs; `None` for what is planned.
+    /// From the fault to the survivors' judgement, by their logs: the first that calls the victim
+    /// lost, or decides on a view without it. `None` for what is planned.
     pub detected_ms: Option<f64>,
+    /// From the fault until router and inside host sent nothing to the victim any more, where that
+    /// is the lab's doing: a part of the gap that is not the cluster's.
+    pub withdrawn_ms: Option<f64>,
     /// The longest silence of a tunnel of the victim's.
     pub gap_ms: Option<f64>,
     /// The longest silence of the other tunnels.
@@ -80,6 +84,7 @@ impl Outcome {
             fault: hit.fault.as_str(),
             sas: rig.before.len(),
             detected_ms: rig.detected(hit),
+            withdrawn_ms: rig.withdrawn.map(|at| milliseconds(at.since(hit.at))),
             gap_ms: worst(true),
             others_gap_ms: worst(false),
             probe_interval_ms: milliseconds(probe_interval()),
@@ -138,11 +143,12 @@ impl Outcome {
     pub(super) fn brief(&self) -> String {
         let time = |value: Option<f64>| value.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
         format!(
-            "{}: {} SAs, detected {}, gap {} (others {}), {} of {} probes lost, {} INIT, {} SAs lost, \
+            "{}: {} SAs, detected {}, routes withdrawn {}, gap {} (others {}), {} of {} probes lost, {} INIT, {} SAs lost, \
              {} replays, {} repeated of {} ESP, {} moved, fence {:?}",
             self.fault,
             self.sas,
             time(self.detected_ms),
+            time(self.withdrawn_ms),
             time(self.gap_ms),
             time(self.others_gap_ms),
             self.probes_lost,
@@ -163,14 +169,14 @@ pub(super) fn milliseconds(time: Duration) -> f64 {
 }
 
 impl Rig {
-    /// When a survivor's log first said that the victim is lost, since the fault.
+    /// When a survivor's log first said that the victim is out, since the fault.
     fn detected(&self, hit: Hit) -> Option<f64> {
         if hit.fault.is_planned() {
             return None;
         }
         let members = self.lab.cluster.members.iter();
         let survivors = members.filter(|member| member.id != hit.victim);
-        let moments = survivors.filter_map(|member| member.lost_since(hit.victim, hit.at));
+        let moments = survivors.filter_map(|member| member.judged_since(hit.victim, hit.at));
         moments
             .min()
             .map(|moment| milliseconds(moment.since(hit.at)))

@@ -8,6 +8,7 @@ mod ha;
 mod judge;
 mod rig;
 mod stock;
+mod two;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(super) use ha::addresses_move;
 pub(super) use judge::Hit;
 pub use judge::Outcome;
 pub(super) use rig::Rig;
+pub(super) use two::{agent_dies, availability, fast, witness};
 
 macro_rules! scenarios {
     ($($name:ident $fault:ident,)+) => {$(
@@ -31,7 +33,7 @@ macro_rules! scenarios {
         pub(super) fn $name(context: &Context) -> Result<String> {
             let fault = Fault::$fault;
             let name = format!("{}-{fault}", prefix(context));
-            Ok(one(context, &name, fault, Timing::usual())?.brief())
+            Ok(one_with(context, &name, fault, Timing::usual())?.brief())
         }
     )+};
 }
@@ -61,8 +63,7 @@ fn prefix(context: &Context) -> &'static str {
 
 /// One fault of the member that owns most, with traffic before, during and after it; then the
 /// member comes back, with real traffic still running.
-///
-fn one(context: &Context, name: &str, fault: Fault, timing: Timing) -> Result<Outcome> {
+fn one_with(context: &Context, name: &str, fault: Fault, timing: Timing) -> Result<Outcome> {
     let mut rig = Rig::start(context, name, &wishes(fault, timing))?;
     let (victim, at) = struck(&mut rig, fault)?;
     let next = if fault.is_double() {

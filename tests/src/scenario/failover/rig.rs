@@ -30,6 +30,8 @@ pub(in super::super) struct Rig {
     pub(in super::super) before: BTreeMap<String, Vec<PeerSa>>,
     /// What the peer's ESP had refused.
     pub(in super::super) replay_drops: u64,
+    /// When router and inside host had stopped sending to the last victim.
+    pub(super) withdrawn: Option<Moment>,
     taps: Option<Taps>,
     traffic: Option<Traffic>,
     stand_ins: BTreeMap<u8, StandIn>,
@@ -79,6 +81,7 @@ impl Rig {
             owners,
             before: lab.peer.ike_sas()?,
             replay_drops: 0,
+            withdrawn: None,
             taps: None,
             traffic: None,
             stand_ins: BTreeMap::new(),
@@ -191,12 +194,14 @@ impl Rig {
         left.retain(|id| *id != victim && !dead.contains(id));
         if fault.upstream_knows() {
             self.withdraw(&left)?;
+            self.withdrawn.get_or_insert_with(Moment::now);
         }
         self.wait_lost(victim, &left)
             .with_context(|| format!("after {fault} of member {victim}"))?;
         // What a health check of the routing daemon does: a member that is out is not sent to.
         if !fault.upstream_knows() && !fault.is_planned() {
             self.withdraw(&left)?;
+            self.withdrawn.get_or_insert_with(Moment::now);
         }
         Ok(at)
     }

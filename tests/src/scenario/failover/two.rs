@@ -1,0 +1,165 @@
+//! Two members: half of a view is left when one is lost. A witness decides, or the proof that
+//! nobody is there.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::super::Context;
+use super::super::harness::Wishes;
+use super::judge::Hit;
+use super::rig::Rig;
+use super::{judged, one_with, struck};
+use crate::lab::{Fault, Moment, Plan, Timing, patience, wait_until};
+
+const SITES: u16 = 6;
+
+fn wishes(witness: bool) -> Wishes {
+    Wishes {
+        plan: Plan {
+            members: 2,
+            sites: SITES,
+            ..Plan::default()
+        },
+        witness,
+        cluster: if witness {
+            ""
+        } else {
+            "two_member = \"availability\"\n"
+        },
+        timing: Some(Timing::usual()),
+        ..Wishes::default()
+    }
+}
+
+/// The witness dies and comes back, and nothing happens; then a member's host is gone, and the
+/// witness's vote makes the other one's view a safe one.
+pub(in super::super) fn witness(context: &Context) -> Result<String> {
+    let mut rig = Rig::start(context, "two-witness", &wishes(true))?;
+    heard(&rig)?;
+    let epoch = rig.lab.cluster.members[0].ask("view")?["epoch"].take();
+    rig.lab.witness.as_mut().context("no witness")?.kill();
+    rig.go_on(3 * rig.lab.cluster.timing.lost / patience());
+    for member in &rig.lab.cluster.members {
+        let view = member.ask("view")?;
+        ensure!(
+            view["epoch"] == epoch && view["active"] == true,
+            "member {} stopped because the witness was gone: {view}",
+            member.id
+        );
+    }
+    rig.lab.witness.as_mut().context("no witness")?.restart()?;
+    heard(&rig)?;
+    let (victim, at) = struck(&mut rig, Fault::MemberRemoved)?;
+    rig.go_on(Duration::from_secs(2));
+    let risky = risky(&rig, victim)?;
+    ensure!(
+        risky == 0,
+        "with a witness no view is without a majority: {risky} were"
+    );
+    let hit = Hit {
+        fault: Fault::MemberRemoved,
+        victim,
+        at,
+        moves: 2,
+    };
+    Ok(judged(rig, hit, None)?.0.brief())
+}
+
+/// Nobody decides: the survivor finds by ARP that the other's host is gone, and takes over at its own
+/// risk.
+pub(in super::super) fn availability(context: &Context) -> Result<String> {
+    let mut rig = Rig::start(context, "two-availability", &wishes(false))?;
+    let (victim, at) = struck(&mut rig, Fault::MemberRemoved)?;
+    rig.go_on(Duration::from_secs(2));
+    let risky = risky(&rig, victim)?;
+    ensure!(
+        risky == 1,
+        "a takeover without a majority is counted once: {risky}"
+    );
+    let hit = Hit {
+        fault: Fault::MemberRemoved,
+        victim,
+        at,
+        moves: 2,
+    };
+    Ok(judged(rig, hit, None)?.0.brief())
+}
+
+/// An agent dies and its host goes on answering ARP: the other one does not take over, since for all
+/// it knows both would serve. The agent's next run goes on with what the other one kept for it.
+pub(in super::super) fn agent_dies(context: &Context) -> Result<String> {
+    let mut rig = Rig::start(context, "two-agent-dies", &wishes(false))?;
+    rig.start_traffic()?;
+    let victim = rig.busiest()?;
+    let before = rig.lab.slots_seen_by(other(victim))?;
+    let at = Moment::now();
+    rig.lab.cluster.member_mut(victim)?.kill();
+    // Longer than silence and probes of three networks take.
+    rig.go_on(Duration::from_secs(3));
+    let after = rig.lab.slots_seen_by(other(victim))?;
+    let risky = risky(&rig, victim)?;
+    ensure!(
+        after == before && risky == 0,
+        "took over from a host that answers: {before:?}, {after:?}, {risky} views without a majority"
+    );
+    rig.finish()?;
+    let node = rig.lab.network.member(victim)?;
+    rig.lab.cluster.member_mut(victim)?.restart(node)?;
+    rig.wait_whole()
+        .context("the restarted agent is not taken in")?;
+    let back = Moment::now().since(at);
+    let owners = rig.lab.owners()?;
+    ensure!(
+        owners.len() == usize::from(SITES),
+        "{} of {SITES} IKE SAs are left: {owners:?}",
+        owners.len()
+    );
+    for site in 1..=SITES {
+        let name = format!("site-{site}");
+        rig.lab
+            .peer
+            .swanctl(&["--rekey", "--child", "net", "--ike", &name])
+            .with_context(|| format!("rekeying {name} after the restart"))?;
+    }
+    Ok(format!(
+        "nobody took over; whole again {:.1} s after the death, 3 of them before the restart; \
+         all {SITES} IKE SAs go on",
+        back.as_secs_f64()
+    ))
+}
+
+/// The fast profile under traffic.
+pub(in super::super) fn fast(context: &Context) -> Result<String> {
+    Ok(one_with(context, "takeover-fast", Fault::Sigkill, Timing::fast())?.brief())
+}
+
+const fn other(member: u8) -> u8 {
+    3 - member
+}
+
+/// Views without a majority that the survivor has formed.
+fn risky(rig: &Rig, victim: u8) -> Result<u64> {
+    let stats = rig.lab.cluster.member(other(victim).into())?.ask("stats")?;
+    stats["membership"]["unsafe_takeovers"]
+        .as_u64()
+        .context("takeovers without a majority are not counted")
+}
+
+/// Waits until both members hear the witness.
+fn heard(rig: &Rig) -> Result<()> {
+    let recent = rig.lab.cluster.timing.lost.as_secs_f64();
+    wait_until(
+        Duration::from_secs(10),
+        "both members to hear the witness",
+        || {
+            for member in &rig.lab.cluster.members {
+                let age = member.ask("view")?["witness_heard_seconds"].as_f64();
+                if age.is_none_or(|age| age > recent) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        },
+    )
+}
