@@ -1,6 +1,9 @@
 //! What the engine needs from a cryptographic library, and the algorithms it negotiates.
 
+use std::sync::Arc;
+
 use crate::secret::SecretBytes;
+use crate::signature::{SignatureScheme, SigningKey};
 
 /// Encryption algorithms for SK payloads and ESP (IANA "Transform Type 1"). All are combined mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,6 +124,12 @@ pub enum CryptoError {
     /// A key, IV or buffer has the wrong length.
     #[error("wrong length of a cryptographic input")]
     WrongLength,
+    /// A signature of another kind of key, or one that the library cannot make or verify.
+    #[error("unsupported signature algorithm")]
+    Unsupported,
+    /// The signature does not fit key and message.
+    #[error("the signature is wrong")]
+    BadSignature,
     /// The library refused.
     #[error("cryptographic library failure")]
     Library,
@@ -180,7 +189,28 @@ pub trait CryptoProvider: Send + Sync {
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError>;
 
-    /// SHA-1, only for NAT_DETECTION_*_IP (RFC 7296 §2.23).
+    /// A private key to sign with: PKCS#8, PKCS#1 (RSA) or SEC 1 (ECDSA) in DER, not encrypted.
+    ///
+    /// # Errors
+    /// [`CryptoError::Unsupported`] if it is none of these, of another curve, or RSA with fewer
+    /// than 2048 bits; [`CryptoError::Library`].
+    fn signing_key(&self, der: &SecretBytes) -> Result<Arc<dyn SigningKey>, CryptoError>;
+
+    /// Verifies a signature of `message`, its parts concatenated. `public_key` is a
+    /// SubjectPublicKeyInfo in DER.
+    ///
+    /// # Errors
+    /// [`CryptoError::BadSignature`], also for a key that is no good;
+    /// [`CryptoError::Unsupported`].
+    fn verify_signature(
+        &self,
+        scheme: SignatureScheme,
+        public_key: &[u8],
+        message: &[&[u8]],
+        signature: &[u8],
+    ) -> Result<(), CryptoError>;
+
+    /// SHA-1, only for NAT_DETECTION_*_IP (RFC 7296 §2.23) and names of keys (§3.7).
     fn sha1(&self, data: &[&[u8]]) -> [u8; 20];
 
     /// SHA-256, for cookies and request digests.

@@ -16,9 +16,11 @@ pub mod record;
 mod sa;
 pub mod secret;
 pub mod selector;
+pub mod signature;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod wire;
+pub mod x509;
 
 // The tests need a real library. Its provider lives in gateway-user, which depends on this crate:
 // its source is compiled in, under the name by which it refers to us.

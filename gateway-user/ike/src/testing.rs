@@ -5,10 +5,12 @@ mod toy;
 
 pub use self::toy::Toy;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::crypto::{CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeMethod, Prf};
 use crate::secret::SecretBytes;
+use crate::signature::{SignatureScheme, SigningKey};
 
 /// Wraps a provider: its algorithms, but random octets and private values come from
 /// SHA-256(seed ‖ counter). Two instances with the same seed that are asked the same questions in
@@ -86,6 +88,21 @@ impl<P: CryptoProvider> CryptoProvider for Seeded<P> {
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
         self.inner.open(encryption, keymat, iv, aad, buffer)
+    }
+
+    fn signing_key(&self, der: &SecretBytes) -> Result<Arc<dyn SigningKey>, CryptoError> {
+        self.inner.signing_key(der)
+    }
+
+    fn verify_signature(
+        &self,
+        scheme: SignatureScheme,
+        public_key: &[u8],
+        message: &[&[u8]],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
+        self.inner
+            .verify_signature(scheme, public_key, message, signature)
     }
 
     fn sha1(&self, data: &[&[u8]]) -> [u8; 20] {

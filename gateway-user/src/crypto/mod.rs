@@ -3,17 +3,22 @@
 //! This module depends on nothing else of this crate: the tests of gateway-ike compile its source
 //! in, because depending on gateway-user would make the eBPF toolchain a prerequisite of theirs.
 
+use std::sync::Arc;
+
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hmac, rand};
 use gateway_ike::crypto::{
     CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeMethod, Prf,
 };
 use gateway_ike::secret::SecretBytes;
+use gateway_ike::signature::{SignatureScheme, SigningKey};
 use zeroize::Zeroizing;
 
 mod key_exchange;
+mod signature;
 
 use key_exchange::AwsLcKeyExchange;
+use signature::AwsLcSigningKey;
 
 /// Octets of an AES-GCM nonce: the salt and the explicit IV (RFC 4106 §4, RFC 5282 §4).
 const NONCE_LEN: usize = 12;
@@ -86,6 +91,20 @@ impl CryptoProvider for AwsLc {
             .len();
         buffer.truncate(len);
         Ok(())
+    }
+
+    fn signing_key(&self, der: &SecretBytes) -> Result<Arc<dyn SigningKey>, CryptoError> {
+        Ok(Arc::new(AwsLcSigningKey::from_der(der.expose())?))
+    }
+
+    fn verify_signature(
+        &self,
+        scheme: SignatureScheme,
+        public_key: &[u8],
+        message: &[&[u8]],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
+        signature::verify(scheme, public_key, message, signature)
     }
 
     fn sha1(&self, data: &[&[u8]]) -> [u8; 20] {

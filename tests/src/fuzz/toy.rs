@@ -3,12 +3,14 @@
 //! It keeps what the engine relies on (both sides agree on a secret, one changed bit is noticed)
 //! and none of what makes real algorithms slow, so that a fuzzer reaches what lies behind them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gateway_ike::crypto::{
     CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeMethod, Prf,
 };
 use gateway_ike::secret::SecretBytes;
+use gateway_ike::signature::{SignatureScheme, SigningKey};
 
 /// The Mersenne prime 2^61 - 1.
 const PRIME: u64 = (1 << 61) - 1;
@@ -196,6 +198,27 @@ impl CryptoProvider for Toy {
         buffer.truncate(buffer.len() - 16);
         encrypt(keymat, iv, buffer);
         Ok(())
+    }
+
+    /// Keys that only verify are all that the targets need.
+    fn signing_key(&self, _der: &SecretBytes) -> Result<Arc<dyn SigningKey>, CryptoError> {
+        Err(CryptoError::Unsupported)
+    }
+
+    fn verify_signature(
+        &self,
+        scheme: SignatureScheme,
+        public_key: &[u8],
+        message: &[&[u8]],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
+        let expected: [u8; 32] = hash(
+            5 + u64::from(scheme.hash().id()),
+            &[public_key, &message.concat()],
+        );
+        (expected == *signature)
+            .then_some(())
+            .ok_or(CryptoError::BadSignature)
     }
 
     fn sha1(&self, data: &[&[u8]]) -> [u8; 20] {

@@ -1,9 +1,11 @@
 //! A provider that costs almost nothing: for simulations of thousands of clusters.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::crypto::{CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeMethod, Prf};
 use crate::secret::SecretBytes;
+use crate::signature::{KeyKind, SignatureScheme, SigningKey};
 
 /// Octets of a toy integrity check value: as many as the real one has.
 const ICV: usize = 16;
@@ -217,12 +219,65 @@ impl CryptoProvider for Toy {
         Ok(())
     }
 
+    /// `der` is the SubjectPublicKeyInfo: a toy key has nothing to hide.
+    fn signing_key(&self, der: &SecretBytes) -> Result<Arc<dyn SigningKey>, CryptoError> {
+        Ok(Arc::new(ToySigningKey {
+            kind: KeyKind::of_public_key(der.expose()).ok_or(CryptoError::Unsupported)?,
+            public_key: der.expose().to_vec(),
+        }))
+    }
+
+    fn verify_signature(
+        &self,
+        scheme: SignatureScheme,
+        public_key: &[u8],
+        message: &[&[u8]],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
+        (toy_signature(scheme, public_key, message) == *signature)
+            .then_some(())
+            .ok_or(CryptoError::BadSignature)
+    }
+
     fn sha1(&self, data: &[&[u8]]) -> [u8; 20] {
         digest(8, data)
     }
 
     fn sha256(&self, data: &[&[u8]]) -> [u8; 32] {
         digest(9, data)
+    }
+}
+
+/// Anybody who knows the public key can make it.
+fn toy_signature(scheme: SignatureScheme, public_key: &[u8], message: &[&[u8]]) -> [u8; 64] {
+    let scheme = scheme.to_string();
+    let mut parts = vec![scheme.as_bytes(), public_key];
+    parts.extend_from_slice(message);
+    digest(10, &parts)
+}
+
+/// A private key whose public half is all that there is to it.
+#[derive(Debug)]
+struct ToySigningKey {
+    public_key: Vec<u8>,
+    kind: KeyKind,
+}
+
+impl SigningKey for ToySigningKey {
+    fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    fn supports(&self, scheme: SignatureScheme) -> bool {
+        scheme.fits(self.kind)
+    }
+
+    fn sign(&self, scheme: SignatureScheme, message: &[&[u8]]) -> Result<Vec<u8>, CryptoError> {
+        Ok(toy_signature(scheme, &self.public_key, message).to_vec())
     }
 }
 

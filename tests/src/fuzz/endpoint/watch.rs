@@ -1,12 +1,13 @@
 //! A provider that sees to it that no (key, IV) pair is used twice.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gateway_ike::crypto::{
     CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeMethod, Prf,
 };
 use gateway_ike::secret::SecretBytes;
+use gateway_ike::signature::{SignatureScheme, SigningKey};
 
 use crate::fuzz::toy::Toy;
 
@@ -70,6 +71,21 @@ impl CryptoProvider for Watch {
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
         self.inner.open(encryption, keymat, iv, aad, buffer)
+    }
+
+    fn signing_key(&self, der: &SecretBytes) -> Result<Arc<dyn SigningKey>, CryptoError> {
+        self.inner.signing_key(der)
+    }
+
+    fn verify_signature(
+        &self,
+        scheme: SignatureScheme,
+        public_key: &[u8],
+        message: &[&[u8]],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
+        self.inner
+            .verify_signature(scheme, public_key, message, signature)
     }
 
     fn sha1(&self, data: &[&[u8]]) -> [u8; 20] {
