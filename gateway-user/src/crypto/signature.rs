@@ -91,10 +91,7 @@ impl AwsLcSigningKey {
     /// [`CryptoError::Unsupported`] if it is none of these, of another curve, or RSA with fewer
     /// than 2048 bits; [`CryptoError::Library`].
     pub(super) fn from_der(der: &[u8]) -> Result<Self, CryptoError> {
-        if let Some(rsa) = RsaKeyPair::from_pkcs8(der)
-            .or_else(|_| RsaKeyPair::from_der(der))
-            .ok()
-        {
+        if let Ok(rsa) = RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der)) {
             let public_key = spki(rsa.public_key())?;
             return Self::new(Key::Rsa(rsa), public_key);
         }

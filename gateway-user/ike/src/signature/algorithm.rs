@@ -257,7 +257,7 @@ impl SignatureScheme {
     /// parameters are the same where there are none to have.
     pub fn from_algorithm_identifier(der: &[u8]) -> Option<Self> {
         let algorithm = AlgorithmIdentifier::from_der(der).ok()?;
-        let no_parameters = algorithm.parameters.is_none_or(|any| any.is_null());
+        let no_parameters = algorithm.parameters.is_none_or(AnyRef::is_null);
         let plain = match algorithm.oid {
             SHA1_WITH_RSA => Self::RsaPkcs1(SignatureHash::Sha1),
             SHA256_WITH_RSA => Self::RsaPkcs1(SignatureHash::Sha256),
