@@ -1,5 +1,6 @@
 //! What the engine is configured with. Values, checked by whoever builds them from a file.
 
+mod authentication;
 mod transport;
 
 use std::net::IpAddr;
@@ -17,6 +18,10 @@ use crate::output::TrafficSelector;
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::secret::SecretBytes;
 
+pub use self::authentication::{
+    Authentication, Credential, LocalAuth, PolicyTextError, Ppk, PpkPolicy, RemoteAuth,
+    RemotePublicKey, SendCert, SignaturePolicy,
+};
 pub use self::transport::{Childless, Fragmentation, Gateway, Transport};
 
 /// Configuration of an `Endpoint`.
@@ -31,6 +36,8 @@ pub struct Config {
     pub connections: Vec<Arc<Connection>>,
     /// Pre-shared keys.
     pub secrets: Vec<Secret>,
+    /// Post-quantum pre-shared keys (RFC 8784).
+    pub ppks: Vec<Ppk>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -130,7 +137,7 @@ impl Default for Limits {
     }
 }
 
-/// Whom we talk to, as whom, and about what. Authentication is by pre-shared key on both sides.
+/// Whom we talk to, as whom, and about what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Its name.
@@ -145,6 +152,8 @@ pub struct Connection {
     pub local_id: Identity,
     /// The peer's identity.
     pub remote_id: IdentityPattern,
+    /// How both sides authenticate.
+    pub auth: Authentication,
     /// CHILD_SAs, in the order in which they are tried.
     pub children: Vec<Arc<ChildConfig>>,
     /// Age at which an IKE SA is rekeyed, less up to [`Self::rand_time`]; zero = never.

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::wire::IdType;
+use crate::x509::{DnPattern, Name, NameError};
 
 /// Most octets of text or opaque data an identity may have. A certificate's name or a FQDN is far
 /// shorter; the bound keeps records and log lines small.
 pub const MAX_IDENTITY_LEN: usize = 512;
 
 /// Who somebody claims to be. Two are equal when they mean the same: names compare without regard
-/// to ASCII case.
+/// to ASCII case, distinguished names without regard to how their strings are encoded.
 #[derive(Clone, Debug)]
 pub enum Identity {
     /// ID_IPV4_ADDR or ID_IPV6_ADDR.
@@ -46,6 +47,9 @@ pub enum IdentityError {
     /// The data of an ID payload do not fit its type.
     #[error("the data of an ID payload of type {0} are malformed")]
     Payload(IdType),
+    /// Text with `=` that is no distinguished name.
+    #[error("not a distinguished name: {0}")]
+    Name(#[from] NameError),
     /// An ID payload of a type that we do not know.
     #[error("ID payload of unsupported type {0}")]
     UnknownType(IdType),
@@ -103,7 +107,11 @@ impl PartialEq for Identity {
             (Self::Fqdn(a), Self::Fqdn(b)) | (Self::Rfc822(a), Self::Rfc822(b)) => {
                 a.eq_ignore_ascii_case(b)
             }
-            (Self::KeyId(a), Self::KeyId(b)) | (Self::Dn(a), Self::Dn(b)) => a == b,
+            (Self::KeyId(a), Self::KeyId(b)) => a == b,
+            (Self::Dn(a), Self::Dn(b)) => {
+                let names = Name::from_der(a).and_then(|a| Ok((a, Name::from_der(b)?)));
+                a == b || names.is_ok_and(|(a, b)| a == b)
+            }
             _ => false,
         }
     }
@@ -113,6 +121,11 @@ impl Eq for Identity {}
 
 impl std::hash::Hash for Identity {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        if let Self::Dn(der) = self
+            && let Ok(name) = Name::from_der(der)
+        {
+            return name.hash(state);
+        }
         let (id_type, mut data) = self.to_payload();
         if matches!(self, Self::Fqdn(_) | Self::Rfc822(_)) {
             data.make_ascii_lowercase();
@@ -160,13 +173,15 @@ fn octets(rest: &str, whole: &str) -> Result<Vec<u8>, IdentityError> {
 
 /// Reads what swanctl.conf has: an explicit type (`ipv4:`, `ipv6:`, `fqdn:`, `dns:`, `rfc822:`,
 /// `email:`, `userfqdn:`, `keyid:`, `asn1dn:`), `@name` (FQDN), `@#hex` (KEY_ID), `@@user@name`
-/// (RFC822), and without any of these: an address, `user@name`, or else an FQDN.
+/// (RFC822), `C=DE, CN=name` (DN), and without any of these: an address, `user@name`, or else an
+/// FQDN.
 impl FromStr for Identity {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let identity = match text.split_once(':') {
+            _ if is_dn(text) => dn(text)?,
             Some((kind, rest)) if text.parse::<Ipv6Addr>().is_err() => typed(kind, rest, text)?,
             _ => untyped(text)?,
         };
@@ -177,6 +192,17 @@ impl FromStr for Identity {
             len => Err(IdentityError::TooLong(len)),
         }
     }
+}
+
+/// Whether it is written `TYPE=value…`: no type of identity has `=` in its name.
+fn is_dn(text: &str) -> bool {
+    text.find('=')
+        .is_some_and(|at| !text.starts_with('@') && !text[..at].contains([':', '@']))
+}
+
+fn dn(text: &str) -> Result<Identity, IdentityError> {
+    let name: Name = text.parse()?;
+    Ok(Identity::Dn(name.der().to_vec()))
 }
 
 fn typed(kind: &str, rest: &str, text: &str) -> Result<Identity, IdentityError> {
@@ -196,6 +222,7 @@ fn typed(kind: &str, rest: &str, text: &str) -> Result<Identity, IdentityError> 
         "fqdn" | "dns" => unblank(rest, text).map(Identity::Fqdn),
         "rfc822" | "email" | "userfqdn" => unblank(rest, text).map(Identity::Rfc822),
         "keyid" => octets(rest, text).map(Identity::KeyId),
+        "asn1dn" if is_dn(rest) => dn(rest),
         "asn1dn" => octets(rest, text).map(Identity::Dn),
         _ => Err(malformed(
             "an identity: known types are ipv4, ipv6, fqdn, dns, rfc822, email, userfqdn, keyid \
@@ -231,8 +258,9 @@ fn name(rest: &str, whole: &str) -> Result<String, IdentityError> {
     if rest.contains(['%', '=', '*', '"']) {
         return Err(IdentityError::Malformed {
             text: whole.to_owned(),
-            expected: "a name: the only wildcard is %any, alone, where any identity may do, and \
-                       distinguished names are written asn1dn:#<DER in hexadecimal>",
+            expected: "a name: wildcards are %any, alone, and an asterisk at the beginning, where \
+                       more than one identity may do, and = makes a distinguished name, like \
+                       \"C=DE, O=Example, CN=gw\"",
         });
     }
     unblank(rest, whole)
@@ -257,7 +285,10 @@ impl fmt::Display for Identity {
             Self::Rfc822(name) if plain(name, self) => f.write_str(name),
             Self::Rfc822(name) => write!(f, "rfc822:{name}"),
             Self::KeyId(octets) => write!(f, "keyid:0x{}", hex(octets)),
-            Self::Dn(der) => write!(f, "asn1dn:#{}", hex(der)),
+            Self::Dn(der) => match Name::from_der(der) {
+                Ok(name) if !name.is_empty() => write!(f, "{name}"),
+                _ => write!(f, "asn1dn:#{}", hex(der)),
+            },
         }
     }
 }
@@ -273,6 +304,12 @@ pub enum IdentityPattern {
     Any,
     /// Only this one.
     Exactly(Identity),
+    /// A FQDN that ends like this, and has something before it: `*.example.org`.
+    FqdnSuffix(String),
+    /// An RFC822 address that ends like this, and has something before it: `*@example.org`.
+    Rfc822Suffix(String),
+    /// A distinguished name in which some values may be any: `C=DE, O=Example, CN=*`.
+    Dn(DnPattern),
 }
 
 impl IdentityPattern {
@@ -281,30 +318,69 @@ impl IdentityPattern {
         match self {
             Self::Any => true,
             Self::Exactly(expected) => expected == identity,
+            Self::FqdnSuffix(suffix) => {
+                matches!(identity, Identity::Fqdn(name) if ends_with(name, suffix))
+            }
+            Self::Rfc822Suffix(suffix) => {
+                matches!(identity, Identity::Rfc822(name) if ends_with(name, suffix))
+            }
+            Self::Dn(pattern) => match identity {
+                Identity::Dn(der) => Name::from_der(der).is_ok_and(|name| pattern.matches(&name)),
+                _ => false,
+            },
         }
     }
 
     /// The only identity that fits, if there is just one.
     pub fn exact(&self) -> Option<&Identity> {
         match self {
-            Self::Any => None,
             Self::Exactly(identity) => Some(identity),
+            _ => None,
         }
     }
 
-    /// Whether only one identity fits; such a pattern is better than `%any` for the same peer.
-    pub fn is_specific(&self) -> bool {
-        matches!(self, Self::Exactly(_))
+    /// 0 if only one identity fits, 1 for wildcards, 2 for `%any`: of several patterns that fit a
+    /// peer the one with the lowest rank is for it.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Exactly(_) => 0,
+            Self::FqdnSuffix(_) | Self::Rfc822Suffix(_) | Self::Dn(_) => 1,
+            Self::Any => 2,
+        }
     }
 }
 
-/// Reads `%any`, or what [`Identity::from_str`] reads.
+fn ends_with(name: &str, suffix: &str) -> bool {
+    let start = name.len().checked_sub(suffix.len()).filter(|at| *at > 0);
+    start
+        .and_then(|at| name.get(at..))
+        .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+}
+
+/// Reads `%any`, a name with `*` at its beginning, a distinguished name with `*` for values, or what
+/// [`Identity::from_str`] reads.
 impl FromStr for IdentityPattern {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.trim().eq_ignore_ascii_case("%any") {
             return Ok(Self::Any);
+        }
+        let text = text.trim();
+        if is_dn(text) {
+            let pattern: DnPattern = text.parse()?;
+            return Ok(match pattern.exact() {
+                Some(name) => Self::Exactly(Identity::Dn(name.der().to_vec())),
+                None => Self::Dn(pattern),
+            });
+        }
+        if let Some(rest) = text.strip_prefix('*') {
+            let suffix = name(rest, text)?;
+            return match suffix.chars().next() {
+                None => Err(IdentityError::Empty),
+                Some('@') => Ok(Self::Rfc822Suffix(suffix)),
+                Some(_) => Ok(Self::FqdnSuffix(suffix)),
+            };
         }
         text.parse().map(Self::Exactly)
     }
@@ -315,6 +391,8 @@ impl fmt::Display for IdentityPattern {
         match self {
             Self::Any => f.write_str("%any"),
             Self::Exactly(identity) => write!(f, "{identity}"),
+            Self::FqdnSuffix(suffix) | Self::Rfc822Suffix(suffix) => write!(f, "*{suffix}"),
+            Self::Dn(pattern) => write!(f, "{pattern}"),
         }
     }
 }

@@ -148,6 +148,23 @@ impl IkeKeys {
         }
     }
 
+    /// With a post-quantum pre-shared key in SK_d, SK_pi and SK_pr: each is prf+(PPK, itself)
+    /// (RFC 8784 §3).
+    pub fn with_ppk(
+        &self,
+        crypto: &dyn CryptoProvider,
+        prf: Prf,
+        ppk: &SecretBytes,
+    ) -> Result<Self, CryptoError> {
+        let mix = |key: &[u8]| prf_plus(crypto, prf, ppk.expose(), &[key], key.len());
+        Ok(Self {
+            d: SkD(mix(self.d.expose())?),
+            pi: SkP(mix(self.pi.expose())?),
+            pr: SkP(mix(self.pr.expose())?),
+            ..self.clone()
+        })
+    }
+
     /// {SK_d | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr), RFC 7296
     /// §2.14. `prf` and `encryption` are those of the IKE SA the keys are for.
     pub fn derive(

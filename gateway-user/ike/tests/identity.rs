@@ -58,9 +58,10 @@ fn wrong_text_is_explained() {
         ("@", "may not be empty"),
         ("keyid:", "may not be empty"),
         ("keyid:0x", "may not be empty"),
-        ("%any", "the only wildcard is %any, alone"),
-        ("*@example.org", "the only wildcard is %any"),
-        ("C=DE, O=Example, CN=gw", "asn1dn:#"),
+        ("%any", "wildcards are %any, alone"),
+        ("*@example.org", "wildcards are %any, alone"),
+        ("C=DE, O", "is not TYPE=value"),
+        ("C=DE, X=Example", "is not a type of attribute"),
         ("keyid:0xabc", "even number of hexadecimal digits"),
         ("keyid:0xzz", "hexadecimal digits"),
         ("ipv4:2001:db8::1", "not an IPv4 address"),
@@ -166,7 +167,7 @@ fn patterns() {
     let one: IdentityPattern = "gw.example.org".parse().unwrap();
     assert!(any.matches(&ip("192.0.2.1")) && any.matches(&fqdn("x")));
     assert!(one.matches(&fqdn("GW.example.org")) && !one.matches(&fqdn("gw2.example.org")));
-    assert!(one.is_specific() && !any.is_specific());
+    assert!(one.rank() < any.rank());
     assert_eq!(
         (any.to_string(), one.to_string()),
         ("%any".into(), "gw.example.org".into())
@@ -198,4 +199,66 @@ proptest! {
         let _ = text.parse::<Identity>();
         let _ = text.parse::<IdentityPattern>();
     }
+}
+
+#[test]
+fn distinguished_names() {
+    let parse = |text: &str| text.parse::<Identity>().unwrap();
+    let name = parse("C=DE, O=Example Ltd, CN=gw");
+    assert!(matches!(name, Identity::Dn(_)));
+    for same in [
+        "C=DE,O=Example Ltd,CN=gw",
+        "/C=DE/O=Example Ltd/CN=gw",
+        "c=de, o=\"example  ltd\", cn=GW",
+        "asn1dn:C=DE, O=Example Ltd, CN=gw",
+        "2.5.4.6=DE, 2.5.4.10=Example Ltd, 2.5.4.3=gw",
+    ] {
+        assert_eq!(parse(same), name, "{same}");
+    }
+    for other in [
+        "C=DE, O=Example Ltd",
+        "O=Example Ltd, C=DE, CN=gw",
+        "C=DE, O=Example, CN=gw",
+    ] {
+        assert_ne!(parse(other), name, "{other}");
+    }
+    for text in [
+        "C=DE, O=Example Ltd, CN=gw",
+        "C=DE, O=B\u{fc}ro\\, Rest, CN=a\\+b:c@d, E=x@example.org",
+    ] {
+        assert_eq!(parse(text).to_string(), text);
+        assert_eq!(parse(&parse(text).to_string()), parse(text));
+    }
+}
+
+#[test]
+fn wildcards() {
+    for (pattern, identity, fits) in [
+        ("C=DE, O=Example, CN=*", "C=DE, O=Example, CN=gw", true),
+        ("C=DE, O=Example, CN=*", "C=DE, O=Other, CN=gw", false),
+        (
+            "C=DE, O=Example, CN=*",
+            "C=DE, O=Example, OU=x, CN=gw",
+            false,
+        ),
+        ("C=DE, O=*, CN=gw", "c=de, o=anything, cn=gw", true),
+        ("C=DE, O=Example, CN=*", "gw.example.org", false),
+        ("*.example.org", "gw.Example.org", true),
+        ("*.example.org", "a.b.example.org", true),
+        ("*.example.org", "example.org", false),
+        ("*.example.org", "user@x.example.org", false),
+        ("*@example.org", "user@example.org", true),
+        ("*@example.org", "@example.org", false),
+        ("*@example.org", "user@sub.example.org", false),
+    ] {
+        let parsed: IdentityPattern = pattern.parse().unwrap();
+        let identity: Identity = identity.parse().unwrap();
+        assert_eq!(parsed.matches(&identity), fits, "{pattern} {identity}");
+        assert_eq!(parsed.to_string().parse(), Ok(parsed));
+    }
+    let ranks = ["gw", "*.example.org", "%any"].map(|text| {
+        let pattern: IdentityPattern = text.parse().unwrap();
+        pattern.rank()
+    });
+    assert_eq!(ranks, [0, 1, 2]);
 }

@@ -166,6 +166,7 @@ impl Pair {
             incarnation: 1,
             connections: Vec::new(),
             secrets: Vec::new(),
+            ppks: Vec::new(),
             limits: gateway_ike::config::Limits::default(),
         };
         let config = Config {

@@ -9,26 +9,37 @@
 //! also the place where an authentication can pause while somebody else decides: between the
 //! peer's message and what follows from [`Proven`] there is no state but the caller's.
 
+mod certificates;
+mod ppk;
 mod psk;
+mod signature;
 mod transcript;
+
+#[cfg(test)]
+mod tests;
 
 use gateway_common::time::Instant;
 
-pub(crate) use self::transcript::{Announced, Transcript};
-use crate::config::Connection;
+pub(crate) use self::transcript::{Announced, Transcript, announce};
+
+use self::certificates::{Requested, push_request, request};
+use self::ppk::Outcome;
+use crate::config::{Connection, LocalAuth, RemoteAuth};
 use crate::crypto::Prf;
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, PeerError};
 use crate::identity::Identity;
 use crate::keys::{AuthInput, IkeKeys};
 use crate::record::Role;
-use crate::wire::{AuthMethod, AuthRepr, IdRepr, MessageBuilder, NotifyRepr, Payload, Payloads};
+use crate::wire::{
+    AuthMethod, AuthRepr, CertEncoding, CertRepr, IdRepr, MessageBuilder, NotifyRepr, NotifyType,
+    Payload, Payloads,
+};
 
 /// What an authentication is made with.
 #[derive(Clone, Copy)]
 pub(crate) struct AuthContext<'a> {
     pub(crate) core: &'a Core,
-    #[expect(dead_code, reason = "certificates have a validity")]
     pub(crate) now: Instant,
     /// Ours.
     pub(crate) role: Role,
@@ -42,38 +53,46 @@ pub(crate) struct AuthContext<'a> {
 pub(crate) struct Proven {
     /// Who it is.
     pub(crate) remote_id: Identity,
-    /// The keys to go on with, if others than so far (RFC 8784).
+    /// The keys to go on with, if others than so far: they have a PPK in them (RFC 8784).
     pub(crate) keys: Option<IkeKeys>,
+    /// The certificates that it asked for.
+    requested: Requested,
 }
 
 /// Our proof: the payloads that IKE_AUTH has for it, besides IDi or IDr.
 pub(crate) struct Proof {
     /// DER, ours first.
     certificates: Vec<Vec<u8>>,
+    /// The authorities of our CERTREQ, if there is one.
+    request: Option<Vec<[u8; 20]>>,
     method: AuthMethod,
     data: Vec<u8>,
     /// Status notifications and their data.
-    notifies: Vec<(crate::wire::NotifyType, Vec<u8>)>,
+    notifies: Vec<(NotifyType, Vec<u8>)>,
 }
 
 impl Proof {
     fn new(method: AuthMethod, data: Vec<u8>) -> Self {
         Self {
             certificates: Vec::new(),
+            request: None,
             method,
             data,
             notifies: Vec::new(),
         }
     }
 
-    /// Appends CERT payloads, AUTH and notifications. ID payloads come before, by
+    /// Appends CERT and CERTREQ payloads, AUTH and notifications. ID payloads come before, by
     /// [`push_identity`].
     pub(crate) fn push_onto(&self, message: &mut MessageBuilder) {
         for data in &self.certificates {
-            message.push(&Payload::Cert(crate::wire::CertRepr {
-                encoding: crate::wire::CertEncoding::X509_SIGNATURE,
+            message.push(&Payload::Cert(CertRepr {
+                encoding: CertEncoding::X509_SIGNATURE,
                 data,
             }));
+        }
+        if let Some(authorities) = &self.request {
+            push_request(message, authorities);
         }
         message.push(&Payload::Auth(AuthRepr {
             method: self.method,
@@ -106,9 +125,61 @@ impl AuthContext<'_> {
         connection: &Connection,
         peer: Option<&Proven>,
     ) -> Result<Proof, IkeError> {
+        let Some(peer) = peer else {
+            return self.propose(connection);
+        };
+        let mut proof = self.prove_with(connection, Some(&peer.remote_id), &peer.requested)?;
+        if peer.keys.is_some() {
+            // RFC 8784 §3: empty, to say that it was used.
+            proof.notifies.push((NotifyType::PPK_IDENTITY, Vec::new()));
+        }
+        Ok(proof)
+    }
+
+    /// Our proof as initiator, to a peer that has proved nothing yet.
+    fn propose(&self, connection: &Connection) -> Result<Proof, IkeError> {
         let expected = connection.remote_id.exact();
-        let remote_id = peer.map(|peer| &peer.remote_id).or(expected);
-        self.prove_by_psk(&connection.local_id, remote_id)
+        let requested = &self.transcript.announced.requested;
+        let plain = || {
+            let mut proof = self.prove_with(connection, expected, requested)?;
+            proof.request = request(&*self.core.crypto, &[connection]);
+            Ok(proof)
+        };
+        let Some(ppk) = self.proposed_ppk(connection)? else {
+            return plain();
+        };
+        let keys = self.mix(ppk)?;
+        let mixed = AuthContext {
+            keys: &keys,
+            ..*self
+        };
+        let mut proof = mixed.prove_with(connection, expected, requested)?;
+        proof.request = request(&*self.core.crypto, &[connection]);
+        let identity = (NotifyType::PPK_IDENTITY, ppk::identity(ppk));
+        proof.notifies.push(identity);
+        let required = connection.auth.ppk.as_ref().is_some_and(|p| p.required);
+        if !required {
+            // RFC 8784 §3: so that a peer without this PPK can go on.
+            proof
+                .notifies
+                .push((NotifyType::NO_PPK_AUTH, plain()?.data));
+        }
+        Ok(proof)
+    }
+
+    fn prove_with(
+        &self,
+        connection: &Connection,
+        remote_id: Option<&Identity>,
+        requested: &Requested,
+    ) -> Result<Proof, IkeError> {
+        match &connection.auth.local {
+            LocalAuth::Psk => self.prove_by_psk(&connection.local_id, remote_id),
+            LocalAuth::PublicKey {
+                credentials,
+                policy,
+            } => self.prove_by_signature(connection, credentials, policy, requested),
+        }
     }
 
     /// Judges AUTH and what belongs to it, of the peer that calls itself `id` (its IDi or IDr, as
@@ -123,23 +194,47 @@ impl AuthContext<'_> {
         payloads: &Payloads<'_>,
     ) -> Result<Proven, IkeError> {
         let remote_id = identity(id)?;
-        // RFC 7296 §2.16: without AUTH the initiator asks for EAP.
-        let auth = payloads.auth.ok_or_else(|| {
+        let wanted = match &connection.auth.remote {
+            RemoteAuth::Psk => "a pre-shared key",
+            RemoteAuth::PublicKey(_) => "a signature",
+        };
+        let wrong = |how: String| {
+            let name = &connection.name;
             denied(format!(
-                "{remote_id} asks for EAP, connection {} wants a pre-shared key",
-                connection.name
+                "{remote_id} {how}, connection {name} wants {wanted}"
             ))
-        })?;
-        if auth.method != AuthMethod::SHARED_KEY {
-            return Err(denied(format!(
-                "{remote_id} authenticates by {}, connection {} wants a pre-shared key",
-                auth.method, connection.name
-            )));
+        };
+        // RFC 7296 §2.16: without AUTH the initiator asks for EAP.
+        let mut auth = payloads
+            .auth
+            .ok_or_else(|| wrong("asks for EAP".to_owned()))?;
+        if !connection.auth.remote.takes(auth.method) {
+            return Err(wrong(format!("authenticates by {}", auth.method)));
         }
-        self.verify_psk(&connection.local_id, &remote_id, id, auth.data)?;
+        let keys = match self.use_ppk(connection, payloads)? {
+            Outcome::Plain => None,
+            Outcome::Mixed(keys) => Some(keys),
+            Outcome::Fallback(data) => {
+                auth.data = data;
+                None
+            }
+        };
+        let context = AuthContext {
+            keys: keys.as_ref().unwrap_or(self.keys),
+            ..*self
+        };
+        match &connection.auth.remote {
+            RemoteAuth::Psk => {
+                context.verify_psk(&connection.local_id, &remote_id, id, auth.data)?;
+            }
+            RemoteAuth::PublicKey(remote) => {
+                context.verify_signature(connection, remote, &remote_id, (id, auth), payloads)?;
+            }
+        }
         Ok(Proven {
             remote_id,
-            keys: None,
+            keys,
+            requested: Requested::from_payloads(payloads),
         })
     }
 
@@ -152,6 +247,17 @@ impl AuthContext<'_> {
         match self.role {
             Role::Initiator => Role::Responder,
             Role::Responder => Role::Initiator,
+        }
+    }
+}
+
+impl RemoteAuth {
+    /// Whether a peer may authenticate by `method`, whatever else is wanted of it.
+    pub(crate) fn takes(&self, method: AuthMethod) -> bool {
+        let shared_key = method == AuthMethod::SHARED_KEY;
+        match self {
+            Self::Psk => shared_key,
+            Self::PublicKey(_) => !shared_key,
         }
     }
 }

@@ -1,10 +1,13 @@
 //! What the driver may ask for.
 
+use std::sync::Arc;
+
 use gateway_common::slot::Slot;
 
 use crate::config::Gateway;
 use crate::record::{Contact, IkeSaRecord};
 use crate::secret::SecretBytes;
+use crate::x509::Crl;
 
 /// An order from the driver.
 #[derive(Debug)]
@@ -18,6 +21,14 @@ pub enum Command {
         /// At least 16 unpredictable octets.
         secret: SecretBytes,
     },
+    /// Tells the time of day, which the validity of certificates is judged by. Without it none is
+    /// accepted. To be told again now and then: clocks are set.
+    SetWallClock {
+        /// Seconds since 1970-01-01 00:00 UTC.
+        unix_seconds: u64,
+    },
+    /// Replaces the CRLs. They are verified whenever they are used.
+    SetCrls(Vec<Arc<Crl>>),
     /// Goes on with an IKE SA from a record. Nothing is sent at once and the kernel is asked for
     /// nothing: its CHILD_SAs stand there already or are none of the engine's business. What the
     /// record has outstanding is sent again, octet for octet, at the next

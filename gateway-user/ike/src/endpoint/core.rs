@@ -10,6 +10,7 @@ use super::timers::{Timer, Timers};
 use crate::config::Config;
 use crate::crypto::CryptoProvider;
 use crate::sa::{Child, Clock, Pending};
+use crate::x509::Crl;
 use gateway_common::time::Instant;
 
 /// Shared by the endpoint and its IKE SAs.
@@ -24,6 +25,9 @@ pub(crate) struct Core {
     pub(crate) esp_spis: EspSpis,
     /// Octets that incomplete messages of unauthenticated peers take.
     pub(crate) reassembling: usize,
+    pub(crate) crls: Vec<Arc<Crl>>,
+    /// A moment, and the time of day that it was, in seconds since 1970.
+    pub(crate) wall_clock: Option<(Instant, u64)>,
 }
 
 impl Core {
@@ -37,7 +41,15 @@ impl Core {
             ike_spis: BTreeSet::new(),
             esp_spis: EspSpis::default(),
             reassembling: 0,
+            crls: Vec::new(),
+            wall_clock: None,
         }
+    }
+
+    /// The time of day in seconds since 1970, if the driver has told it.
+    pub(crate) fn unix_time(&self, now: Instant) -> Option<u64> {
+        let (then, unix) = self.wall_clock?;
+        Some(unix.saturating_add(now.saturating_since(then).as_secs()))
     }
 
     /// Starts the clock of a question to the kernel.

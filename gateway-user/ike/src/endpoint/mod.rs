@@ -160,6 +160,10 @@ impl Endpoint {
             Command::SetCookieSecret { version, secret } => {
                 self.cookies.set(now, version, secret);
             }
+            Command::SetWallClock { unix_seconds } => {
+                self.core.wall_clock = Some((now, unix_seconds));
+            }
+            Command::SetCrls(crls) => self.core.crls = crls,
             Command::Import(record) => self.import(now, *record),
             Command::Adopt(record) => self.adopt(now, *record),
             Command::Decide { local_spi, contact } => self.decide(now, local_spi, contact),

@@ -166,6 +166,7 @@ fn orphaned(record: &IkeSaRecord) -> Connection {
         proposals: Vec::new(),
         local_id: record.local_id.clone(),
         remote_id: crate::identity::IdentityPattern::Exactly(record.remote_id.clone()),
+        auth: crate::config::Authentication::default(),
         children: Vec::new(),
         rekey_time: Duration::ZERO,
         over_time: Duration::ZERO,

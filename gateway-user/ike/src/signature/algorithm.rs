@@ -418,7 +418,7 @@ mod tests {
             .unwrap();
         // Another salt length; another hash for the mask.
         let salt = good.len() - 1;
-        let mask = 60;
+        let mask = 59;
         assert_eq!((good[salt], good[mask]), (0x20, 0x01));
         for (index, octet) in [(salt, 0x14), (mask, 0x02)] {
             let mut other = good.to_vec();

@@ -157,7 +157,6 @@ impl Certificate {
     }
 
     /// What it says its subject is, for an error message.
-    #[expect(dead_code, reason = "for errors of authentication")]
     pub(crate) fn names_to_string(&self) -> String {
         let mut names = vec![format!("\"{}\"", self.subject)];
         names.extend(self.alt_names().iter().take(8).map(AltName::to_string));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use gateway_common::member::MemberId;
 use gateway_ike::config::{
-    Actions, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress, Secret, Transport,
-    Uniqueness, Volume,
+    Actions, Authentication, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress,
+    Secret, Transport, Uniqueness, Volume,
 };
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::output::TrafficSelector;
@@ -48,6 +48,7 @@ pub(crate) fn connection(name: &str, remote_id: &str) -> Connection {
         proposals: IkeProposal::defaults(),
         local_id: id("gw.example.org"),
         remote_id: remote_id.parse::<IdentityPattern>().unwrap(),
+        auth: Authentication::default(),
         children: vec![Arc::new(child("net", "10.1.0.0/16", "10.2.0.0/16"))],
         rekey_time: Duration::ZERO,
         over_time: Duration::ZERO,
@@ -69,6 +70,7 @@ pub(crate) fn config() -> Config {
             ids: vec![id("gw.example.org"), id("peer.example.org")],
             secret: SecretBytes::from(PSK),
         }],
+        ppks: Vec::new(),
         limits: Limits::default(),
     }
 }

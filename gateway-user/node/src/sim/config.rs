@@ -7,8 +7,8 @@ use gateway_cluster::frame::Incarnation;
 use gateway_cluster::slot_map::Weighted;
 use gateway_common::member::MemberId;
 use gateway_ike::config::{
-    Actions, ChildConfig, Connection, Initiation, Limits, RemoteAddress, Secret, Transport,
-    Uniqueness, Volume,
+    Actions, Authentication, ChildConfig, Connection, Initiation, Limits, RemoteAddress, Secret,
+    Transport, Uniqueness, Volume,
 };
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::proposal::{EspProposal, IkeProposal};
@@ -40,6 +40,7 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
         proposals: IkeProposal::parse("aes128gcm16-prfsha256-x25519").unwrap_or_default(),
         local_id: Identity::Fqdn("gw.example.org".into()),
         remote_id: IdentityPattern::Any,
+        auth: Authentication::default(),
         children: vec![Arc::new(child)],
         rekey_time: Duration::ZERO,
         over_time: Duration::ZERO,
@@ -57,6 +58,7 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
             ids: Vec::new(),
             secret: SecretBytes::from(PSK),
         }],
+        ppks: Vec::new(),
         limits: Limits {
             half_open_timeout: Duration::from_secs(4),
             linger: Duration::from_secs(4),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use gateway_common::member::MemberId;
 use gateway_common::time::Instant;
 use gateway_ike::config::{
-    Actions, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress, Secret, Transport,
-    Uniqueness, Volume,
+    Actions, Authentication, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress,
+    Secret, Transport, Uniqueness, Volume,
 };
 use gateway_ike::endpoint::{Command, Endpoint};
 use gateway_ike::identity::IdentityPattern;
@@ -310,6 +310,7 @@ fn config(index: u8, party: &Party) -> Config {
         proposals: IkeProposal::parse("aes128gcm16-prfsha256-x25519").unwrap_or_default(),
         local_id: party.local_id.clone(),
         remote_id: IdentityPattern::Exactly(party.remote_id.clone()),
+        auth: Authentication::default(),
         children: vec![Arc::new(child)],
         rekey_time: Duration::ZERO,
         over_time: Duration::ZERO,
@@ -327,6 +328,7 @@ fn config(index: u8, party: &Party) -> Config {
             ids: Vec::new(),
             secret: party.psk.clone(),
         }],
+        ppks: Vec::new(),
         limits: Limits {
             retransmit_timeout: Duration::from_millis(300),
             retransmit_tries: 12,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use gateway_common::member::MemberId;
 use gateway_ike::config::{
-    Actions, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress, Secret, Transport,
-    Uniqueness, Volume,
+    Actions, Authentication, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress,
+    Secret, Transport, Uniqueness, Volume,
 };
 use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
 use gateway_ike::identity::{Identity, IdentityPattern};
@@ -100,6 +100,7 @@ fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) ->
         proposals: suites.to_vec(),
         local_id: Identity::Fqdn("gw.example.org".to_owned()),
         remote_id,
+        auth: Authentication::default(),
         children: vec![child("four", false), child("six", true)],
         rekey_time: Duration::from_secs(1000),
         over_time: Duration::from_secs(100),
@@ -127,6 +128,7 @@ pub(crate) fn config(member: u8, incarnation: u16) -> Config {
             ids: Vec::new(),
             secret: secret(),
         }],
+        ppks: Vec::new(),
         limits: Limits {
             cookie_threshold: 3,
             half_open_limit: HALF_OPEN_LIMIT,

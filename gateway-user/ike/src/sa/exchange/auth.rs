@@ -124,8 +124,12 @@ impl IkeSa {
         let id_i = payloads.require_id_initiator()?;
         let remote_id = identity(&id_i)?;
         let wanted = payloads.id_responder.as_ref().map(identity).transpose()?;
-        let connection =
-            self.find_connection(&core.config, request, wanted.as_ref(), &remote_id)?;
+        let connection = self.find_connection(
+            &core.config,
+            request,
+            (wanted.as_ref(), &remote_id),
+            payloads,
+        )?;
         let context = AuthContext {
             core,
             now,
@@ -146,14 +150,15 @@ impl IkeSa {
         })
     }
 
-    /// The connection for addresses, identities and the algorithms that IKE_SA_INIT chose. One that
-    /// names the peer comes before one for anybody.
+    /// The connection for addresses, identities and the algorithms that IKE_SA_INIT chose. One for
+    /// the peer's way to authenticate comes before others, one that names the peer before one for
+    /// anybody.
     fn find_connection<'a>(
         &self,
         config: &'a Config,
         request: Request,
-        wanted: Option<&Identity>,
-        remote_id: &Identity,
+        (wanted, remote_id): (Option<&Identity>, &Identity),
+        payloads: &Payloads<'_>,
     ) -> Result<&'a Arc<Connection>, IkeError> {
         let candidates = config.candidates(request.path.local.ip(), request.path.remote.ip());
         candidates
@@ -162,7 +167,11 @@ impl IkeSa {
             .filter(|connection| connection.remote_id.matches(remote_id))
             .filter(|connection| connection.proposals.contains(&self.proposal))
             // `min_by_key` takes the first of equals, which is the most specific address.
-            .min_by_key(|connection| !connection.remote_id.is_specific())
+            .min_by_key(|connection| {
+                let method = payloads.auth.map(|auth| auth.method);
+                let takes = method.is_none_or(|method| connection.auth.remote.takes(method));
+                (!takes, connection.remote_id.rank())
+            })
             .copied()
             .ok_or_else(|| {
                 let wanted = wanted.map_or_else(|| "anyone".to_owned(), Identity::to_string);

@@ -3,7 +3,7 @@
 use gateway_common::abi::Address;
 use gateway_common::slot::Slot;
 
-use crate::auth::{Announced, Transcript};
+use crate::auth::{Announced, Transcript, announce};
 use crate::config::{Childless, Config, Transport};
 use crate::crypto::CryptoProvider;
 use crate::error::{IkeError, PolicyError};
@@ -109,6 +109,9 @@ impl IkeSa {
                 &[],
             )));
         }
+        let candidates = config.candidates(request.path.local.ip(), request.path.remote.ip());
+        let candidates: Vec<_> = candidates.into_iter().map(|c| &**c).collect();
+        let ppk = announce(&mut response, crypto, &candidates, Some(request.payloads));
         let response = response.finish()?;
         Ok(Self {
             local_spi,
@@ -140,7 +143,7 @@ impl IkeSa {
                     nonce_i: nonce_i.into(),
                     nonce_r: nonce_r.into(),
                     int_auth: Vec::new(),
-                    announced: Announced::from_init(request.payloads),
+                    announced: Announced::from_init(request.payloads, ppk),
                 },
             })),
         })

@@ -3,7 +3,7 @@
 use gateway_common::time::Instant;
 
 use super::{Negotiated, Overdue, Plan, Resend};
-use crate::auth::{Announced, Transcript};
+use crate::auth::{Announced, Transcript, announce};
 use crate::config::Childless;
 use crate::crypto::{KeyExchange, KeyExchangeMethod};
 use crate::endpoint::{core::Core, spi};
@@ -167,6 +167,7 @@ impl ExpectInitResponse {
                 &[],
             )));
         }
+        announce(&mut message, &*core.crypto, &[&*self.plan.connection], None);
         Ok(message.finish()?)
     }
 
@@ -336,7 +337,7 @@ impl ExpectInitResponse {
                 nonce_i: self.nonce.as_slice().into(),
                 nonce_r,
                 int_auth: Vec::new(),
-                announced: Announced::from_init(payloads),
+                announced: Announced::from_init(payloads, self.plan.connection.auth.ppk.is_some()),
             },
         };
         self.resend.stop(core);
