@@ -13,6 +13,7 @@ use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::crypto::CryptoProvider;
 use gateway_ike::endpoint::{Command, Endpoint, Target};
 use gateway_ike::output::{KernelResult, Path};
+use gateway_ike::x509::Crl;
 
 use crate::children::Children;
 use crate::config::Config;
@@ -89,6 +90,18 @@ impl Node {
     /// driver repeats it before each input.
     pub fn set_lease(&mut self, until: Instant) {
         self.lease = until;
+    }
+
+    /// The time of day, in seconds since 1970, which certificates are judged by; to be told again
+    /// whenever the clock may have been set.
+    pub fn set_wall_clock(&mut self, now: Instant, unix_seconds: u64) {
+        let command = Command::SetWallClock { unix_seconds };
+        self.endpoint.handle_command(now, command);
+    }
+
+    /// The CRLs that certificates are looked up in, in place of those before.
+    pub fn set_crls(&mut self, now: Instant, crls: Vec<Arc<Crl>>) {
+        self.endpoint.handle_command(now, Command::SetCrls(crls));
     }
 
     /// An IKE datagram came from the network, without non-ESP marker: it is processed if it is

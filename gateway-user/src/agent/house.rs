@@ -6,6 +6,7 @@ use std::fmt::Write;
 use gateway_cluster::membership::PnoteState;
 
 use super::Agent;
+use crate::clock;
 use crate::steering::{Fill, Finding};
 
 /// Per cent of `SEP_my_IKE_packet` at which the alarm is logged.
@@ -67,6 +68,16 @@ impl Agent {
         }
         if self.house.is_time_to_count() {
             self.watch_table();
+        }
+        self.watch_clock_and_crls();
+    }
+
+    /// What certificates are judged by.
+    pub(super) fn watch_clock_and_crls(&mut self) {
+        let now = clock::now();
+        self.node.set_wall_clock(now, clock::unix_seconds());
+        if let Some(crls) = self.crls.refresh() {
+            self.node.set_crls(now, crls);
         }
     }
 

@@ -13,6 +13,7 @@ mod log;
 mod membership;
 mod notices;
 mod notify;
+mod revocation;
 mod socket;
 mod start;
 mod table;
@@ -33,6 +34,7 @@ use self::house::House;
 use self::log::EventLog;
 use self::membership::{Handle, Notice};
 use self::notify::Manager;
+use self::revocation::Crls;
 use self::socket::{Datagram, Sockets};
 use self::table::Inherited;
 use self::turn::Turn;
@@ -67,6 +69,7 @@ pub struct Agent {
     send_errors: u64,
     log: EventLog,
     house: House,
+    crls: Crls,
     inherited: Vec<Inherited>,
     /// SAs of an earlier run still wait for their records.
     adopting: bool,

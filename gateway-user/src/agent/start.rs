@@ -14,6 +14,7 @@ use super::house::House;
 use super::log::EventLog;
 use super::membership::{Handle, Notice, Parts};
 use super::notify::Manager;
+use super::revocation::Crls;
 use super::socket::Sockets;
 use super::{Agent, Inputs, QUEUE, preflight, translate};
 use crate::api::{self, model::Check};
@@ -91,6 +92,7 @@ impl Agent {
             send_errors: 0,
             log: EventLog::default(),
             house: House::default(),
+            crls: Crls::new(&config.crl_files),
             inherited: Vec::new(),
             adopting: true,
             stop_at: None,
@@ -103,6 +105,7 @@ impl Agent {
             },
             config,
         };
+        agent.watch_clock_and_crls();
         agent.inherit_tables()?;
         agent.report_devices();
         agent.carry_out();

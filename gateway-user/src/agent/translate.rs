@@ -26,6 +26,7 @@ fn engine_config(config: &Config, incarnation: Incarnation) -> IkeConfig {
         incarnation: (incarnation.0 & 0xffff) as u16,
         connections: config.connections.clone(),
         secrets: config.secrets.clone(),
+        ppks: config.ppks.clone(),
         limits: Limits {
             cookie_threshold: config.ike.cookie_threshold as usize,
             half_open_limit: config.ike.half_open_limit as usize,

@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use gateway_ike::config::{
-    Actions, ChildConfig, CloseAction, Connection, DpdAction, Initiation, RemoteAddress, Secret,
-    StartAction, Uniqueness,
+    Actions, ChildConfig, CloseAction, Connection, DpdAction, Initiation, LocalAuth, RemoteAddress,
+    RemoteAuth, Secret, StartAction, Uniqueness,
 };
-use gateway_ike::identity::IdentityPattern;
+use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::output::TrafficSelector;
 use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_ike::secret::SecretBytes;
 use gateway_ike::selector;
 use zeroize::Zeroizing;
 
+use super::authentication::{self, Store};
 use super::error::ConfigError;
+use super::files::Folder;
 use super::{lifetimes, raw, transport, value};
 
 const IKE_EXAMPLE: &str = "encryption-prf-group, like \"aes256gcm16-prfsha384-ecp256\"";
@@ -31,10 +33,12 @@ const TS_EXAMPLE: &str =
 pub(super) fn check_connections(
     raw: Vec<raw::Connection>,
     vips: &[IpAddr],
+    store: &Store<'_>,
 ) -> Result<Vec<Arc<Connection>>, ConfigError> {
     let mut found: Vec<Arc<Connection>> = Vec::with_capacity(raw.len());
     for (index, connection) in raw.into_iter().enumerate() {
-        let connection = check_connection(&format!("connection[{index}]"), connection, vips)?;
+        let connection =
+            check_connection(&format!("connection[{index}]"), connection, vips, store)?;
         if found.iter().any(|other| other.name == connection.name) {
             return Err(ConfigError::new(
                 format!("connection[{index}].name"),
@@ -51,10 +55,11 @@ fn check_connection(
     key: &str,
     raw: raw::Connection,
     vips: &[IpAddr],
+    store: &Store<'_>,
 ) -> Result<Connection, ConfigError> {
     let times = lifetimes::ike(key, &raw)?;
     let transport = transport::check(key, &raw)?;
-    let name = value::name(&format!("{key}.name"), raw.name)?;
+    let name = value::name(&format!("{key}.name"), raw.name.clone())?;
     let local_addrs = value::addresses(&format!("{key}.local_addrs"), &raw.local_addrs)?;
     if let Some(foreign) = local_addrs.iter().find(|address| !vips.contains(address)) {
         return Err(ConfigError::new(
@@ -69,11 +74,11 @@ fn check_connection(
         local_addrs.clone()
     };
     let own_address = local_addrs.first().or(vips.first()).copied();
-    let raw::AuthMethod::Psk = raw.local.auth;
-    let raw::AuthMethod::Psk = raw.remote.auth;
-    let local_id = match (&raw.local.id, own_address) {
+    let auth = store.authentication(key, &raw)?;
+    let default_id = authentication::default_id(&auth).or(own_address.map(Identity::Ip));
+    let local_id = match (&raw.local.id, default_id) {
         (Some(text), _) => identity(&format!("{key}.local.id"), text)?,
-        (None, Some(address)) => identity(key, &address.to_string())?,
+        (None, Some(identity)) => identity,
         (None, None) => {
             return Err(ConfigError::new(
                 format!("{key}.local.id"),
@@ -82,6 +87,7 @@ fn check_connection(
             ));
         }
     };
+    authentication::check_local_id(key, &auth, &local_id)?;
     let remote_id = match raw.remote.id.as_deref() {
         None => IdentityPattern::Any,
         Some(text) => identity(&format!("{key}.remote.id"), text)?,
@@ -99,6 +105,7 @@ fn check_connection(
         )?,
         local_id,
         remote_id,
+        auth,
         children: check_children(key, raw.children)?,
         rekey_time: times.rekey_time,
         over_time: times.over_time,
@@ -242,7 +249,8 @@ fn identity<T: FromStr<Err: Display>>(key: &str, text: &str) -> Result<T, Config
         ConfigError::new(
             key,
             format!("\"{text}\": {error}"),
-            "an IP address, a domain name, user@domain, or keyid:0x…",
+            "an IP address, a domain name, user@domain, a distinguished name like \"C=DE, CN=gw\", \
+             or keyid:0x…",
         )
     })
 }
@@ -274,34 +282,47 @@ fn remote_addresses(key: &str, texts: &[String]) -> Result<Vec<RemoteAddress>, C
     texts.iter().enumerate().map(parse).collect()
 }
 
-pub(super) fn check_secrets(raw: Vec<raw::Secret>) -> Result<Vec<Secret>, ConfigError> {
+pub(super) fn check_secrets(
+    raw: Vec<raw::Secret>,
+    folder: Folder<'_>,
+) -> Result<Vec<Secret>, ConfigError> {
     raw.into_iter()
         .enumerate()
-        .map(|(index, secret)| {
+        .map(|(index, raw)| {
             let key = format!("secret[{index}]");
-            let ids = secret
+            let ids = raw
                 .ids
                 .iter()
                 .enumerate()
                 .map(|(i, text)| identity(&format!("{key}.ids[{i}]"), text))
                 .collect::<Result<_, _>>()?;
-            let text = match (secret.secret, secret.secret_file) {
-                (Some(text), None) => Zeroizing::new(text),
-                (None, Some(file)) => read_secret(&key, &file)?,
-                _ => {
-                    return Err(ConfigError::new(
-                        key,
-                        "has not exactly one of secret and secret_file",
-                        "one of the two",
-                    ));
-                }
-            };
             Ok(Secret {
                 ids,
-                secret: decode_secret(&format!("{key}.secret"), &text)?,
+                secret: secret(&key, folder, raw.secret, raw.secret_file)?,
             })
         })
         .collect()
+}
+
+/// What stands in the file, or in another one.
+pub(super) fn secret(
+    key: &str,
+    folder: Folder<'_>,
+    text: Option<String>,
+    file: Option<PathBuf>,
+) -> Result<SecretBytes, ConfigError> {
+    let text = match (text, file) {
+        (Some(text), None) => Zeroizing::new(text),
+        (None, Some(file)) => read_secret(key, &folder.path(&file))?,
+        _ => {
+            return Err(ConfigError::new(
+                key,
+                "has not exactly one of secret and secret_file",
+                "one of the two",
+            ));
+        }
+    };
+    decode_secret(&format!("{key}.secret"), &text)
 }
 
 fn read_secret(key: &str, file: &Path) -> Result<Zeroizing<String>, ConfigError> {
@@ -346,16 +367,20 @@ pub(super) fn check_every_connection_has_a_secret(
     secrets: &[Secret],
 ) -> Result<(), ConfigError> {
     for connection in connections {
-        let fits = |secret: &Secret| match (&connection.remote_id, secret.ids.len()) {
-            (_, 0) => true,
-            (IdentityPattern::Exactly(remote), 1) => {
-                secret.ids.contains(remote) || secret.ids.contains(&connection.local_id)
+        if connection.auth.local != LocalAuth::Psk && connection.auth.remote != RemoteAuth::Psk {
+            continue;
+        }
+        let local = &connection.local_id;
+        let fits = |secret: &Secret| {
+            let is_peer = |id: &Identity| connection.remote_id.matches(id);
+            let has_local = secret.ids.contains(local);
+            match (connection.remote_id.exact(), secret.ids.len()) {
+                (_, 0) => true,
+                (Some(remote), 1) => secret.ids.contains(remote) || has_local,
+                (Some(remote), _) => secret.ids.contains(remote) && has_local,
+                (None, 1) => has_local || secret.ids.iter().any(is_peer),
+                (None, _) => has_local && secret.ids.iter().any(|id| id != local && is_peer(id)),
             }
-            (IdentityPattern::Exactly(remote), _) => {
-                secret.ids.contains(remote) && secret.ids.contains(&connection.local_id)
-            }
-            (IdentityPattern::Any, 1) => true,
-            (IdentityPattern::Any, _) => secret.ids.contains(&connection.local_id),
         };
         if !secrets.iter().any(fits) {
             let (local, remote) = (&connection.local_id, &connection.remote_id);

@@ -4,9 +4,11 @@
 //! this module checks the values. Every error names the file, the key, what is wrong with it and
 //! what is allowed, and nothing is applied before the whole file is right.
 
+mod authentication;
 mod cluster;
 mod connection;
 mod error;
+mod files;
 mod ha;
 mod lifetimes;
 mod raw;
@@ -21,10 +23,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_ike::config::{Connection, Secret};
+use gateway_ike::config::{Connection, Ppk, Secret};
 
 pub use cluster::{Cluster, Member};
 pub use error::ConfigError;
+pub use files::read_crl;
 pub use ha::FloatingAddress;
 pub use raw::{Backend, Failback, Mode, Profile, TwoMember};
 pub use takeover::Takeover;
@@ -71,6 +74,10 @@ pub struct Config {
     pub connections: Vec<Arc<Connection>>,
     /// `[[secret]]`.
     pub secrets: Vec<Secret>,
+    /// `[[ppk]]`.
+    pub ppks: Vec<Ppk>,
+    /// `[[authority]] crls`: files that are read again when they change.
+    pub crl_files: Vec<PathBuf>,
     /// SHA-256 of what has to be alike on all members: cluster, mode, times, VIPs, members, witness,
     /// inbound policy, connections. Secrets are left out, a digest of a weak one could be guessed.
     pub digest: [u8; 32],
@@ -147,22 +154,30 @@ impl Config {
             )
             .in_file(file)
         })?;
-        Self::parse(&text).map_err(|error| error.in_file(file))
+        let folder = file.parent().unwrap_or(Path::new("."));
+        Self::parse_in(folder, &text).map_err(|error| error.in_file(file))
     }
 
-    /// Checks the text of a configuration file.
+    /// Checks the text of a configuration file; other files that it names are relative to the
+    /// current folder.
     ///
     /// # Errors
     /// As [`Config::load`], without a file name.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::parse_in(Path::new(""), text)
+    }
+
+    fn parse_in(folder: &Path, text: &str) -> Result<Self, ConfigError> {
+        let folder = files::Folder(folder);
         let raw = raw::File::parse(text)?;
         let cluster = cluster::check(raw.cluster)?;
         let interfaces = check_interfaces(raw.interfaces)?;
         let floating = ha::check(&raw.ha, &cluster, &interfaces)?;
         let takeover = takeover::check(&raw.takeover)?;
         let witness = raw.witness.as_ref().map(witness::check).transpose()?;
-        let connections = connection::check_connections(raw.connection, &cluster.vips)?;
-        let secrets = connection::check_secrets(raw.secret)?;
+        let store = authentication::Store::read(folder, &raw.private, &raw.authority, raw.ppk)?;
+        let connections = connection::check_connections(raw.connection, &cluster.vips, &store)?;
+        let secrets = connection::check_secrets(raw.secret, folder)?;
         connection::check_every_connection_has_a_secret(&connections, &secrets)?;
         Ok(Self {
             interfaces,
@@ -188,6 +203,8 @@ impl Config {
             witness,
             connections,
             secrets,
+            ppks: store.ppks,
+            crl_files: store.crls,
         })
     }
 }

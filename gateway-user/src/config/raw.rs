@@ -38,6 +38,12 @@ pub(super) struct File {
     pub(super) connection: Vec<Connection>,
     #[serde(default)]
     pub(super) secret: Vec<Secret>,
+    #[serde(default)]
+    pub(super) private: Vec<Private>,
+    #[serde(default)]
+    pub(super) authority: Vec<Authority>,
+    #[serde(default)]
+    pub(super) ppk: Vec<Ppk>,
 }
 
 impl File {
@@ -385,9 +391,14 @@ pub(super) struct Connection {
     #[serde(default = "yes")]
     pub(super) follow_redirects: bool,
     #[serde(default)]
-    pub(super) local: Auth,
+    pub(super) send_cert: SendCert,
+    pub(super) ppk_id: Option<String>,
     #[serde(default)]
-    pub(super) remote: Auth,
+    pub(super) ppk_required: bool,
+    #[serde(default)]
+    pub(super) local: LocalAuth,
+    #[serde(default)]
+    pub(super) remote: RemoteAuth,
     #[serde(default)]
     pub(super) children: BTreeMap<String, Child>,
 }
@@ -425,26 +436,101 @@ pub(super) enum Childless {
     Never,
 }
 
+/// How we authenticate.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Auth {
-    pub(super) auth: AuthMethod,
+#[serde(deny_unknown_fields)]
+pub(super) struct LocalAuth {
+    #[serde(default = "psk")]
+    pub(super) auth: String,
     pub(super) id: Option<String>,
+    #[serde(default)]
+    pub(super) certs: Vec<PathBuf>,
 }
 
-impl Default for Auth {
+impl Default for LocalAuth {
     fn default() -> Self {
         Self {
-            auth: AuthMethod::Psk,
+            auth: psk(),
             id: None,
+            certs: Vec::new(),
         }
     }
 }
 
-#[derive(Clone, Copy, Deserialize)]
+/// How the peer has to authenticate.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoteAuth {
+    #[serde(default = "psk")]
+    pub(super) auth: String,
+    pub(super) id: Option<String>,
+    #[serde(default)]
+    pub(super) certs: Vec<PathBuf>,
+    #[serde(default)]
+    pub(super) cacerts: Vec<PathBuf>,
+    #[serde(default)]
+    pub(super) revocation: Revocation,
+}
+
+impl Default for RemoteAuth {
+    fn default() -> Self {
+        Self {
+            auth: psk(),
+            id: None,
+            certs: Vec::new(),
+            cacerts: Vec::new(),
+            revocation: Revocation::default(),
+        }
+    }
+}
+
+/// How much must be known about revocation.
+#[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum AuthMethod {
-    Psk,
+pub(super) enum Revocation {
+    Strict,
+    Ifuri,
+    #[default]
+    Relaxed,
+}
+
+/// When our certificates are sent.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum SendCert {
+    #[default]
+    Ifasked,
+    Always,
+    Never,
+}
+
+/// A private key.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Private {
+    pub(super) file: PathBuf,
+}
+
+/// A certification authority.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Authority {
+    pub(super) cacert: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) crls: Vec<PathBuf>,
+}
+
+/// A post-quantum pre-shared key.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ppk {
+    pub(super) id: String,
+    pub(super) secret: Option<String>,
+    pub(super) secret_file: Option<PathBuf>,
+}
+
+fn psk() -> String {
+    "psk".into()
 }
 
 #[derive(Deserialize)]

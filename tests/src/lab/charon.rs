@@ -130,6 +130,25 @@ impl Charon {
         Ok(())
     }
 
+    /// Loads `swanctl.conf` of a folder, with the certificates and keys in its sub-folders `x509`,
+    /// `x509ca` and `private`.
+    ///
+    /// # Errors
+    /// swanctl refuses them.
+    pub fn load_folder(&self, folder: &Path) -> Result<()> {
+        let mut command = self.swanctl_command(&["--load-all", "--clear"]);
+        let output = command.env("SWANCTL_DIR", folder).output()?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "swanctl --load-all failed:\n{}",
+                tail(&(text + &errors), 12)
+            );
+        }
+        Ok(())
+    }
+
     /// Runs swanctl against this charon.
     ///
     /// # Errors
@@ -308,12 +327,12 @@ fn daemon_settings(settings: Settings, log: &Path) -> String {
     let timeout = settings.retransmit_timeout * f64::from(patience());
     format!(
         "charon {{\n  load = random nonce drbg aes sha1 sha2 hmac kdf gcm curve25519 openssl pem x509 \
-         pubkey pkcs1 {kernel} socket-default vici updown\n  install_routes = {routes}\n  \
+         pubkey pkcs1 pkcs8 {kernel} socket-default vici updown\n  install_routes = {routes}\n  \
          retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  receive_delay = {delay}\n  threads = 64\n  \
          retry_initiate_interval = 0\n  \
          plugins {{\n    vici {{ socket = unix:///run/charon.vici }}\n  }}\n  filelog {{\n    lab {{\n      \
          path = {log}\n      default = 1\n      time_format = %H:%M:%S\n      flush_line = yes\n    }}\n  }}\n}}\n\
-         swanctl {{\n  load = random\n}}\n",
+         swanctl {{\n  load = random nonce openssl pem pkcs1 pkcs8 x509 pubkey\n}}\n",
         tries = settings.retransmit_tries,
         delay = settings.receive_delay,
         log = log.display(),

@@ -1,5 +1,6 @@
 //! Scenarios: each builds its own lab, does one thing and asserts what came of it.
 
+mod certificates;
 mod cold;
 mod demo;
 mod failover;
@@ -194,6 +195,12 @@ const ROWS: &[Row] = &[
         Tier::Native,
         operate::check,
         "the pre-flight finds a wrong sysctl and its fix",
+    ),
+    (
+        "certificates",
+        Tier::Native,
+        certificates::peers,
+        "RSA, ECDSA and Ed25519, CRL, mixed authentication, PPK, with a stock peer",
     ),
     (
         "wrong-psk",
