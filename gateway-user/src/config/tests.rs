@@ -4,6 +4,8 @@ use gateway_ike::proposal::EspProposal;
 
 use super::*;
 
+mod authentication;
+
 const GOOD: &str = r#"
 [cluster]
 local = 1

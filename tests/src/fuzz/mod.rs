@@ -14,6 +14,7 @@ mod input;
 mod sync;
 pub mod toy;
 mod wire;
+mod x509;
 
 /// A fuzz target: its name, which is that of its binary and of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
@@ -36,6 +37,9 @@ pub const TARGETS: &[Target] = &[
     ("ike_ts", wire::traffic_selectors),
     ("ike_fragment", wire::fragment),
     ("ike_sk_open", wire::sk_open),
+    ("x509_certificate", x509::certificate),
+    ("x509_crl", x509::crl),
+    ("x509_name", x509::name),
     ("endpoint", endpoint::endpoint),
     ("record", endpoint::record),
     ("sync_frame", sync::frame),

@@ -16,8 +16,8 @@ use time::OffsetDateTime;
 
 use super::Context;
 use crate::lab::{
-    Charon, Cluster, ClusterSettings, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, Network, PROPOSAL,
-    Plan, Run, Settings, Spray, Timing, VIP, site_address,
+    Charon, Cluster, ClusterSettings, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, Member, Network,
+    PROPOSAL, Plan, Run, Settings, Spray, Timing, VIP, site_address,
 };
 
 /// A peer: its name, its key, and whether the gateway must take it.
@@ -95,7 +95,7 @@ pub(super) fn peers(context: &Context) -> Result<String> {
     let mut taken = Vec::new();
     for case in &cases {
         let result = peer.initiate(case.name, 10);
-        let log: String = cluster.members.iter().map(|member| member.log()).collect();
+        let log: String = cluster.members.iter().map(Member::log).collect();
         if case.good {
             result.with_context(|| hint(&log))?;
             taken.push(case.name);

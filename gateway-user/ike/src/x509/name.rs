@@ -43,6 +43,9 @@ const TYPES: [(&str, &str); 27] = [
 /// Most relative distinguished names in a name that is compared or written.
 const MAX_RDNS: usize = 64;
 
+/// Most attributes in one of them; more than one is rare, none is forbidden.
+const MAX_ATTRIBUTES: usize = 8;
+
 /// A distinguished name.
 #[derive(Clone)]
 pub struct Name {
@@ -71,7 +74,8 @@ impl Name {
     /// [`NameError::Der`].
     pub fn from_der(der: &[u8]) -> Result<Self, NameError> {
         let RdnSequence(rdns) = RdnSequence::from_der(der).map_err(|_| NameError::Der)?;
-        if rdns.len() > MAX_RDNS {
+        let odd = |rdn: &RelativeDistinguishedName| !(1..=MAX_ATTRIBUTES).contains(&rdn.0.len());
+        if rdns.len() > MAX_RDNS || rdns.iter().any(odd) {
             return Err(NameError::Der);
         }
         Ok(Self {
@@ -133,9 +137,12 @@ fn same_rdn(
     other: &RelativeDistinguishedName,
     wild: bool,
 ) -> bool {
-    // DER sorts the attributes of a set, so they come in the same order.
+    // In a set the order is that of the encoding, which two encodings of a name need not share.
     pattern.0.len() == other.0.len()
-        && (pattern.0.iter().zip(other.0.iter())).all(|(a, b)| same_attribute(a, b, wild))
+        && pattern.0.iter().all(|a| {
+            let mut others = other.0.iter();
+            others.any(|b| same_attribute(a, b, wild))
+        })
 }
 
 fn same_attribute(
@@ -188,7 +195,11 @@ impl Eq for Name {}
 impl std::hash::Hash for Name {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.rdns.len().hash(state);
-        for attribute in self.rdns.iter().flat_map(|rdn| rdn.0.iter()) {
+        for attribute in self
+            .rdns
+            .iter()
+            .filter_map(|rdn| rdn.0.iter().next().filter(|_| rdn.0.len() == 1))
+        {
             attribute.oid.hash(state);
             text(&attribute.value).map(|text| folded(&text)).hash(state);
         }
@@ -218,18 +229,15 @@ fn write_attribute(f: &mut fmt::Formatter<'_>, attribute: &AttributeTypeAndValue
     let oid = attribute.oid.to_string();
     let short = TYPES.iter().find(|(_, known)| *known == oid);
     write!(f, "{}=", short.map_or(oid.as_str(), |(short, _)| short))?;
-    match text(&attribute.value) {
+    // Superfluous blanks do not count, so they need no care.
+    match text(&attribute.value).filter(|text| !text.contains(char::is_control)) {
         Some(text) => {
             let special = |c: char| matches!(c, ',' | '+' | '"' | '\\' | '=' | '#' | '/');
-            let blank = text != folded_blanks(&text);
-            for (index, c) in text.chars().enumerate() {
-                if special(c) || (blank && c == ' ' && (index == 0 || index + 1 == text.len())) {
-                    write!(f, "\\{c}")?;
-                } else if c.is_control() {
-                    write!(f, "{}", c.escape_default())?;
-                } else {
-                    write!(f, "{c}")?;
+            for c in text.chars() {
+                if special(c) {
+                    f.write_str("\\")?;
                 }
+                write!(f, "{c}")?;
             }
             Ok(())
         }
@@ -239,10 +247,6 @@ fn write_attribute(f: &mut fmt::Formatter<'_>, attribute: &AttributeTypeAndValue
             super::hex(&attribute.value.to_der().unwrap_or_default())
         ),
     }
-}
-
-fn folded_blanks(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Debug for Name {
@@ -346,8 +350,10 @@ fn parse_attribute(part: &str) -> Result<AttributeTypeAndValue, NameError> {
 /// In the string type that authorities use for it.
 fn encode(oid: ObjectIdentifier, value: &str) -> der::Result<Any> {
     let ia5 = ["1.2.840.113549.1.9.1", "0.9.2342.19200300.100.1.25"];
-    if ia5.contains(&oid.to_string().as_str()) {
-        return Any::encode_from(&Ia5StringRef::new(value)?);
+    if ia5.contains(&oid.to_string().as_str())
+        && let Ok(ia5) = Ia5StringRef::new(value)
+    {
+        return Any::encode_from(&ia5);
     }
     match PrintableStringRef::new(value) {
         Ok(printable) => Any::encode_from(&printable),

@@ -109,9 +109,8 @@ impl IkeSa {
                 &[],
             )));
         }
-        let candidates = config.candidates(request.path.local.ip(), request.path.remote.ip());
-        let candidates: Vec<_> = candidates.into_iter().map(|c| &**c).collect();
-        let ppk = announce(&mut response, crypto, &candidates, Some(request.payloads));
+        let connections: Vec<_> = candidates.iter().map(|c| &***c).collect();
+        let ppk = announce(&mut response, crypto, &connections, Some(request.payloads));
         let response = response.finish()?;
         Ok(Self {
             local_spi,
