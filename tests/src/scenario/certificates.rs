@@ -80,6 +80,7 @@ pub(super) fn peers(context: &Context) -> Result<String> {
     issue(&here, &there, &cases)?;
     let settings = ClusterSettings {
         sites: 1,
+        remote_ts: "10.2.0.0/16".into(),
         kernel_esp: context.kernel_esp,
         timing: Timing::usual(),
         cluster: String::new(),
