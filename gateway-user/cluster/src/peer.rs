@@ -80,6 +80,8 @@ pub(crate) struct Outgoing {
     /// It has once acknowledged everything since then.
     pub(crate) caught: bool,
     pub(crate) lagging: bool,
+    /// It is not called late before: this member had no time itself to read what it said.
+    pub(crate) excused: Instant,
     /// The last epoch in which it is level.
     pub(crate) levelled: Epoch,
     pub(crate) reason: Option<FullSync>,

@@ -1,5 +1,7 @@
 //! What happens by the passing of time.
 
+use std::time::Duration;
+
 use gateway_common::{member::MemberId, time::Instant};
 
 use crate::cluster::Cluster;
@@ -39,17 +41,21 @@ impl Cluster {
         let silent = (peer.link != Link::Down).then(|| peer.heard + limits.silence);
         let probe =
             (peer.link == Link::Up && peer.ping.is_none()).then(|| peer.heard + limits.keepalive);
-        let overdue = peer
-            .out
-            .waiting_since()
-            .filter(|_| !peer.out.lagging)
-            .map(|since| since + limits.ack_timeout);
+        let overdue = self.overdue(peer);
         [silent, probe, overdue].into_iter().flatten().min()
     }
 
-    /// Reports a peer that does not acknowledge, so that it is taken out of the view.
+    /// When a peer that has something to acknowledge will be too late with it.
+    fn overdue(&self, peer: &Peer) -> Option<Instant> {
+        let since = peer.out.waiting_since().filter(|_| !peer.out.lagging)?;
+        Some((since + self.config.limits.ack_timeout).max(peer.out.excused))
+    }
+
+    /// Reports a peer that does not acknowledge, so that it is taken out of the view. A member that
+    /// looks late itself judges nobody: the acknowledgement may have come while it was busy.
     fn check_acknowledgements(&mut self, now: Instant, member: MemberId) {
         let timeout = self.config.limits.ack_timeout;
+        let due = self.peers.get(&member).and_then(|peer| self.overdue(peer));
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
@@ -57,13 +63,17 @@ impl Cluster {
             // It has to show that it answers in time again.
             return self.probe(now, member);
         }
-        let Some(since) = peer.out.waiting_since().filter(|_| !peer.out.lagging) else {
+        let Some(due) = due.filter(|due| *due <= now) else {
             return;
         };
-        let behind = now.saturating_since(since);
-        if behind < timeout {
+        if now - due > timeout / 5 {
+            peer.out.excused = now + timeout / 2;
             return;
         }
+        let behind = peer
+            .out
+            .waiting_since()
+            .map_or(Duration::ZERO, |since| now - since);
         peer.out.lagging = true;
         peer.out.caught = false;
         peer.counters.lagged += 1;

@@ -20,10 +20,12 @@ mod table;
 mod translate;
 mod turn;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
 use gateway_cluster::membership::Command;
+use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 use gateway_node::Node;
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,6 +73,8 @@ pub struct Agent {
     house: House,
     crls: Crls,
     inherited: Vec<Inherited>,
+    /// Those of the last view in which this member became active.
+    active_slots: BTreeSet<Slot>,
     /// SAs of an earlier run still wait for their records.
     adopting: bool,
     /// The agent ends then at the latest.

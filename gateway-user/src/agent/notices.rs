@@ -1,8 +1,10 @@
 //! What the membership decided, and what it is told about this member.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gateway_cluster::membership::{MemberState, Pnote, PnoteState};
+use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
 use super::membership::Notice;
@@ -21,13 +23,16 @@ impl Agent {
                     );
                 }
                 self.node.handle_view(now, *view);
+                self.forget_lost();
             }
             Notice::Gaining(number) => self.membership.gain(number),
             Notice::Active(epoch) => {
                 self.node.handle_active(now, epoch);
                 self.drop_inherited(self.config.cluster.local);
                 self.finish_adoption();
-                self.tell_positions(now);
+                if self.has_gained() {
+                    self.tell_positions(now);
+                }
             }
             Notice::Event(event) => log::membership(&event),
             Notice::Stopped => self.stop_at = Some(now),
@@ -47,6 +52,28 @@ impl Agent {
             Ok(_) => {}
             Err(error) => tracing::error!("SAs of an earlier run: {error}"),
         }
+    }
+
+    /// Slots that went and come back are gained again.
+    fn forget_lost(&mut self) {
+        let (local, view) = (self.config.cluster.local, self.node.view());
+        self.active_slots
+            .retain(|slot| view.slots.owner(*slot) == Some(local));
+    }
+
+    /// Whether there are slots that were not this member's when it was last asked. Most views give a
+    /// member nothing, and a dump of all SAs would hold up everything else.
+    fn has_gained(&mut self) -> bool {
+        let local = self.config.cluster.local;
+        let view = self.node.view();
+        let slots = view.slots.iter();
+        let own: BTreeSet<Slot> = slots
+            .filter(|(_, owner)| *owner == Some(local))
+            .map(|(slot, _)| slot)
+            .collect();
+        let gained = !own.is_subset(&self.active_slots);
+        self.active_slots = own;
+        gained
     }
 
     /// Of slots that were gained now, events have not told what the copies used up.

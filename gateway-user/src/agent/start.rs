@@ -1,6 +1,7 @@
 //! Bringing a member up, in the order in which no cleartext can leak and no packet is steered to a
 //! member that is not ready.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -94,6 +95,7 @@ impl Agent {
             house: House::default(),
             crls: Crls::new(&config.crl_files),
             inherited: Vec::new(),
+            active_slots: BTreeSet::new(),
             adopting: true,
             stop_at: None,
             inputs: Inputs {

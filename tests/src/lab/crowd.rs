@@ -34,6 +34,8 @@ const BATCH: usize = 16;
 /// When a request that is not answered is sent again, and how often.
 const RESEND: Duration = Duration::from_millis(500);
 const TRIES: u32 = 20;
+/// How often before a negotiation is begun anew.
+const PATIENT: u32 = 6;
 /// How long the last answers may take.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -45,6 +47,7 @@ pub struct Crowd {
     turn: usize,
     /// How far the one after it is away.
     step: usize,
+    begun_anew: usize,
 }
 
 /// Those that share an address.
@@ -84,6 +87,7 @@ impl Crowd {
             count: 0,
             turn: 0,
             step: 1,
+            begun_anew: 0,
         })
     }
 
@@ -101,17 +105,55 @@ impl Crowd {
             let batch = BATCH.min(total - self.count).min(self.players.len());
             let numbers = self.count..self.count + batch;
             let places: Vec<usize> = numbers.map(|one| one % self.players.len()).collect();
-            self.settle(&places, Player::init, |one| one.peer.can_authenticate())
-                .with_context(|| format!("IKE_SA_INIT of peer {} or later", self.count))?;
+            self.settle(
+                &places,
+                Player::init,
+                |one| one.peer.can_authenticate(),
+                TRIES,
+            )
+            .with_context(|| format!("IKE_SA_INIT of peer {} or later", self.count))?;
             for (number, place) in (self.count..).zip(&places) {
-                self.players[*place].authenticate(number)?;
+                self.players[*place].authenticate(number, false)?;
             }
-            let request = |one: &mut Player| one.request.clone();
-            self.settle(&places, request, |one| one.last_id() == Some(2))
+            self.authenticated(&places)
                 .with_context(|| format!("IKE_AUTH of peer {} or later", self.count))?;
             self.count += batch;
         }
         Ok(())
+    }
+
+    /// Waits for the answers to IKE_AUTH. What a member was negotiating when another took its slots
+    /// is lost, so who gets none begins anew.
+    fn authenticated(&mut self, places: &[usize]) -> Result<()> {
+        let request = |one: &mut Player| one.request.clone();
+        let done = |one: &Player| one.last_id() == Some(2);
+        let numbers: Vec<usize> = (self.count..self.count + places.len()).collect();
+        let mut open = places.to_vec();
+        while self.settle(&open, request, done, PATIENT).is_err() {
+            open.retain(|place| !done(&self.players[*place]));
+            self.begun_anew += open.len();
+            ensure!(self.begun_anew < TRIES as usize * BATCH, "not answered");
+            for place in &open {
+                self.players[*place].peer.sessions.pop();
+            }
+            self.settle(
+                &open,
+                Player::init,
+                |one| one.peer.can_authenticate(),
+                TRIES,
+            )?;
+            for (number, place) in numbers.iter().zip(places) {
+                if open.contains(place) {
+                    self.players[*place].authenticate(*number, true)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many handshakes had to be begun a second time.
+    pub fn begun_anew(&self) -> usize {
+        self.begun_anew
     }
 
     /// Sends requests, again and again, until all are `done`.
@@ -120,9 +162,10 @@ impl Crowd {
         places: &[usize],
         request: fn(&mut Player) -> Vec<u8>,
         done: fn(&Player) -> bool,
+        tries: u32,
     ) -> Result<()> {
         let waiting = |crowd: &Self| places.iter().any(|place| !done(&crowd.players[*place]));
-        for _ in 0..TRIES {
+        for _ in 0..tries {
             for place in places {
                 let player = &mut self.players[*place];
                 if !done(player) {
@@ -138,7 +181,7 @@ impl Crowd {
                 return Ok(());
             }
         }
-        bail!("no answer to {TRIES} requests")
+        bail!("no answer to {tries} requests")
     }
 
     /// Lets every `step`-th IKE SA be asked instead of each.
@@ -264,8 +307,9 @@ impl Player {
         request
     }
 
-    /// The IKE_AUTH request of the `number`-th peer.
-    fn authenticate(&mut self, number: usize) -> Result<()> {
+    /// The IKE_AUTH request of the `number`-th peer, which has forgotten any earlier SA if it comes
+    /// `again`.
+    fn authenticate(&mut self, number: usize, again: bool) -> Result<()> {
         self.peer.identity = Identity::Fqdn(format!("p{number}.crowd.example.org"));
         let behind = u32::from(Ipv4Addr::new(10, 128, 0, 0)) + u32::try_from(number)?;
         let theirs = TrafficSelector::prefix(Ipv4Addr::from(behind).into(), 32);
@@ -273,7 +317,7 @@ impl Player {
         let secret = SecretBytes::from(CROWD_SECRET.as_bytes());
         let draft = self
             .peer
-            .auth(&secret, (true, false), ESP_SUITES[0], (theirs, ours));
+            .auth(&secret, (true, again), ESP_SUITES[0], (theirs, ours));
         let last = self.peer.sessions.len().checked_sub(1);
         let (draft, last) = draft.zip(last).context("no keys came out of IKE_SA_INIT")?;
         self.request = self.peer.seal(last, &draft);

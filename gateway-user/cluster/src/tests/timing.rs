@@ -103,6 +103,36 @@ fn a_hung_peer_blocks_for_a_tenth_of_a_second_and_comes_back() {
 }
 
 #[test]
+fn a_member_that_was_busy_itself_judges_nobody_at_once() {
+    let mut net = Net::connected(2, &Limits::default());
+    let seq = upsert(&mut net, 1, 1);
+    net.deliver(1, 2);
+    // The acknowledgement is there long before member 1 comes to read it.
+    net.hung.insert(1);
+    net.advance(400 * MS);
+    net.hung.clear();
+    let now = net.now;
+    net.node(1).core.handle_timeout(now);
+    net.drain(1);
+    net.deliver_all();
+    assert_eq!(net.node(1).released, seq);
+    assert_eq!(net.peer(1, 2).counters.lagged, 0);
+
+    // Of who does not answer at all it hears nothing in the time that it gives.
+    let seq = upsert(&mut net, 1, 2);
+    net.hung.extend([1, 2]);
+    net.advance(400 * MS);
+    net.hung.remove(&1);
+    let now = net.now;
+    net.node(1).core.handle_timeout(now);
+    net.drain(1);
+    assert_eq!(net.peer(1, 2).counters.lagged, 0);
+    net.advance(50 * MS);
+    assert_eq!(net.peer(1, 2).counters.lagged, 1);
+    assert_eq!(net.node(1).released, seq);
+}
+
+#[test]
 fn a_slow_peer_stays_out() {
     let mut net = Net::connected(2, &Limits::default());
     for n in 0..20 {

@@ -20,6 +20,8 @@ pub struct Cost {
     pub wire_bytes_per_sa: f64,
     /// Handshakes per second, one core of the members' and the peers' together being what there was.
     pub handshakes_per_second: f64,
+    /// Handshakes since the first row that peers had to begin a second time.
+    pub handshakes_begun_anew: usize,
     /// From the moment at which the owner's agent stopped to the survivor's judgement: the silence
     /// after its last heartbeat.
     pub detected_ms: f64,

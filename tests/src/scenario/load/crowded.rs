@@ -98,6 +98,7 @@ impl Crowded {
             bytes_per_sa: grown.bytes_per_sa,
             wire_bytes_per_sa: grown.wire_bytes_per_sa,
             handshakes_per_second: grown.per_second,
+            handshakes_begun_anew: self.crowd.begun_anew(),
             detected_ms: survived.detected_ms,
             takeover_ms: survived.takeover_ms,
             first_answer_ms: survived.first_answer_ms,
