@@ -99,7 +99,8 @@ impl Fault {
         self == Self::TwoInARow
     }
 
-    /// Lets it happen to `victim`; returns when.
+    /// Lets it happen to `victim`; returns when. What takes commands that no packet notices has
+    /// happened when they are done: the last renewal of a lease may have come until then.
     ///
     /// # Errors
     /// The member does not do what is asked of it, or was not in the state for it.
@@ -133,6 +134,9 @@ impl Fault {
                 );
             }
             Self::Upgrade => member.stop()?,
+        }
+        if matches!(self, Self::Isolated | Self::Deaf | Self::Mute) {
+            return Ok(Moment::now());
         }
         Ok(at)
     }

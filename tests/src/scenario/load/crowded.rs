@@ -85,8 +85,9 @@ impl Crowded {
 
     /// Establishes so many SAs, kills their owner, and lets it join again.
     pub(super) fn measure(&mut self, size: usize) -> Result<Cost> {
+        let grown = self.grow(size)?;
+        // Who owned the slots before may have lost them while the SAs were established.
         let owner = self.owner()?;
-        let grown = self.grow(owner, size)?;
         let survived = self.kill(owner)?;
         let joined = self.join(owner, size)?;
         let each = |octets: u64| (octets as f64 / size as f64).round();
@@ -146,16 +147,17 @@ struct Grown {
 }
 
 impl Crowded {
-    fn grow(&mut self, owner: u8, size: usize) -> Result<Grown> {
+    fn grow(&mut self, size: usize) -> Result<Grown> {
         // Sent straight to the owner: what is relayed is no delta.
+        let owner = self.owner()?;
         self.network.spray(Spray::Only(owner))?;
-        let before = (self.sent(owner)?, self.on_wire(owner)?);
+        let before = (self.sent()?, self.on_wire(owner)?);
         let added = size - self.crowd.count();
         let start = Instant::now();
         self.crowd.grow_to(size)?;
         let time = start.elapsed();
         self.wait_records(size)?;
-        let after = (self.sent(owner)?, self.on_wire(owner)?);
+        let after = (self.sent()?, self.on_wire(owner)?);
         self.network.spray(Spray::PerPacket)?;
         // To two members.
         let each = |before: u64, after: u64| ((after - before) as f64 / 2.0 / added as f64).round();
@@ -166,10 +168,14 @@ impl Crowded {
         })
     }
 
-    /// Octets of frames that a member has sent.
-    fn sent(&self, member: u8) -> Result<u64> {
-        let sync = self.ask(member, "sync")?;
-        sync["bytes_sent"].as_u64().context("no count of octets")
+    /// Octets of frames that all members have sent.
+    fn sent(&self) -> Result<u64> {
+        let mut sum = 0;
+        for id in 1..=MEMBERS {
+            let sync = self.ask(id, "sync")?;
+            sum += sync["bytes_sent"].as_u64().context("no count of octets")?;
+        }
+        Ok(sum)
     }
 
     /// Octets that have left a member's sync interface.
