@@ -6,7 +6,7 @@ use std::time::Duration;
 use gateway_common::abi::{ANY_MESSAGE_ID, Address, NEGOTIATION_SECONDS, NegotiationKey};
 use gateway_common::member::MemberId;
 
-use crate::frame::{DeltaSeq, Incarnation, Position};
+use crate::frame::{DeltaSeq, Position};
 use crate::network::Network;
 use crate::secret::Secret;
 use crate::view::Epoch;
@@ -92,17 +92,6 @@ pub struct Stamp {
     pub seq: DeltaSeq,
 }
 
-/// A member that a view admits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admitted {
-    /// Who.
-    pub member: MemberId,
-    /// Which run.
-    pub incarnation: Incarnation,
-    /// Not before which epoch without interruption, as far as the speaker knows.
-    pub since: Epoch,
-}
-
 /// How far a member has come in the stream of one that is not in the view any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reached {
@@ -110,6 +99,8 @@ pub struct Reached {
     pub member: MemberId,
     /// Of which run, up to which delta.
     pub position: Position,
+    /// The first view of the speaker that it is not in.
+    pub ended: Epoch,
 }
 
 /// A member installed a view: what follows on its stream belongs to `epoch`.
@@ -117,13 +108,10 @@ pub struct Reached {
 pub struct Marker {
     /// The view.
     pub epoch: Epoch,
-    /// Who is in it.
-    pub members: Vec<Admitted>,
+    /// The speaker knows all of what streams contain that ended in this view or before.
+    pub whole: Epoch,
     /// Positions in the streams that ended and are not yet known to be level everywhere.
     pub reached: Vec<Reached>,
-    /// The speaker owns slots that it did not own before: who is not in the view is told again
-    /// what is in them.
-    pub gained: bool,
 }
 
 /// How far the numbers of a CHILD_SA may go: 32 octets on the wire.

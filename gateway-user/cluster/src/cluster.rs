@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
-use crate::change::{Cookie, Marker, Stamp};
+use crate::change::{Cookie, Stamp};
 use crate::config::Config;
 use crate::frame::{self, DeltaSeq, Frame, Hello, PROTOCOL, Path};
 use crate::half_open::Gate;
@@ -18,10 +18,11 @@ use crate::reservation::Reservations;
 use crate::secret::Secret;
 use crate::slot_map::{SlotMap, Weighted};
 use crate::slot_set::SlotSet;
-use crate::snapshot::{Run, SnapshotIn};
+use crate::snapshot::SnapshotIn;
 use crate::status::{Lag, PeerStatus, QueuePeaks, Status};
 use crate::stream::Ended;
 use crate::view::{Epoch, SyncReport, View};
+use crate::views::Run;
 
 /// The largest datagram that can be relayed, in octets: the largest UDP payload.
 pub const MAX_DATAGRAM: usize = 65_527;
@@ -39,25 +40,25 @@ pub struct Cluster {
     pub(crate) active: SlotSet,
     /// Slots of this member of which it knows all that their earlier owners wrote.
     pub(crate) ready: SlotSet,
-    /// The view in which the owner of each slot has told last what is in it, while this member was out
-    /// of the view.
+    /// The view in which the owner of each slot has told last what is in it: what was written in it
+    /// before does not count any more.
     pub(crate) told: [Epoch; Slot::COUNT],
     /// Since when each slot has been this member's without interruption, if it is.
     pub(crate) gained: [Epoch; Slot::COUNT],
-    /// Members of the view: since when without interruption.
-    pub(crate) since: BTreeMap<Run, Epoch>,
+    /// The other members of the view, while this one is in it: when they have to have told everything.
+    pub(crate) needs: BTreeMap<Run, Epoch>,
     /// Streams that ended and that somebody may lack the last deltas of.
     pub(crate) ended: BTreeMap<Run, Ended>,
-    /// The last marker of this member, and its number.
-    pub(crate) marker: Option<Marker>,
+    /// The view of this member's last marker, and its number.
+    pub(crate) marker: Epoch,
     pub(crate) marker_seq: DeltaSeq,
+    /// What streams contain that ended in this view or before is known here.
+    pub(crate) whole: Epoch,
     /// The last view whose gaps have been filled, in which this member is level, and in which all
     /// members of it are.
     pub(crate) filling: Epoch,
     pub(crate) levelled: Epoch,
     pub(crate) settled: Epoch,
-    /// Per slot the members that may have written in it since all were level, a bit each.
-    pub(crate) writers: [u64; Slot::COUNT],
     pub(crate) ownership: Ownership,
     pub(crate) reservations: Reservations,
     pub(crate) giving: BTreeMap<Cookie, Giving>,
@@ -97,14 +98,14 @@ impl Cluster {
             ready: SlotSet::EMPTY,
             told: [Epoch(0); Slot::COUNT],
             gained: [Epoch(0); Slot::COUNT],
-            since: BTreeMap::new(),
+            needs: BTreeMap::new(),
             ended: BTreeMap::new(),
-            marker: None,
+            marker: Epoch(0),
             marker_seq: DeltaSeq(0),
+            whole: Epoch(0),
             filling: Epoch(0),
             levelled: Epoch(0),
             settled: Epoch(0),
-            writers: [0; Slot::COUNT],
             ownership,
             giving: BTreeMap::new(),
             taking: VecDeque::new(),
@@ -264,21 +265,28 @@ impl Cluster {
         };
         for (member, peer) in &self.peers {
             let gate = self.config.limits.mutations.no_full_sync_gate;
-            if peer.is_complete() || gate {
+            if self.is_complete(*member) || gate {
                 report.complete_from.insert(*member);
             }
-            if !self.view.members.contains_key(member) {
-                if peer.in_sync() || gate && peer.link == Link::Up {
-                    report.caught_up.insert(*member);
+            if self.admitted() && self.view.members.contains_key(member) {
+                let gap = peer.out.due.is_some() && !gate;
+                if peer.link != Link::Up || peer.out.lagging || gap {
+                    report.lagging.insert(*member);
                 }
-            } else if peer.link != Link::Up || peer.out.lagging {
-                report.lagging.insert(*member);
+            } else if self.has_caught_up(peer) || gate && peer.link == Link::Up {
+                report.caught_up.insert(*member);
             }
         }
         if report != self.reported {
             self.reported = report.clone();
             self.outputs.push_back(Output::Report(report));
         }
+    }
+
+    /// Whether a peer outside the view has been told everything in the view that it, too, has
+    /// installed, and has acknowledged all since.
+    pub(crate) fn has_caught_up(&self, peer: &Peer) -> bool {
+        peer.in_sync() && peer.out.ack_epoch == self.view.epoch
     }
 
     /// For the faces.
@@ -299,7 +307,7 @@ impl Cluster {
             },
             peaks: peer.peaks,
             last_full_sync: peer.out.reason,
-            complete: peer.is_complete(),
+            complete: self.is_complete(*member),
             received: peer.received(),
             round_trip: peer.round_trip,
             slots: self.view.slots.owned_by(*member),

@@ -12,8 +12,10 @@
 pub mod change;
 mod cluster;
 pub mod config;
+mod feed;
 pub mod frame;
 mod half_open;
+mod level;
 pub mod membership;
 mod moves;
 pub mod network;

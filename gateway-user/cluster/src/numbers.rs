@@ -94,7 +94,7 @@ impl Cluster {
         checkpoints: &[Checkpoint],
         written: Stamp,
     ) {
-        let spent = writer == Writer::Snapshot;
+        let spent = self.may_be_spent(writer);
         let checked = !self.config.limits.mutations.no_epoch_check;
         for checkpoint in checkpoints {
             let spi_in = checkpoint.spi_in;
@@ -121,6 +121,11 @@ impl Cluster {
         }
     }
 
+    /// Whether an earlier run of this member may know what it is told now.
+    fn may_be_spent(&self, writer: Writer) -> bool {
+        writer == Writer::Snapshot || !self.admitted()
+    }
+
     /// Takes an IKE SA into the tables, its CHILD_SAs with their numbers.
     pub(crate) fn take_sa(&mut self, writer: Writer, slot: Slot, sa: Sa, written: Stamp) {
         if !self.ownership.counts(writer, &sa, written) {
@@ -129,7 +134,7 @@ impl Cluster {
         }
         let owned = (writer == Writer::Local).then(|| self.gained[usize::from(slot.0)]);
         for child in &sa.children {
-            let spent = writer == Writer::Snapshot;
+            let spent = self.may_be_spent(writer);
             self.reservations
                 .open(sa.local_spi, child.spi_in, owned, spent);
             if let Some(standing) = self.reservations.standing(child.spi_in) {

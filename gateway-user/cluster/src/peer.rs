@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use gateway_common::time::Instant;
 
-use crate::change::Reached;
+use crate::feed::SnapshotOut;
 use crate::frame::{DeltaSeq, Incarnation, Position, Taken};
 use crate::secret::Secret;
 use crate::slot_set::SlotSet;
-use crate::snapshot::{SnapshotIn, SnapshotOut};
+use crate::snapshot::SnapshotIn;
 use crate::status::{FullSync, PeerCounters, QueuePeaks};
 use crate::stream::StreamIn;
 use crate::view::Epoch;
@@ -69,13 +69,13 @@ pub(crate) struct Outgoing {
     pub(crate) snapshot: Option<SnapshotOut>,
     /// Snapshots begun on this connection.
     pub(crate) snapshots: u64,
-    /// All that we own has to be sent, for this reason.
+    /// It has to be told what is in `refeed`, for this reason. Nobody inside the view is: who would
+    /// have to be is reported as lagging.
     pub(crate) due: Option<FullSync>,
-    /// Slots that it must be told again, because it did not see how we came to own them.
+    /// Slots of ours whose content it does not know.
     pub(crate) refeed: SlotSet,
-    /// Gaps in the streams of others that we have to fill.
-    pub(crate) fills: VecDeque<(Reached, SlotSet)>,
-    /// It has taken a snapshot of all that we own, and everything since.
+    /// Outside the view: it has been told everything in this one. Inside: it hears our stream
+    /// without gap since then.
     pub(crate) complete: bool,
     /// It has once acknowledged everything since then.
     pub(crate) caught: bool,
@@ -109,7 +109,6 @@ impl Peer {
         out.in_flight_bytes = 0;
         out.snapshot = None;
         out.snapshots = 0;
-        out.fills.clear();
         out.caught = false;
         out.lagging = false;
         let incoming = &mut self.incoming;
@@ -131,11 +130,10 @@ impl Peer {
         self.link == Link::Up && out.complete && out.caught && !out.lagging && out.due.is_none()
     }
 
-    /// Everything of the peer's is known here: its snapshot, or all since, is applied.
-    pub(crate) fn is_complete(&self) -> bool {
+    /// The run that is heard, or that was heard last.
+    pub(crate) fn run(&self) -> Option<Incarnation> {
         let stream = self.incoming.stream.as_ref();
-        let run = self.incoming.run;
-        stream.is_some_and(|stream| stream.complete() && run.is_none_or(|run| run == stream.run))
+        self.incoming.run.or(stream.map(|stream| stream.run))
     }
 
     /// What we have applied of its stream, if that is all up to there.
@@ -186,6 +184,16 @@ impl Outgoing {
             self.in_flight.pop_front();
         }
         round_trip
+    }
+
+    /// It lacks something that no queue has any more: it has to be told everything, which is not
+    /// possible inside the view.
+    pub(crate) fn gap(&mut self, reason: FullSync) {
+        self.acked = None;
+        self.snapshot = None;
+        self.complete = false;
+        self.caught = false;
+        self.due = Some(reason);
     }
 
     /// The peer has to begin again with a snapshot, and goes on after `seq`.

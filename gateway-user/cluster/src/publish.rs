@@ -156,12 +156,19 @@ impl Cluster {
         let seq = self.outbox.last().next();
         let epoch = self.written_epoch();
         let written = Stamp { epoch, seq };
+        let moves = self.ownership.sa(spi).map_or(0, |held| held.sa.moves);
         if self.ownership.remove(Writer::Local, slot, spi, written) {
-            if self.settled < self.view.epoch {
-                self.ownership.bury(spi, written);
-            }
+            self.remember_removal(spi, moves, written);
             let change = Change::SaRemoved { local_spi: spi };
             self.mirror(now, slot, &change, mirror);
+        }
+    }
+
+    /// An older change of an SA may come after its removal where one that left wrote it, or who gave
+    /// it away.
+    pub(crate) fn remember_removal(&mut self, spi: Cookie, moves: u32, written: Stamp) {
+        if self.admitted() && (moves > 0 || self.settled < self.view.epoch) {
+            self.ownership.bury(spi, moves, written);
         }
     }
 
@@ -215,21 +222,21 @@ impl Cluster {
     }
 
     /// Says what has been released since it was last said: what all other members of the view have
-    /// acknowledged, in a view that they are in, too.
+    /// acknowledged, in a view that they are in, too. Who has caught up outside may be in the next
+    /// view, and then this member may not be: it is waited for as well, as long as it is in sync.
     pub(crate) fn release(&mut self) {
         let last = self.outbox.last();
         let reached = if self.config.limits.mutations.no_flush_and_ack {
             last
-        } else if self.view.is_static() {
-            let blocking = self.peers.values().filter(|peer| peer.in_sync());
-            blocking
-                .map(|peer| peer.out.confirmed)
-                .min()
-                .unwrap_or(last)
         } else if self.admitted() && self.levelled == self.view.epoch {
             let confirmed = |member| self.peers.get(&member).map(|p| p.out.confirmed);
             let members = self.others().map(|m| confirmed(m).unwrap_or_default());
-            members.min().unwrap_or(last)
+            let joiners = self
+                .peers
+                .iter()
+                .filter(|(_, peer)| self.has_caught_up(peer));
+            let joiners = joiners.map(|(_, peer)| peer.out.confirmed);
+            members.chain(joiners).min().unwrap_or(last)
         } else {
             return;
         };

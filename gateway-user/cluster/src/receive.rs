@@ -9,9 +9,8 @@ use crate::cluster::Cluster;
 use crate::frame::{DeltaSeq, Frame, Hello};
 use crate::output::{Event, Output, Violation};
 use crate::ownership::Writer;
-use crate::peer::Link;
+use crate::peer::{Link, Peer};
 use crate::secret::Secret;
-use crate::status::FullSync;
 use crate::stream::{Delta, StreamIn};
 use crate::view::Epoch;
 
@@ -89,14 +88,6 @@ impl Cluster {
                 self.take_tail(now, of, incarnation, delta);
                 Ok(())
             }
-            Frame::Resync => {
-                if let Some(peer) = self.peers.get_mut(&member) {
-                    peer.out.due = Some(FullSync::Asked);
-                    peer.out.snapshot = None;
-                }
-                self.pump(now, member);
-                Ok(())
-            }
             Frame::Move { slot, sa } => {
                 self.take_move(now, member, slot, *sa);
                 Ok(())
@@ -157,6 +148,7 @@ impl Cluster {
         let new_run = stream.is_some_and(|stream| stream.run != hello.incarnation);
         if new_run {
             peer.out.levelled = Epoch(0);
+            peer.out.ack_epoch = Epoch(0);
             peer.out.confirmed = DeltaSeq(0);
             peer.out.acked = None;
         }
@@ -248,8 +240,7 @@ impl Cluster {
     /// Applies what came of a stream, up to a marker of an epoch in which this member is not level.
     fn drain(&mut self, now: Instant, member: MemberId) {
         let bound = self.config.limits.tail_bytes();
-        let holds = self.admitted() && !self.view.is_static();
-        let checked = !self.config.limits.mutations.no_epoch_check;
+        let holds = self.admitted();
         let levelled = self.levelled;
         loop {
             let Some(peer) = self.peers.get_mut(&member) else {
@@ -279,22 +270,28 @@ impl Cluster {
             }
             if let Change::View(marker) = &change {
                 stream.marker = marker.epoch;
-                stream.void = stream.void.filter(|void| marker.epoch <= *void);
                 continue;
             }
-            let written = Stamp {
-                epoch: stream.marker,
-                seq,
-            };
+            let epoch = stream.marker;
+            let written = Stamp { epoch, seq };
             // What a member wrote while it was out of the view is not to be undone: it never was.
             let negotiation = matches!(
                 change,
                 Change::NegotiationOpened { .. } | Change::NegotiationClosed { .. }
             );
-            if negotiation || stream.void.is_none() || !checked {
+            if negotiation || !self.is_void(member, epoch) {
                 self.apply(now, member, slot, change, written);
             }
         }
+    }
+
+    /// Whether `member` is out of the view: what it wrote in an earlier one, or thinks that it owns,
+    /// does not count.
+    pub(crate) fn is_void(&self, member: MemberId, written: Epoch) -> bool {
+        let checked = !self.config.limits.mutations.no_epoch_check;
+        let run = self.peers.get(&member).and_then(Peer::run);
+        let admitted = run.is_some_and(|run| self.view.admits(member, run));
+        checked && written <= self.view.epoch && !admitted
     }
 
     pub(crate) fn apply(
@@ -320,11 +317,10 @@ impl Cluster {
                     // It was given away: what its taker says of it counts.
                     return;
                 }
+                let moves = held.map_or(0, |held| held.sa.moves);
                 self.ownership
                     .remove(Writer::Stream, slot, local_spi, written);
-                if self.admitted() && self.settled < self.view.epoch {
-                    self.ownership.bury(local_spi, written);
-                }
+                self.remember_removal(local_spi, moves, written);
             }
             Change::SaUpsert(sa) => self.take_sa(Writer::Stream, slot, sa, written),
             Change::Checkpoints(checkpoints) => {
@@ -346,11 +342,10 @@ impl Cluster {
         }
     }
 
-    /// Whether a change of a stream is older than what its slot's owner has told since. Changes that
-    /// come before the first marker of a stream have no epoch.
+    /// Whether a change of a stream is older than what its slot's owner has told since.
     fn is_outdated(&self, slot: Slot, written: Stamp) -> bool {
         let told = self.told[usize::from(slot.0)];
-        !self.ownership.unchecked && written.epoch != Epoch(0) && written.epoch < told
+        !self.ownership.unchecked && written.epoch < told
     }
 
     /// Whether this is an IKE SA of this member's that it has not given away.

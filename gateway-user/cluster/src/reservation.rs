@@ -87,9 +87,9 @@ struct Entry {
     written: Stamp,
     /// Nobody has ever reserved a number above this.
     top: u64,
-    /// An earlier run of this member may have used its block: it waits for a checkpoint that gives
-    /// it another one, or for its own first raise.
-    spent: bool,
+    /// An earlier run of this member may have used its block: it stands here, with an empty one, and
+    /// waits for a checkpoint that gives it another, or for its own first raise.
+    spent: Option<u64>,
     own: Option<Own>,
 }
 
@@ -132,12 +132,13 @@ impl Reservations {
                 block: FIRST as u32,
                 sequence_in: 0,
             };
+            let top = top(&base, rank);
             Entry {
                 base,
                 written: Stamp::default(),
-                top: top(&base, rank),
+                top,
                 own: owned.map(|gained| Own::new(0, FIRST, gained)),
-                spent,
+                spent: spent.then_some(top),
             }
         });
         // A successor of the IKE SA inherits its children.
@@ -207,7 +208,8 @@ impl Reservations {
             own.ceiling.max(own.used)
         };
         let checkpoint = Checkpoint {
-            ceiling: from + ahead,
+            // Who does not hear of it in time goes on in a block of before.
+            ceiling: (from + ahead).max(entry.top),
             block: ahead as u32,
             ..entry.base
         };
@@ -282,7 +284,7 @@ impl Reservations {
                 ..pending.checkpoint
             };
             entry.top = entry.top.max(top(&entry.base, rank));
-            entry.spent = false;
+            entry.spent = None;
             own.start = pending.advance.unwrap_or(own.used);
             own.ceiling = pending.checkpoint.ceiling;
             own.gained = pending.gained;
@@ -325,7 +327,10 @@ impl Reservations {
         let rank = self.rank;
         let entry = self.entries.get_mut(&checkpoint.spi_in)?;
         entry.top = entry.top.max(top(checkpoint, rank));
-        let stale = written <= entry.written || checkpoint.ceiling < entry.base.ceiling;
+        // A raise has its stamp before it is in effect, and a snapshot may tell it then and later.
+        let ceiling = entry.base.ceiling;
+        let stale = checkpoint.ceiling < ceiling
+            || (written, checkpoint.ceiling) <= (entry.written, ceiling);
         if owned || (checked && stale) {
             return None;
         }
@@ -337,7 +342,7 @@ impl Reservations {
         };
         if moved {
             entry.own = None;
-            entry.spent = spent;
+            entry.spent = spent.then_some(entry.top);
         }
         self.standing(checkpoint.spi_in)
     }
@@ -368,10 +373,9 @@ impl Reservations {
 impl Entry {
     /// The block of the member with this rank; an empty one above all others if it is spent.
     const fn block(&self, rank: Rank) -> (u64, u64) {
-        if self.spent {
-            (self.top, self.top)
-        } else {
-            block(&self.base, rank)
+        match self.spent {
+            Some(top) => (top, top),
+            None => block(&self.base, rank),
         }
     }
 }

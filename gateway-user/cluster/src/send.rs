@@ -7,7 +7,6 @@ use gateway_common::{member::MemberId, time::Instant};
 use crate::cluster::Cluster;
 use crate::frame::{DeltaSeq, Position, Taken};
 use crate::output::{Event, Violation};
-use crate::slot_set::SlotSet;
 use crate::status::FullSync;
 use crate::view::Epoch;
 
@@ -32,27 +31,24 @@ impl Cluster {
             out.acked = Some(seq);
             out.base = seq;
             out.sent = seq;
-            out.complete = out.refeed == SlotSet::EMPTY;
-            out.due = (!out.complete).then_some(FullSync::SlotsMoved);
             let deltas = target.0.saturating_sub(seq.0);
             peer.counters.deltas_resent += deltas;
             if deltas > 0 {
                 peer.counters.resumptions += 1;
                 self.event(Event::Resumed { member, deltas });
             }
+            self.plan_snapshot(member, None);
         } else {
             out.start_over(target);
-            out.due = Some(match (ours, received) {
+            let reason = match (ours, received) {
                 (Some(_), _) => FullSync::QueueOverrun,
                 (None, Some(_)) => FullSync::Restarted,
                 (None, None) => FullSync::Joined,
-            });
+            };
+            self.plan_snapshot(member, Some(reason));
         }
-        if self.filling == self.view.epoch
-            && self.view.epoch > Epoch(0)
-            && self.others().any(|other| other == member)
-        {
-            self.fill_gaps_of(member);
+        if self.filling == self.view.epoch && self.is_inside(member) {
+            self.fill_gap_of(member);
         }
         self.pump(now, member);
         self.advance(member);
@@ -71,7 +67,7 @@ impl Cluster {
         if !self.is_up(member) {
             return;
         }
-        while self.next_snapshot(member) {}
+        self.start_snapshot(member);
         self.pump_deltas(now, member);
         self.pump_snapshot(now, member);
     }
@@ -95,13 +91,8 @@ impl Cluster {
             }
             let seq = out.sent.next();
             let Some(frame) = self.outbox.get(seq).map(Arc::clone) else {
-                let Some(peer) = self.peers.get_mut(&member) else {
-                    return;
-                };
-                peer.out.acked = None;
-                peer.out.snapshot = None;
-                peer.out.due = Some(FullSync::QueueOverrun);
-                self.next_snapshot(member);
+                out.gap(FullSync::QueueOverrun);
+                self.start_snapshot(member);
                 continue;
             };
             out.fly(seq, &frame, now);
@@ -167,8 +158,12 @@ impl Cluster {
             return;
         };
         let out = &mut peer.out;
-        let idle = out.complete && out.due.is_none() && out.refeed.is_empty();
-        if idle && !out.caught && !out.lagging && out.acked >= Some(all) {
+        if out.complete
+            && out.due.is_none()
+            && !out.caught
+            && !out.lagging
+            && out.acked >= Some(all)
+        {
             out.caught = true;
             if peer.in_sync() {
                 self.event(Event::InSync { member });

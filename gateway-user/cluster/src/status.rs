@@ -75,12 +75,10 @@ pub enum FullSync {
     Restarted,
     /// What it lacked was not in the queue any more.
     QueueOverrun,
-    /// Slots came to this member while it was not in the view.
+    /// The view changed while it was outside.
     SlotsMoved,
-    /// It asked for it: it had missed a view.
-    Asked,
-    /// It lacked deltas of this member, which is not in the view any more.
-    Fill(MemberId),
+    /// It was inside the view without all that it had to know there.
+    Incomplete,
 }
 
 impl fmt::Display for FullSync {
@@ -89,9 +87,8 @@ impl fmt::Display for FullSync {
             Self::Joined => f.write_str("it joined"),
             Self::Restarted => f.write_str("this member was restarted"),
             Self::QueueOverrun => f.write_str("what it missed was not in the queue any more"),
-            Self::SlotsMoved => f.write_str("slots moved while it was not in the view"),
-            Self::Asked => f.write_str("it missed a view"),
-            Self::Fill(member) => write!(f, "it lacked deltas of member {member}, which left"),
+            Self::SlotsMoved => f.write_str("the view changed while it was outside"),
+            Self::Incomplete => f.write_str("it was in the view without all that it had to know"),
         }
     }
 }

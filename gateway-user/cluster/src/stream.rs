@@ -38,11 +38,6 @@ impl Tail {
         }
     }
 
-    /// Forgets all.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// All deltas after `seq`; `None` if some of them are not there any more.
     pub(crate) fn after(&self, seq: DeltaSeq) -> Option<Vec<Arc<Secret>>> {
         let first = self.frames.front().map(|(seq, _)| *seq)?;
@@ -61,33 +56,27 @@ pub(crate) struct StreamIn {
     pub(crate) seq: DeltaSeq,
     /// Everything up to there is known here, not only what came since the connection was made.
     pub(crate) base: bool,
-    /// The view of the last snapshot of everything.
+    /// The last view in which the peer has told this member everything that it has to.
     pub(crate) fed: Epoch,
-    /// A snapshot of that view or a later one is needed: slots came to the peer unseen.
-    pub(crate) refeed: Epoch,
     /// The epoch that the applied part belongs to.
     pub(crate) marker: Epoch,
     /// The last marker that has come, applied or not.
     pub(crate) seen: Option<Marker>,
     /// Came, but belongs to an epoch in which we are not level yet.
     pub(crate) held: VecDeque<Delta>,
-    /// The peer is out of the view since this epoch: what it wrote before a later one is void.
-    pub(crate) void: Option<Epoch>,
     pub(crate) tail: Tail,
 }
 
 impl StreamIn {
-    pub(crate) fn new(run: Incarnation, seq: DeltaSeq) -> Self {
+    pub(crate) fn new(run: Incarnation, seq: DeltaSeq, marker: Epoch) -> Self {
         Self {
             run,
             seq,
             base: false,
             fed: Epoch(0),
-            refeed: Epoch(0),
-            marker: Epoch(0),
+            marker,
             seen: None,
             held: VecDeque::new(),
-            void: None,
             tail: Tail::default(),
         }
     }
@@ -104,8 +93,9 @@ impl StreamIn {
         DeltaSeq(self.seq.0.saturating_add(self.held.len() as u64 + 1))
     }
 
-    pub(crate) fn complete(&self) -> bool {
-        self.base && self.fed >= self.refeed
+    /// Whether the peer has told everything in the view `need` or later, and all since.
+    pub(crate) fn has(&self, need: Epoch) -> bool {
+        self.base && self.fed >= need
     }
 
     /// What was not applied comes again with the next connection.
@@ -124,5 +114,20 @@ pub(crate) struct Ended {
     pub(crate) seq: DeltaSeq,
     /// The epoch that it belongs to.
     pub(crate) marker: Epoch,
+    /// The first view of this member that the stream's is not in; `None` while the view admits a run
+    /// that is not there any more.
+    pub(crate) since: Option<Epoch>,
     pub(crate) tail: Tail,
+}
+
+impl Ended {
+    /// Where a stream is now it ends.
+    pub(crate) fn of(stream: &mut StreamIn) -> Self {
+        Self {
+            seq: stream.seq,
+            marker: stream.marker,
+            since: None,
+            tail: std::mem::take(&mut stream.tail),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use gateway_common::member::MemberId;
 
 use crate::frame::Incarnation;
-use crate::slot_map::{Mode, SlotMap, Weighted};
+use crate::slot_map::SlotMap;
 
 /// Numbers the views of a cluster; never goes back. 0 = before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,31 +39,11 @@ pub struct View {
 }
 
 impl View {
-    /// A view of all configured members, whatever run of them, for clusters without membership:
-    /// who is not connected or lags holds up nobody, because nobody could take it out of the view.
-    pub fn of_all(members: &[Weighted], mode: Mode) -> Self {
-        Self {
-            epoch: Epoch(1),
-            members: members
-                .iter()
-                .map(|weighted| (weighted.member, Incarnation::ANY))
-                .collect(),
-            slots: SlotMap::UNSET.next(members, mode),
-        }
-    }
-
-    /// Whether it was made by [`View::of_all`].
-    pub fn is_static(&self) -> bool {
-        self.members
-            .values()
-            .any(|incarnation| *incarnation == Incarnation::ANY)
-    }
-
     /// Whether `incarnation` of `member` is in it.
     pub fn admits(&self, member: MemberId, incarnation: Incarnation) -> bool {
         self.members
             .get(&member)
-            .is_some_and(|admitted| [incarnation, Incarnation::ANY].contains(admitted))
+            .is_some_and(|admitted| *admitted == incarnation)
     }
 }
 

@@ -9,8 +9,8 @@ use gateway_cluster::config::{Config, Limits};
 use gateway_cluster::frame::{DeltaSeq, Frame, Hello, Incarnation, MAX_FRAME, PROTOCOL};
 use gateway_cluster::output::Output;
 use gateway_cluster::secret::Secret;
-use gateway_cluster::slot_map::{Mode, Weighted};
-use gateway_cluster::view::View;
+use gateway_cluster::slot_map::{Mode, SlotMap, Weighted};
+use gateway_cluster::view::{Epoch, View};
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
@@ -103,8 +103,16 @@ impl Driver {
             up: BTreeSet::new(),
             own: BTreeSet::new(),
         };
-        let members = driver.core.members().to_vec();
-        let view = View::of_all(&members, Mode::LoadSharing);
+        // The peer is outside the view: nobody has let it in.
+        let owner = Weighted {
+            member: member(1),
+            weight: 1,
+        };
+        let view = View {
+            epoch: Epoch(1),
+            members: [(member(1), Incarnation(7))].into(),
+            slots: SlotMap::UNSET.next(&[owner], Mode::LoadSharing),
+        };
         driver.core.handle_view(now, view);
         driver.core.handle_connected(now, peer_id());
         driver.drain();
@@ -144,7 +152,6 @@ impl Driver {
                 ..Sa::default()
             })
         };
-        // Member 1 owns every third slot.
         let slot = Slot(3 * n);
         let published = self.core.publish(self.now, slot, change, Mirror::Urgent);
         // Unless a peer was there first with the same SPI in a slot of its own.

@@ -7,9 +7,7 @@ use super::{FrameError, field};
 use gateway_common::member::MemberId;
 
 use super::{DeltaSeq, Incarnation, Position};
-use crate::change::{
-    Admitted, Change, Checkpoint, Child, Cookie, Marker, Negotiation, Reached, Sa,
-};
+use crate::change::{Change, Checkpoint, Child, Cookie, Marker, Negotiation, Reached, Sa};
 use crate::network::Network;
 use crate::secret::Secret;
 use crate::view::Epoch;
@@ -26,9 +24,8 @@ const VIP: u16 = 9;
 const NETWORK: u16 = 10;
 const IDENTITIES: u16 = 11;
 const EPOCH: u16 = 12;
-const ADMITTED: u16 = 13;
+const WHOLE: u16 = 13;
 const REACHED: u16 = 14;
-const GAINED: u16 = 15;
 const MOVES: u16 = 16;
 
 /// Octets of a checkpoint.
@@ -49,7 +46,7 @@ pub(super) fn sa_capacity(sa: &Sa) -> usize {
 pub(super) fn capacity(change: &Change) -> usize {
     match change {
         Change::SaUpsert(sa) => sa_capacity(sa),
-        Change::View(marker) => SMALL + 32 * marker.members.len() + 32 * marker.reached.len(),
+        Change::View(marker) => SMALL + 40 * marker.reached.len(),
         Change::Checkpoints(checkpoints) => HEADER + CHECKPOINT_LEN * checkpoints.len(),
         Change::CookieSecret(secret) => SMALL + secret.len(),
         Change::Unknown { body, .. } => SMALL + body.len(),
@@ -118,22 +115,14 @@ fn write_sa(writer: &mut Writer, sa: &Sa) {
 
 fn write_marker(writer: &mut Writer, marker: &Marker) {
     writer.tlv(EPOCH, &marker.epoch.0.to_be_bytes());
-    for admitted in &marker.members {
-        writer.nested(ADMITTED, |w| {
-            w.raw(&[admitted.member.get()]);
-            w.raw(&admitted.incarnation.0.to_be_bytes());
-            w.raw(&admitted.since.0.to_be_bytes());
-        });
-    }
+    writer.tlv(WHOLE, &marker.whole.0.to_be_bytes());
     for reached in &marker.reached {
         writer.nested(REACHED, |w| {
             w.raw(&[reached.member.get()]);
             w.raw(&reached.position.incarnation.0.to_be_bytes());
             w.raw(&reached.position.seq.0.to_be_bytes());
+            w.raw(&reached.ended.0.to_be_bytes());
         });
-    }
-    if marker.gained {
-        writer.tlv(GAINED, &[]);
     }
 }
 
@@ -147,48 +136,36 @@ fn write_checkpoint(writer: &mut Writer, checkpoint: &Checkpoint) {
 
 pub(super) fn view(value: Value<'_>, _: &'static str) -> Result<Change, FrameError> {
     let mut epoch = Once::new("epoch");
-    let mut gained = Once::new("gained");
-    let (mut members, mut reached) = (Vec::new(), Vec::new());
+    let mut whole = Once::new("epoch of what is whole");
+    let mut positions = Vec::new();
     for tlv in value.nested() {
         let (kind, value) = tlv?;
         match kind {
             EPOCH => epoch.set(value, Value::u64)?,
-            GAINED => gained.set(value, |_, _| Ok(true))?,
-            ADMITTED => {
-                let (member, incarnation, since) = member_and_numbers(value, "member of a view")?;
-                members.push(Admitted {
-                    member,
-                    incarnation: Incarnation(incarnation),
-                    since: Epoch(since),
-                });
-            }
-            REACHED => {
-                let (member, incarnation, seq) = member_and_numbers(value, "position")?;
-                let position = Position {
-                    incarnation: Incarnation(incarnation),
-                    seq: DeltaSeq(seq),
-                };
-                reached.push(Reached { member, position });
-            }
+            WHOLE => whole.set(value, Value::u64)?,
+            REACHED => positions.push(reached(value)?),
             _ => {}
         }
     }
     Ok(Change::View(Marker {
         epoch: Epoch(epoch.required()?),
-        members,
-        reached,
-        gained: gained.optional().unwrap_or(false),
+        whole: Epoch(whole.required()?),
+        reached: positions,
     }))
 }
 
-fn member_and_numbers(
-    value: Value<'_>,
-    name: &'static str,
-) -> Result<(MemberId, u64, u64), FrameError> {
-    let [member, numbers @ ..] = value.array::<17>(name)?;
-    let member = MemberId::new(member).ok_or(FrameError::Invalid(name))?;
-    let numbers = u128::from_be_bytes(numbers);
-    Ok((member, (numbers >> 64) as u64, numbers as u64))
+fn reached(value: Value<'_>) -> Result<Reached, FrameError> {
+    const FIELD: &str = "position";
+    let octets = value.array::<25>(FIELD)?;
+    let part = |from: usize| Value(&octets[from..from + 8]).u64(FIELD);
+    Ok(Reached {
+        member: MemberId::new(octets[0]).ok_or(FrameError::Invalid(FIELD))?,
+        position: Position {
+            incarnation: Incarnation(part(1)?),
+            seq: DeltaSeq(part(9)?),
+        },
+        ended: Epoch(part(17)?),
+    })
 }
 
 pub(super) fn checkpoints(value: Value<'_>, name: &'static str) -> Result<Change, FrameError> {

@@ -7,7 +7,7 @@ use super::{
     DeltaSeq, Frame, FrameError, Hello, Incarnation, MAX_NAME, Path, Position, Scope, Taken,
     change, field,
 };
-use crate::change::{Change, Cookie, Reached, Stamp};
+use crate::change::{Change, Cookie, Stamp};
 use crate::secret::Secret;
 use crate::slot_set::SlotSet;
 use crate::view::Epoch;
@@ -88,26 +88,8 @@ fn set_change(change: &mut Once<Change>, kind: u16, value: Value<'_>) -> Result<
     }
 }
 
-pub(super) fn decode_delta(body: Reader<'_>) -> Result<Frame, FrameError> {
-    let mut seq = Once::new("sequence number");
-    let mut slot = Once::new("slot");
-    let mut change = Once::new("change");
-    for tlv in body {
-        let (kind, value) = tlv?;
-        match kind {
-            field::SEQ => seq.set(value, Value::u64)?,
-            field::SLOT => slot.set(value, Value::u8)?,
-            kind => set_change(&mut change, kind, value)?,
-        }
-    }
-    Ok(Frame::Delta {
-        seq: DeltaSeq(seq.required()?),
-        slot: Slot(slot.required()?),
-        change: change.required()?,
-    })
-}
-
-pub(super) fn decode_entry(body: Reader<'_>) -> Result<Frame, FrameError> {
+/// A delta, or an entry of a snapshot: that one says in which epoch it was written.
+pub(super) fn decode_change(body: Reader<'_>, is_entry: bool) -> Result<Frame, FrameError> {
     let mut epoch = Once::new("epoch");
     let mut seq = Once::new("sequence number");
     let mut slot = Once::new("slot");
@@ -115,18 +97,22 @@ pub(super) fn decode_entry(body: Reader<'_>) -> Result<Frame, FrameError> {
     for tlv in body {
         let (kind, value) = tlv?;
         match kind {
-            field::EPOCH => epoch.set(value, Value::u64)?,
+            field::EPOCH if is_entry => epoch.set(value, Value::u64)?,
             field::SEQ => seq.set(value, Value::u64)?,
             field::SLOT => slot.set(value, Value::u8)?,
             kind => set_change(&mut change, kind, value)?,
         }
     }
+    let seq = DeltaSeq(seq.required()?);
+    let slot = Slot(slot.required()?);
+    if !is_entry {
+        let change = change.required()?;
+        return Ok(Frame::Delta { seq, slot, change });
+    }
+    let epoch = Epoch(epoch.required()?);
     Ok(Frame::Entry {
-        written: Stamp {
-            epoch: Epoch(epoch.required()?),
-            seq: DeltaSeq(seq.required()?),
-        },
-        slot: Slot(slot.required()?),
+        written: Stamp { epoch, seq },
+        slot,
         change: change.required()?,
     })
 }
@@ -164,8 +150,6 @@ pub(super) struct Numbers {
     snapshot: Once<u64>,
     complete: Once<u8>,
     slots: Once<[u8; 32]>,
-    member: Once<MemberId>,
-    position: Once<Position>,
     cookie: Once<Cookie>,
 }
 
@@ -179,8 +163,6 @@ pub(super) fn decode_numbers(body: Reader<'_>) -> Result<Numbers, FrameError> {
         snapshot: Once::new("number of the snapshot"),
         complete: Once::new("complete"),
         slots: Once::new("slots"),
-        member: Once::new("member"),
-        position: Once::new("position"),
         cookie: Once::new("our cookie"),
     };
     for tlv in body {
@@ -194,8 +176,6 @@ pub(super) fn decode_numbers(body: Reader<'_>) -> Result<Numbers, FrameError> {
             field::SNAPSHOT => numbers.snapshot.set(value, Value::u64)?,
             field::COMPLETE => numbers.complete.set(value, Value::u8)?,
             field::SLOTS => numbers.slots.set(value, Value::array)?,
-            field::MEMBER => numbers.member.set(value, parse_member)?,
-            field::RECEIVED => numbers.position.set(value, parse_position)?,
             field::COOKIE => numbers.cookie.set(value, Value::array)?,
             _ => {}
         }
@@ -223,20 +203,12 @@ pub(super) fn decode_ack(body: Reader<'_>) -> Result<Frame, FrameError> {
 
 pub(super) fn decode_begin(body: Reader<'_>) -> Result<Frame, FrameError> {
     let numbers = decode_numbers(body)?;
-    let fills = match numbers.member.optional() {
-        Some(member) => Some(Reached {
-            member,
-            position: numbers.position.required()?,
-        }),
-        None => None,
-    };
     Ok(Frame::SnapshotBegin {
         snapshot: numbers.snapshot.required()?,
         seq: DeltaSeq(numbers.seq.required()?),
         scope: Scope {
             epoch: Epoch(numbers.epoch.required()?),
             slots: SlotSet::from_octets(&numbers.slots.required()?),
-            fills,
         },
     })
 }

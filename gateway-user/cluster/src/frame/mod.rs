@@ -13,15 +13,15 @@ use std::net::SocketAddr;
 use gateway_common::{member::MemberId, slot::Slot};
 
 use self::decode::{
-    decode_ack, decode_begin, decode_delta, decode_entry, decode_hello, decode_move, decode_moved,
+    decode_ack, decode_begin, decode_change, decode_hello, decode_move, decode_moved,
     decode_numbers, decode_relay, decode_tail,
 };
 pub(crate) use self::encode::{
     encode_delta, encode_entry, encode_move, encode_relay, encode_sa_entry, encode_tail,
 };
-use self::encode::{encode_hello, small, write_position};
+use self::encode::{encode_hello, small};
 use self::tlv::Reader;
-use crate::change::{Change, Cookie, Reached, Sa, Stamp};
+use crate::change::{Change, Cookie, Sa, Stamp};
 use crate::secret::Secret;
 use crate::slot_set::SlotSet;
 use crate::view::Epoch;
@@ -41,11 +41,6 @@ pub const MAX_NAME: usize = 255;
 /// Tells one run of an agent from another: unique per member, otherwise without meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
-
-impl Incarnation {
-    /// Stands for every run in a view without membership; no run has this number.
-    pub const ANY: Self = Self(u64::MAX);
-}
 
 /// Numbers the deltas of one incarnation of a sender, from 1, without gaps. 0 = before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,13 +66,11 @@ pub struct Position {
 /// What a snapshot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// The view of the sender.
+    /// The view of the sender, in which it is level.
     pub epoch: Epoch,
-    /// Everything in these slots, and nothing else is in them.
+    /// Everything in these slots, which are the sender's, and nothing else is in them. What the
+    /// sender owns beyond them the listener knows already.
     pub slots: SlotSet,
-    /// `None`: all that the sender owns, its half-open negotiations included. Otherwise it fills a
-    /// gap in the stream of a member that is not in the view any more, up to this position.
-    pub fills: Option<Reached>,
 }
 
 /// How much of a snapshot has arrived.
@@ -177,8 +170,6 @@ pub enum Frame {
         /// A [`Frame::Delta`], encoded.
         delta: Secret,
     },
-    /// Send all that you own again.
-    Resync,
     /// The listener owns `slot`: it shall take this IKE SA over into it.
     Move {
         /// The slot that it goes to.
@@ -248,7 +239,7 @@ mod kind {
     pub(super) const PONG: u8 = 8;
     pub(super) const ENTRY: u8 = 9;
     pub(super) const TAIL: u8 = 10;
-    pub(super) const RESYNC: u8 = 11;
+    // 11 was a request to send everything again.
     pub(super) const MOVE: u8 = 12;
     pub(super) const MOVED: u8 = 13;
 }
@@ -314,10 +305,6 @@ impl Frame {
                 w.tlv(field::SEQ, &seq.0.to_be_bytes());
                 w.tlv(field::EPOCH, &scope.epoch.0.to_be_bytes());
                 w.tlv(field::SLOTS, &scope.slots.to_octets());
-                if let Some(fills) = &scope.fills {
-                    w.tlv(field::MEMBER, &[fills.member.get()]);
-                    w.nested(field::RECEIVED, |w| write_position(w, fills.position));
-                }
             }),
             Self::Entry {
                 written,
@@ -332,7 +319,6 @@ impl Frame {
                 incarnation,
                 delta,
             } => encode_tail(*member, *incarnation, delta),
-            Self::Resync => small(kind::RESYNC, |_| {}),
             Self::Move { slot, sa } => encode_move(*slot, sa),
             Self::Moved { local_spi, taken } => small(kind::MOVED, |w| {
                 w.tlv(field::COOKIE, local_spi);
@@ -366,16 +352,15 @@ impl Frame {
         let body = Reader::new(body);
         match *kind {
             kind::HELLO => decode_hello(body).map(Self::Hello),
-            kind::DELTA => decode_delta(body),
+            kind::DELTA => decode_change(body, false),
             kind::ACK => decode_ack(body),
             kind::SNAPSHOT_BEGIN => decode_begin(body),
-            kind::ENTRY => decode_entry(body),
+            kind::ENTRY => decode_change(body, true),
             kind::SNAPSHOT_END => decode_numbers(body).and_then(|numbers| {
                 let entries = numbers.entries.required()?;
                 Ok(Self::SnapshotEnd { entries })
             }),
             kind::TAIL => decode_tail(body),
-            kind::RESYNC => Ok(Self::Resync),
             kind::MOVE => decode_move(body),
             kind::MOVED => decode_moved(body),
             kind::RELAY => decode_relay(body),

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::tlv::Writer;
 use super::*;
-use crate::change::Marker;
 use crate::change::{Child, Negotiation, Sa};
+use crate::change::{Marker, Reached};
 use crate::network::Network;
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -117,29 +117,20 @@ fn position() -> impl Strategy<Value = Position> {
 }
 
 fn reached() -> impl Strategy<Value = Reached> {
-    (member(), position()).prop_map(|(member, position)| Reached { member, position })
+    (member(), position(), any::<u64>()).prop_map(|(member, position, ended)| Reached {
+        member,
+        position,
+        ended: Epoch(ended),
+    })
 }
 
 fn marker() -> impl Strategy<Value = Marker> {
-    let admitted = (member(), any::<u64>(), any::<u64>()).prop_map(|(member, run, since)| {
-        crate::change::Admitted {
-            member,
-            incarnation: Incarnation(run),
-            since: Epoch(since),
-        }
-    });
-    (
-        any::<u64>(),
-        prop::collection::vec(admitted, 0..5),
-        prop::collection::vec(reached(), 0..5),
-        any::<bool>(),
-    )
-        .prop_map(|(epoch, members, reached, gained)| Marker {
-            epoch: Epoch(epoch),
-            members,
-            reached,
-            gained,
-        })
+    let reached = prop::collection::vec(reached(), 0..5);
+    (any::<u64>(), any::<u64>(), reached).prop_map(|(epoch, whole, reached)| Marker {
+        epoch: Epoch(epoch),
+        whole: Epoch(whole),
+        reached,
+    })
 }
 
 fn checkpoint() -> impl Strategy<Value = crate::change::Checkpoint> {
@@ -160,24 +151,13 @@ fn snapshot_frame() -> impl Strategy<Value = Frame> {
     let epoch = || any::<u64>().prop_map(Epoch);
     let taken = (any::<u64>(), any::<u64>(), any::<bool>());
     prop_oneof![
-        (
-            any::<u64>(),
-            any::<u64>(),
-            epoch(),
-            slots,
-            prop::option::of(reached())
-        )
-            .prop_map(
-                |(snapshot, seq, epoch, slots, fills)| Frame::SnapshotBegin {
-                    snapshot,
-                    seq: DeltaSeq(seq),
-                    scope: Scope {
-                        epoch,
-                        slots,
-                        fills
-                    },
-                }
-            ),
+        (any::<u64>(), any::<u64>(), epoch(), slots).prop_map(|(snapshot, seq, epoch, slots)| {
+            Frame::SnapshotBegin {
+                snapshot,
+                seq: DeltaSeq(seq),
+                scope: Scope { epoch, slots },
+            }
+        }),
         (epoch(), any::<u64>(), any::<u8>(), change()).prop_map(|(epoch, seq, slot, change)| {
             let seq = DeltaSeq(seq);
             Frame::Entry {
@@ -208,7 +188,6 @@ fn snapshot_frame() -> impl Strategy<Value = Frame> {
                 incarnation: Incarnation(run),
                 delta: Secret::new(delta),
             }),
-        Just(Frame::Resync),
         (any::<u8>(), sa()).prop_map(|(slot, sa)| Frame::Move {
             slot: Slot(slot),
             sa: Box::new(sa),

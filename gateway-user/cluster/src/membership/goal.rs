@@ -27,7 +27,10 @@ impl Membership {
     /// The view that should follow, if it is another one than the present: the members that hear
     /// each other, are in sync with each other and have no more problems than the others.
     pub(super) fn goal(&self, basis: Basis) -> Option<View> {
-        let members = self.best_members(basis);
+        let mut members = self.best_members(basis);
+        if let Basis::After(_) = basis {
+            members = self.without_newcomers(members);
+        }
         let mut runs = BTreeMap::new();
         for member in members.iter() {
             runs.insert(member, self.run_of(member)?);
@@ -44,8 +47,20 @@ impl Membership {
         (changes || basis == Basis::Cold).then_some(view)
     }
 
-    /// Members that are all connected to each other: those of the present view first, then those
-    /// with the most connections, then the lowest ids.
+    /// Somebody comes in or somebody leaves, never both at once: who comes in has not heard all that
+    /// the one that leaves has told the others.
+    fn without_newcomers(&self, members: MemberSet) -> MemberSet {
+        let stay: MemberSet = members.iter().filter(|m| self.is_in_view(*m)).collect();
+        if stay.is_empty() || stay.len() == self.view.members.len() {
+            members
+        } else {
+            stay
+        }
+    }
+
+    /// Members that are all connected to each other: who was level in the latest view first, because
+    /// who has come in and was never level may lack what others have; then this member, those of the
+    /// present view, those with the most connections, the lowest ids.
     fn best_members(&self, basis: Basis) -> MemberSet {
         let mut all = self.usable(basis);
         let inside = all.iter().filter(|member| self.is_in_view(*member));
@@ -66,7 +81,10 @@ impl Membership {
             .map(|member| {
                 let outside = !self.is_in_view(member);
                 let degree = graph.degree(member);
+                let report = self.report_of(member).filter(|_| !outside);
+                let levelled = report.map_or(0, |report| report.levelled.0);
                 (
+                    u64::MAX - levelled,
                     member != self.config.local,
                     outside,
                     usize::MAX - degree,
@@ -76,7 +94,7 @@ impl Membership {
             .collect();
         order.sort_unstable();
         let mut chosen = MemberSet::EMPTY;
-        for (_, _, _, member) in order {
+        for (_, _, _, _, member) in order {
             if chosen.is_subset(graph.neighbours(member)) {
                 chosen.insert(member);
             }
@@ -187,16 +205,17 @@ impl Membership {
     }
 
     /// Whether `a` misses nothing of what `b` has: within the view unless one says that the other
-    /// lags, else if `a` is complete and `b` has seen it catch up.
+    /// lags, else if `a` is complete and `b` has seen it catch up; a member of the view knows what it
+    /// has to tell once it is level.
     fn in_sync(&self, a: MemberId, b: MemberId) -> bool {
         let (Some(of_a), Some(of_b)) = (self.report_of(a), self.report_of(b)) else {
             return false;
         };
-        if self.is_in_view(a) {
-            !self.is_in_view(b) || !of_b.lagging.contains(&a)
-        } else {
-            of_a.complete_from.contains(&b) && of_b.caught_up.contains(&a)
+        if self.is_in_view(a) && self.is_in_view(b) {
+            return !of_b.lagging.contains(&a);
         }
+        let knows = !self.is_in_view(b) || of_b.levelled == self.view.epoch;
+        knows && of_a.complete_from.contains(&b) && of_b.caught_up.contains(&a)
     }
 
     pub(super) fn is_in_view(&self, member: MemberId) -> bool {

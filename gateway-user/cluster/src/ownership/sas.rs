@@ -11,6 +11,7 @@ use super::{Effect, Ownership};
 use crate::change::{Child, Cookie, Identities, Sa, Stamp};
 use crate::slot_set::SlotSet;
 use crate::table::{SaKey, TableChange};
+use crate::view::Epoch;
 
 /// An established SA.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +32,9 @@ pub(super) struct Sas {
     held: BTreeMap<Cookie, Held>,
     claims: Claims<SaKey, SaClaim>,
     identities: BTreeSet<(Identities, Cookie)>,
-    /// Removals that an older change must not undo while streams are not level.
-    removed: BTreeMap<Cookie, Stamp>,
+    /// Removals that an older change of another stream must not undo: how often it had moved, and
+    /// when it was removed.
+    removed: BTreeMap<Cookie, (u32, Stamp)>,
     /// Low words of the ceilings of the outbound SAs, by the inbound SPI of their CHILD_SA.
     ceilings: BTreeMap<[u8; 4], u32>,
     /// Number of the last sweep that began.
@@ -148,7 +150,7 @@ impl Ownership {
         let held = self.sas.held.get(&sa.local_spi);
         let newer = held.is_none_or(|held| (held.sa.moves, held.written) < (sa.moves, written));
         let removed = self.sas.removed.get(&sa.local_spi);
-        newer && removed.is_none_or(|removed| *removed < written)
+        newer && removed.is_none_or(|removed| *removed < (sa.moves, written))
     }
 
     /// It is still there, although what was told of it was not new.
@@ -192,15 +194,18 @@ impl Ownership {
         true
     }
 
-    /// Remembers a removal, so that no older change undoes it before [`Ownership::settle`].
-    pub(crate) fn bury(&mut self, local_spi: Cookie, written: Stamp) {
+    /// Remembers the removal of an SA that had moved so often, so that no older change undoes it
+    /// before [`Ownership::settle`].
+    pub(crate) fn bury(&mut self, local_spi: Cookie, moves: u32, written: Stamp) {
         let removed = self.sas.removed.entry(local_spi).or_default();
-        *removed = written.max(*removed);
+        *removed = (moves, written).max(*removed);
     }
 
-    /// All streams are level: no older change can come any more.
-    pub(crate) fn settle(&mut self) {
-        self.sas.removed.clear();
+    /// All members are level in view `epoch`: nothing that was written before can come any more.
+    pub(crate) fn settle(&mut self, epoch: Epoch) {
+        self.sas
+            .removed
+            .retain(|_, (_, written)| written.epoch >= epoch);
     }
 
     /// From now on is counted what is named; the number is for [`Ownership::sweep`].
@@ -209,19 +214,13 @@ impl Ownership {
         self.sas.sweep
     }
 
-    /// Forgets the SAs in `slots` that were not named since sweep number `sweep` began, except for
-    /// those that `keep` wants. Says how many.
-    pub(crate) fn sweep(
-        &mut self,
-        sweep: u64,
-        slots: &SlotSet,
-        keep: impl Fn(&Held) -> bool,
-    ) -> usize {
+    /// Forgets the SAs in `slots` that were not named since sweep number `sweep` began. Says how many.
+    pub(crate) fn sweep(&mut self, sweep: u64, slots: &SlotSet) -> usize {
         let stale: Vec<(Cookie, Slot, Stamp)> = self
             .sas
             .held
             .iter()
-            .filter(|(_, held)| held.named < sweep && slots.contains(held.slot) && !keep(held))
+            .filter(|(_, held)| held.named < sweep && slots.contains(held.slot))
             .map(|(cookie, held)| (*cookie, held.slot, held.written))
             .collect();
         for (cookie, slot, written) in &stale {

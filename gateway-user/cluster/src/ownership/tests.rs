@@ -224,7 +224,7 @@ fn a_sweep_forgets_what_was_not_named_in_its_slots() {
     let sweep = ownership.begin_sweep();
     ownership.upsert(Writer::Snapshot, Slot(1), sa(3, &[3]), stamp(1));
     let odd = [Slot(1)].into_iter().collect();
-    assert_eq!(ownership.sweep(sweep, &odd, |_| false), 1);
+    assert_eq!(ownership.sweep(sweep, &odd), 1);
     let effects = maps.apply(&mut ownership);
     let gone = Effect::RecordRemoved {
         slot: Slot(1),
@@ -261,9 +261,9 @@ fn what_is_newer_is_not_undone_whatever_the_order() {
         "not in that slot any more"
     );
     assert!(remove(&mut ownership, 8, epoch(2, 5)));
-    ownership.bury([1; 8], epoch(2, 5));
+    ownership.bury([1; 8], 0, epoch(2, 5));
     assert!(!put(&mut ownership, 1, epoch(2, 4)), "no resurrection");
-    ownership.settle();
+    ownership.settle(Epoch(3));
     assert!(put(&mut ownership, 1, epoch(2, 4)));
 }
 
@@ -341,7 +341,7 @@ fn run(ownership: &mut Ownership, now: &mut Instant, step: Step) {
             for (slot, n, kids) in entries {
                 ownership.upsert(Writer::Snapshot, Slot(slot), sa(n, &kids), stamp(1));
             }
-            ownership.sweep(sweep, &(0..=255).map(Slot).collect(), |_| false);
+            ownership.sweep(sweep, &(0..=255).map(Slot).collect());
         }
     }
 }

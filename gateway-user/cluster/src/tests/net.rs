@@ -15,7 +15,7 @@ use crate::secret::Secret;
 use crate::slot_map::{Mode, Weighted};
 use crate::status::PeerStatus;
 use crate::table::TableChange;
-use crate::view::{Epoch, SyncReport, View};
+use crate::view::{SyncReport, View};
 use crate::{Cluster, PublishError};
 
 pub(super) fn id(id: u8) -> MemberId {
@@ -112,11 +112,12 @@ pub(super) struct Net {
     pub(super) members: u8,
     pub(super) delivered: u64,
     pub(super) bytes: usize,
-    /// A static view of all.
-    views: bool,
+    /// The last view that [`Net::install`] made.
+    view: View,
 }
 
 impl Net {
+    /// Members that are not connected and know no view.
     pub(super) fn new(members: u8, limits: &Limits) -> Self {
         let mut net = Self::empty(members, limits);
         for member in 1..=members {
@@ -135,31 +136,50 @@ impl Net {
             members,
             delivered: 0,
             bytes: 0,
-            views: true,
+            view: View::default(),
         }
     }
 
-    /// Members that know no view.
-    pub(super) fn without_views(members: u8, limits: &Limits) -> Self {
-        let mut net = Self::empty(members, limits);
-        net.views = false;
-        for member in 1..=members {
-            net.boot(member, 1);
-        }
-        net
-    }
-
-    /// All connected and in sync.
+    /// All connected, in sync and in a view.
     pub(super) fn connected(members: u8, limits: &Limits) -> Self {
         let mut net = Self::new(members, limits);
         net.connect_all();
         net.settle();
+        let all: Vec<u8> = (1..=members).collect();
+        net.install(&all);
+        net.settle();
         net
+    }
+
+    /// All members install the next view, of these.
+    pub(super) fn install(&mut self, members: &[u8]) {
+        let weighted: Vec<Weighted> = members
+            .iter()
+            .map(|member| Weighted {
+                member: id(*member),
+                weight: 1,
+            })
+            .collect();
+        let runs = members.iter();
+        self.view = View {
+            epoch: self.view.epoch.next(),
+            members: runs
+                .map(|m| (id(*m), Incarnation(self.nodes[m].run)))
+                .collect(),
+            slots: self.view.slots.next(&weighted, Mode::LoadSharing),
+        };
+        for member in 1..=self.members {
+            let (now, view) = (self.now, self.view.clone());
+            let core = &mut self.node(member).core;
+            let epoch = view.epoch;
+            core.handle_view(now, view);
+            core.handle_active(now, epoch);
+            self.drain(member);
+        }
     }
 
     fn boot(&mut self, member: u8, run: u64) {
         let config = config(member, self.members, run, &self.limits);
-        let members = config.members.clone();
         let node = Node {
             core: Cluster::new(config, self.now),
             run,
@@ -174,12 +194,6 @@ impl Net {
             effects: Vec::new(),
         };
         self.nodes.insert(member, node);
-        let (now, view) = (self.now, View::of_all(&members, Mode::LoadSharing));
-        if self.views {
-            let core = &mut self.node(member).core;
-            core.handle_view(now, view);
-            core.handle_active(now, Epoch(1));
-        }
         self.drain(member);
     }
 
@@ -378,28 +392,29 @@ impl Net {
         }
     }
 
-    /// Flush and ack: what is released is on every peer that is in sync, in fact and not only by
-    /// what the sender believes.
+    /// Flush and ack: what is released is on every other member of the sender's view, in fact and not
+    /// only by what the sender believes.
     fn check_release(&mut self, member: u8, seq: DeltaSeq) {
         assert!(self.nodes[&member].released < seq, "released twice");
         self.node(member).released = seq;
-        if self.views {
-            self.check_in_sync(member);
+        if !self.limits.mutations.no_flush_and_ack {
+            self.check_replicas(member);
         }
     }
 
-    pub(super) fn check_in_sync(&self, member: u8) {
+    fn check_replicas(&self, member: u8) {
         let node = &self.nodes[&member];
-        for peer in node.core.status().peers.iter().filter(|p| p.in_sync) {
-            // A member that died without a word cannot have anything any more.
-            if !self.wires.contains_key(&(member, peer.member.get())) {
+        for (other, run) in &node.core.view().members {
+            let there = &self.nodes[&other.get()];
+            // One that is gone cannot have anything any more.
+            if other.get() == member || Incarnation(there.run) != *run {
                 continue;
             }
-            let position = self.peer(peer.member.get(), member).received;
+            let position = self.peer(other.get(), member).received;
             let has = position
                 .filter(|p| p.incarnation == Incarnation(node.run))
                 .map_or(DeltaSeq(0), |p| p.seq);
-            assert!(has >= node.released, "{:?} has {has:?}", peer.member);
+            assert!(has >= node.released, "{other:?} has {has:?}");
         }
     }
 
@@ -421,21 +436,14 @@ impl Net {
                 .tables()
                 .map(|put| (key_of(&put).0, put))
                 .collect();
-            assert!(node.maps == expected, "maps of {member}");
-            let copies = node.core.ownership().sas();
-            let copies: BTreeMap<_, _> = copies
-                .filter(|held| !node.core.owns(held.slot))
-                .map(|held| (held.sa.local_spi, held.sa.clone()))
-                .collect();
-            let known = node
-                .copies
-                .iter()
-                .filter(|(spi, _)| copies.contains_key(*spi));
-            let known: BTreeMap<_, _> = known.map(|(spi, sa)| (*spi, sa.clone())).collect();
-            assert!(!self.views || known == copies, "copies on {member}");
-            let stale = |spi: &Cookie| node.core.ownership().sa(*spi).is_none();
-            let stale = node.copies.keys().any(stale);
-            assert!(!self.views || !stale, "copies on {member}");
+            if node.maps != expected {
+                let only = |a: &BTreeMap<String, TableChange>, b: &BTreeMap<_, _>| {
+                    let only = a.iter().filter(|(key, put)| b.get(*key) != Some(*put));
+                    only.map(|(_, put)| *put).collect::<Vec<_>>()
+                };
+                let (here, there) = (only(&node.maps, &expected), only(&expected, &node.maps));
+                panic!("maps of {member}: {here:?} instead of {there:?}");
+            }
         }
     }
 

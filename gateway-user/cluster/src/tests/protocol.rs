@@ -7,9 +7,8 @@ use crate::config::Limits;
 use crate::frame::{DeltaSeq, Frame, Hello, Incarnation, MAX_FRAME, PROTOCOL, Scope, Taken};
 use crate::output::{Event, Output, Violation};
 use crate::secret::Secret;
-use crate::slot_map::Mode;
 use crate::slot_set::SlotSet;
-use crate::view::{Epoch, View};
+use crate::view::Epoch;
 use gateway_common::{slot::Slot, time::Instant};
 
 const NOW: Instant = Instant::from_nanos(1);
@@ -17,8 +16,6 @@ const NOW: Instant = Instant::from_nanos(1);
 /// Member 1 of three, with an open connection to member 2, which the test plays.
 fn connected() -> Cluster {
     let mut core = Cluster::new(config(1, 3, 1, &Limits::default()), NOW);
-    let view = View::of_all(&core.config.members, Mode::LoadSharing);
-    core.handle_view(NOW, view);
     core.handle_connected(NOW, id(2));
     outputs(&mut core);
     core
@@ -56,7 +53,6 @@ fn begin(snapshot: u64, seq: u64) -> Frame {
         scope: Scope {
             epoch: Epoch(1),
             slots: SlotSet::EMPTY,
-            fills: None,
         },
     }
 }

@@ -251,13 +251,16 @@ fn without_lease_or_before_it_is_active_a_slot_is_not_served() {
     let mut view = net.core(1).view().clone();
     let slots = view.slots.clone();
     let now = net.now;
-    let core = &mut net.node(1).core;
     for (epoch, owners) in [(2, Default::default()), (3, slots)] {
         view.epoch = Epoch(epoch);
         view.slots = owners;
-        core.handle_view(now, view.clone());
+        for member in [1, 2] {
+            net.node(member).core.handle_view(now, view.clone());
+            net.drain(member);
+        }
+        net.deliver_all();
     }
-    core.handle_active(now, Epoch(2));
+    net.node(1).core.handle_active(now, Epoch(2));
     assert_eq!(route(&net, FOREVER), Route::Drop);
     net.node(1).core.handle_active(now, Epoch(3));
     assert_eq!(route(&net, FOREVER), Route::Local);

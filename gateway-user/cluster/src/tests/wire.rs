@@ -82,6 +82,7 @@ fn all_members_have_the_last_cookie_secret_a_restarted_one_too() {
         );
     }
     net.restart(others[0]);
+    net.install(&[owner.get(), others[1]]);
     net.settle();
     assert_eq!(cookie_secrets(&net, others[0]), [second]);
     // Nobody else may set it.

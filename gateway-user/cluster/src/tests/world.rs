@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gateway_common::{slot::Slot, time::Instant};
 
-use super::net::{Net, id};
+use super::net::{Net, cookie, id, opened};
 use crate::change::{Change, Child, Cookie, Mirror, Sa};
 use crate::config::Limits;
 use crate::frame::{DeltaSeq, Incarnation};
@@ -66,7 +66,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(members: u8, limits: &Limits) -> Self {
         let mut world = Self {
-            net: Net::without_views(members, limits),
+            net: Net::new(members, limits),
             view: View::default(),
             dead: BTreeSet::new(),
             installs: BTreeMap::new(),
@@ -232,6 +232,39 @@ impl World {
         false
     }
 
+    /// Takes one out of the view of which another one says that it lags: of the two who was level
+    /// last stays.
+    pub(super) fn expel(&mut self) -> bool {
+        let members: Vec<u8> = (1..=self.net.members)
+            .filter(|m| self.in_view(*m) && !self.dead.contains(m))
+            .collect();
+        let levelled = |m: u8| self.net.nodes[&m].report.levelled;
+        let reports = members.iter().filter(|m| self.current(**m));
+        let pairs = reports.flat_map(|m| {
+            let lagging = self.net.nodes[m].report.lagging.iter();
+            lagging.map(|other| (*m, other.get()))
+        });
+        let loser = pairs
+            .filter(|(_, other)| members.contains(other))
+            .map(|(m, other)| {
+                if levelled(m) < levelled(other) {
+                    m
+                } else {
+                    other
+                }
+            })
+            .next();
+        let Some(loser) = loser else {
+            return false;
+        };
+        let left: Vec<u8> = members.into_iter().filter(|m| *m != loser).collect();
+        if left.is_empty() || 2 * (left.len() + 1) <= self.view.members.len() {
+            return false;
+        }
+        self.decide(&left);
+        true
+    }
+
     fn owned_by(&self, member: u8) -> Vec<Cookie> {
         let core = self.net.core(member);
         let sas = core.ownership().sas();
@@ -246,6 +279,9 @@ impl World {
         let slots: Vec<Slot> = core.owned().iter().filter(|s| core.serves(*s)).collect();
         if slots.is_empty() {
             return;
+        }
+        if dice.roll(4) == 0 {
+            return self.negotiate(member, dice);
         }
         let own = self.owned_by(member);
         let pick = |dice: &mut Dice, n: usize| dice.roll(n as u64) as usize;
@@ -280,6 +316,26 @@ impl World {
             gone,
         };
         self.promised.insert((member, seq), (spi, fact));
+        self.net.drain(member);
+        self.after(member);
+    }
+
+    /// A peer begins a negotiation, or one is given up.
+    fn negotiate(&mut self, member: u8, dice: &mut Dice) {
+        let run = self.net.nodes[&member].run;
+        let cookie = cookie(member, run, dice.roll(5) as u8);
+        let change = if dice.roll(3) == 0 {
+            Change::NegotiationClosed {
+                local_cookie: cookie,
+            }
+        } else {
+            opened(cookie)
+        };
+        let slot = Slot(dice.roll(256) as u8);
+        let now = self.net.now;
+        let core = &mut self.net.node(member).core;
+        let published = core.publish(now, slot, change, Mirror::Background);
+        assert!(published.is_ok(), "whoever is asked may negotiate");
         self.net.drain(member);
         self.after(member);
     }
@@ -454,7 +510,9 @@ impl World {
                 }
             }
             57 | 58 => {
-                self.drop_dead();
+                if !self.drop_dead() {
+                    self.expel();
+                }
             }
             59 => {
                 if let Some(member) = self.dead.first().copied() {
@@ -507,6 +565,9 @@ impl World {
             self.install_all();
             self.settle();
             self.drop_dead();
+            self.install_all();
+            self.settle();
+            self.expel();
             self.install_all();
             self.settle();
             for member in self.dead.clone() {
@@ -572,7 +633,7 @@ impl World {
             for (peer, state) in &core.peers {
                 let stream = state.incoming.stream.as_ref();
                 eprintln!(
-                    "  {peer}: {:?} complete {} caught {} lagging {} due {:?} refeed {:?} fills {} \
+                    "  {peer}: {:?} complete {} caught {} lagging {} due {:?} refeed {:?} \
                      snapshot {:?} sent {:?} acked {:?} level {} | {:?}",
                     state.link,
                     state.out.complete,
@@ -580,7 +641,6 @@ impl World {
                     state.out.lagging,
                     state.out.due,
                     state.out.refeed,
-                    state.out.fills.len(),
                     state.out.snapshot,
                     state.out.sent,
                     state.out.acked,
@@ -590,9 +650,7 @@ impl World {
                         s.seq,
                         s.base,
                         s.fed,
-                        s.refeed,
                         s.marker,
-                        s.void,
                         s.held.len(),
                         s.seen.as_ref().map(|m| m.epoch)
                     ))

@@ -64,8 +64,15 @@ impl World {
                 frame,
             } => self.frame_arrives(from, to, connection, frame),
             Event::Dial { a, b } => self.dial(a, b),
-            Event::Hangup { member, other } => {
-                self.input(member, Input::Node(NodeInput::Disconnected(other)));
+            Event::Hangup {
+                member,
+                other,
+                connection,
+            } => {
+                // The end of one that was replaced means nothing any more.
+                if self.net.connection(member, other) <= Some(connection) {
+                    self.input(member, Input::Node(NodeInput::Disconnected(other)));
+                }
             }
             Event::PeerTimer { peer } => {
                 let now = self.now;
@@ -344,9 +351,9 @@ impl World {
 
     /// `member` closes its connection to `other`.
     pub(super) fn hang_up(&mut self, member: MemberId, other: MemberId) {
-        if !self.net.disconnect(member, other) {
+        let Some(connection) = self.net.disconnect(member, other) else {
             return;
-        }
+        };
         self.trace(|| format!("sync {member}-{other} closed by {member}"));
         let delay = self.hop();
         self.after(
@@ -354,9 +361,14 @@ impl World {
             Event::Hangup {
                 member: other,
                 other: member,
+                connection,
             },
         );
-        let event = Event::Hangup { member, other };
+        let event = Event::Hangup {
+            member,
+            other,
+            connection,
+        };
         self.after(delay, event);
         let pause = self.rng.millis(50, 150);
         self.after(

@@ -72,10 +72,11 @@ pub(super) enum Event {
         a: MemberId,
         b: MemberId,
     },
-    /// The end of a connection reaches a member.
+    /// The end of sync connection number `connection` reaches a member.
     Hangup {
         member: MemberId,
         other: MemberId,
+        connection: u64,
     },
     PeerTimer {
         peer: usize,

@@ -111,7 +111,7 @@ impl World {
         }
         self.excused |= alone;
         for other in others {
-            if self.net.disconnect(member, other) {
+            if let Some(connection) = self.net.disconnect(member, other) {
                 // A dead process' sockets are closed by its kernel; a dead host says nothing.
                 let delay = if power {
                     self.rng.millis(200, 3000)
@@ -121,6 +121,7 @@ impl World {
                 let event = Event::Hangup {
                     member: other,
                     other: member,
+                    connection,
                 };
                 self.after(delay, event);
             }

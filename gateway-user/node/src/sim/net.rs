@@ -91,9 +91,9 @@ impl Net {
         self.connections.insert(pair(a, b), self.connected);
     }
 
-    /// `false` if there was none.
-    pub(super) fn disconnect(&mut self, a: MemberId, b: MemberId) -> bool {
-        self.connections.remove(&pair(a, b)).is_some()
+    /// The number of the connection that there was.
+    pub(super) fn disconnect(&mut self, a: MemberId, b: MemberId) -> Option<u64> {
+        self.connections.remove(&pair(a, b))
     }
 }
 

@@ -5,8 +5,8 @@ use gateway_cluster::change::{Change, Mirror, Sa};
 use gateway_cluster::config::{Config, Limits};
 use gateway_cluster::frame::{DeltaSeq, Incarnation};
 use gateway_cluster::output::Output;
-use gateway_cluster::slot_map::{Mode, Weighted};
-use gateway_cluster::view::View;
+use gateway_cluster::slot_map::{Mode, SlotMap, Weighted};
+use gateway_cluster::view::{Epoch, View};
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
@@ -36,7 +36,16 @@ impl Driven {
             incarnation: Incarnation(run),
             limits: Limits::default(),
         };
-        let view = View::of_all(&core.members, Mode::LoadSharing);
+        // Member 1 alone is in the view; the others follow it.
+        let owner = Weighted {
+            member: id(1),
+            weight: 1,
+        };
+        let view = View {
+            epoch: Epoch(1),
+            members: [(id(1), Incarnation(1))].into(),
+            slots: SlotMap::UNSET.next(&[owner], Mode::LoadSharing),
+        };
         let mut core = Cluster::new(core, Instant::from_nanos(0));
         core.handle_view(Instant::from_nanos(0), view);
         Self {
@@ -61,7 +70,6 @@ impl Driven {
         };
         let now = self.now();
         let change = Change::SaUpsert(sa);
-        // Member 1 owns every third slot.
         let seq = self.core.publish(now, Slot(3 * n), change, Mirror::Urgent);
         self.drain();
         seq.unwrap()

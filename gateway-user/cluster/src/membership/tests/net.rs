@@ -483,7 +483,10 @@ impl Net {
             let report = SyncReport {
                 complete_from: good.clone(),
                 lagging: bad.iter().copied().filter(inside).collect(),
-                caught_up: good.into_iter().filter(|m| !inside(m)).collect(),
+                caught_up: good
+                    .into_iter()
+                    .filter(|m| !local.admitted || !inside(m))
+                    .collect(),
                 levelled: local.view.epoch,
             };
             let probes = std::mem::take(&mut host.probes);
