@@ -73,8 +73,14 @@ fn cases() -> Result<Vec<Case>> {
 /// Each peer connects once; those that may not are refused, and the log says why.
 pub(super) fn peers(context: &Context) -> Result<String> {
     let run = Run::new(&context.logs, "certificates")?;
-    let network = Network::new(&run, Plan::default())?;
     let cases = cases()?;
+    // A network behind the peer for every connection, two of which are about PPKs.
+    let sites = u16::try_from(cases.len() + 2)?;
+    let plan = Plan {
+        sites,
+        ..Plan::default()
+    };
+    let network = Network::new(&run, plan)?;
     let here = network.members[0].log("pki");
     let there = network.peer.log("swanctl");
     issue(&here, &there, &cases)?;
@@ -286,7 +292,7 @@ fn peer_conf(plan: &Plan, cases: &[Case]) -> String {
         );
         text += &connection(name, number, &auth);
     }
-    for (number, name) in [(50, "ppk"), (51, "ppk-wrong")] {
+    for (number, name) in (cases.len() + 1..).zip(["ppk", "ppk-wrong"]) {
         let auth = format!(
             "    ppk_id = {}\n    ppk_required = yes\n    \
              local {{ auth = psk\n id = ppk.example.org }}\n    \
