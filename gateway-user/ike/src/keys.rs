@@ -1,7 +1,8 @@
 //! The key schedule: SKEYSEED, SK_*, KEYMAT, and AUTH with a shared key (RFC 7296 §2.13–§2.18).
 //!
-//! All algorithms here are combined-mode, so there are no SK_ai and SK_ar (RFC 5282 §7: integrity
-//! keys have length zero).
+//! SK_ai and SK_ar stand behind SK_ei and SK_er: encryption and integrity of a direction are one
+//! algorithm here, with one key. A combined-mode one has none (RFC 5282 §7: integrity keys have
+//! length zero).
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -48,7 +49,8 @@ key_type! {
     SkD
 }
 key_type! {
-    /// SK_ei or SK_er: key ‖ salt (RFC 5282 §7.1) that protects one direction's SK payloads.
+    /// SK_ei or SK_er, which protects one direction's SK payloads: key ‖ salt (RFC 5282 §7.1), or
+    /// with SK_ai or SK_ar behind it.
     SkE
 }
 key_type! {
@@ -99,6 +101,19 @@ impl Skeyseed {
     ) -> Self {
         let key = [nonce_i, nonce_r].concat();
         Self(crypto.prf(prf, &key, &[shared.expose()]))
+    }
+
+    /// prf(SK_d (previous), SK(n) | Ni | Nr): after an additional key exchange of an IKE SA that is
+    /// being made (RFC 9370 §2.2.2).
+    pub fn additional(
+        crypto: &dyn CryptoProvider,
+        prf: Prf,
+        sk_d: &SkD,
+        shared: &SecretBytes,
+        nonces: (&[u8], &[u8]),
+    ) -> Self {
+        let data = [shared.expose(), nonces.0, nonces.1];
+        Self(crypto.prf(prf, sk_d.expose(), &data))
     }
 
     /// prf(SK_d (old), g^ir (new) | Ni | Nr): of an IKE SA that replaces another (RFC 7296 §2.18).
@@ -165,8 +180,21 @@ impl IkeKeys {
         })
     }
 
-    /// {SK_d | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr), RFC 7296
-    /// §2.14. `prf` and `encryption` are those of the IKE SA the keys are for.
+    /// The keys after an additional key exchange of an IKE SA that is being made (RFC 9370 §2.2.2).
+    pub(crate) fn after_additional(
+        &self,
+        crypto: &dyn CryptoProvider,
+        (prf, encryption): (Prf, Encryption),
+        shared: &SecretBytes,
+        nonces: (&[u8], &[u8]),
+        spis: (&[u8; 8], &[u8; 8]),
+    ) -> Result<Self, CryptoError> {
+        let skeyseed = Skeyseed::additional(crypto, prf, &self.d, shared, nonces);
+        Self::derive(crypto, prf, encryption, &skeyseed, nonces, spis)
+    }
+
+    /// {SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi |
+    /// SPIr), RFC 7296 §2.14. `prf` and `encryption` are those of the IKE SA the keys are for.
     pub fn derive(
         crypto: &dyn CryptoProvider,
         prf: Prf,
@@ -175,10 +203,14 @@ impl IkeKeys {
         nonces: (&[u8], &[u8]),
         spis: (&[u8; 8], &[u8; 8]),
     ) -> Result<Self, CryptoError> {
+        let integrity = encryption.integrity_key_len();
+        let cipher = encryption.keymat_len() - integrity;
         let lengths = [
             prf.output_len(),
-            encryption.keymat_len(),
-            encryption.keymat_len(),
+            integrity,
+            integrity,
+            cipher,
+            cipher,
             prf.output_len(),
             prf.output_len(),
         ];
@@ -189,18 +221,19 @@ impl IkeKeys {
             &[nonces.0, nonces.1, spis.0, spis.1],
             lengths.iter().sum(),
         )?;
-        let [d, ei, er, pi, pr] = cut(&keymat, lengths);
+        let [d, ai, ar, ei, er, pi, pr] = cut(&keymat, lengths);
         Ok(Self {
             d: SkD(d),
-            ei: SkE(ei),
-            er: SkE(er),
+            ei: SkE(join(&ei, &ai)),
+            er: SkE(join(&er, &ar)),
             pi: SkP(pi),
             pr: SkP(pr),
         })
     }
 }
 
-/// The keys of one CHILD_SA (RFC 7296 §2.17): key ‖ salt for each direction (RFC 4106 §8.1).
+/// The keys of one CHILD_SA (RFC 7296 §2.17): for each direction key ‖ salt (RFC 4106 §8.1), or the
+/// encryption key and behind it the integrity key.
 /// Initiator and responder are those of the exchange that made the CHILD_SA.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChildKeys {
@@ -237,6 +270,10 @@ impl ChildKeys {
             responder_to_initiator,
         })
     }
+}
+
+fn join(front: &SecretBytes, back: &SecretBytes) -> SecretBytes {
+    SecretBytes::new([front.expose(), back.expose()].concat())
 }
 
 /// Cuts `keymat` into pieces of the given lengths, whose sum is its length.

@@ -8,7 +8,9 @@ pub use self::toy::Toy;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::crypto::{CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeMethod, Prf};
+use crate::crypto::{
+    CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeAnswer, KeyExchangeMethod, Prf,
+};
 use crate::secret::SecretBytes;
 use crate::signature::{SignatureScheme, SigningKey};
 
@@ -49,11 +51,37 @@ impl<P: CryptoProvider> CryptoProvider for Seeded<P> {
         }
     }
 
-    /// Imports the next block as private value. (It is outside 1..n of ECP-256 with probability
-    /// 2^-32; then this fails like any library failure would, reproducibly.)
+    /// Imports random octets as private value. (They are outside 1..n of ECP-256 with probability
+    /// 2^-32; then this fails like any library failure would, reproducibly.) A private value of
+    /// ML-KEM is not just any octets, so that one is not reproducible.
     fn key_exchange(&self, method: KeyExchangeMethod) -> Result<Box<dyn KeyExchange>, CryptoError> {
-        self.inner
-            .import_key_exchange(method, &SecretBytes::from(&self.block()[..]))
+        match private_len(method) {
+            Some(len) => {
+                let mut private = vec![0; len];
+                self.random(&mut private);
+                if method == KeyExchangeMethod::Ecp521 {
+                    private[0] &= 1;
+                }
+                self.inner
+                    .import_key_exchange(method, &SecretBytes::new(private))
+            }
+            None => self.inner.key_exchange(method),
+        }
+    }
+
+    fn answer_key_exchange(
+        &self,
+        method: KeyExchangeMethod,
+        peer: &[u8],
+    ) -> Result<KeyExchangeAnswer, CryptoError> {
+        if method.is_kem() {
+            return self.inner.answer_key_exchange(method, peer);
+        }
+        let ours = self.key_exchange(method)?;
+        Ok(KeyExchangeAnswer {
+            shared: ours.agree(peer)?,
+            public: ours.public_value().to_vec(),
+        })
     }
 
     fn import_key_exchange(
@@ -72,7 +100,7 @@ impl<P: CryptoProvider> CryptoProvider for Seeded<P> {
         &self,
         encryption: Encryption,
         keymat: &[u8],
-        iv: &[u8; 8],
+        iv: &[u8],
         aad: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
@@ -83,7 +111,7 @@ impl<P: CryptoProvider> CryptoProvider for Seeded<P> {
         &self,
         encryption: Encryption,
         keymat: &[u8],
-        iv: &[u8; 8],
+        iv: &[u8],
         aad: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
@@ -114,6 +142,21 @@ impl<P: CryptoProvider> CryptoProvider for Seeded<P> {
     }
 }
 
+/// Octets of a private value, where it is just any octets.
+const fn private_len(method: KeyExchangeMethod) -> Option<usize> {
+    match method {
+        KeyExchangeMethod::X25519 | KeyExchangeMethod::Ecp256 => Some(32),
+        KeyExchangeMethod::Ecp384 => Some(48),
+        KeyExchangeMethod::Ecp521 => Some(66),
+        KeyExchangeMethod::Modp2048 => Some(40),
+        KeyExchangeMethod::Modp3072 => Some(56),
+        KeyExchangeMethod::Modp4096 => Some(64),
+        KeyExchangeMethod::MlKem512
+        | KeyExchangeMethod::MlKem768
+        | KeyExchangeMethod::MlKem1024 => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +164,7 @@ mod tests {
 
     #[test]
     fn same_seed_same_answers() {
-        for method in [KeyExchangeMethod::X25519, KeyExchangeMethod::Ecp256] {
+        for method in KeyExchangeMethod::ALL.into_iter().filter(|m| !m.is_kem()) {
             let publics = [7, 7, 8].map(|seed| {
                 let provider = Seeded::new(AwsLc, seed);
                 let mut octets = [0; 45];

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use gateway_ike::proposal::{EspExchange, EspProposal, IkeProposal, select_esp, select_ike};
+use gateway_ike::proposal::{
+    EspExchange, EspProposal, IkeProposal, offer_ike, select_esp, select_ike,
+};
 use gateway_ike::wire::{
     Attribute, AttributeValue, Proposal, ProtocolId, Transform, TransformType,
 };
@@ -116,7 +118,7 @@ const IKE_ADDITIONS: [(&str, &[Short], bool); 10] = [
     ("unknown ids", &[(ENCR, 9999, 0), (PRF, 99, 0), (KE, 1025, 0)], true),
     ("KE NONE", &[KE_NONE], true),
     ("an additional key exchange", &[(TransformType::ADDKE1, 36, 0)], false),
-    ("an additional key exchange that may be none", &[(TransformType::ADDKE1, 0, 0)], false),
+    ("an additional key exchange that may be none", &[(TransformType::ADDKE1, 0, 0)], true),
     ("an unknown type", &[(TransformType(77), 1, 0)], false),
     ("a type that is not for IKE", &[NO_ESN], false),
 ];
@@ -311,7 +313,8 @@ fn no_proposal_is_explained_in_one_line() {
         error.unwrap_err().to_string(),
         "no proposal chosen: offered IKE:AES_CBC-128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_2048, \
          IKE:AES_GCM_16/PRF_99/TYPE_77_5, PROTO_9; we accept \
-         AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_256, AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519"
+         IKE:AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_256, \
+         IKE:AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519"
     );
     let flood = vec![ike_offer(1, &[(ENCR, 12, 128); 255]); 8];
     let error = select_ike(&flood, &ike(OURS), 0).unwrap_err();
@@ -319,7 +322,7 @@ fn no_proposal_is_explained_in_one_line() {
     let nothing = select_esp(&[], &esp("aes128gcm16"), EspExchange::IkeAuth).unwrap_err();
     assert_eq!(
         nothing.to_string(),
-        "no proposal chosen: offered nothing; we accept AES_GCM_16-128/NO_EXT_SEQ"
+        "no proposal chosen: offered nothing; we accept ESP:AES_GCM_16-128/NO_EXT_SEQ"
     );
 }
 
@@ -466,6 +469,17 @@ proptest! {
             (Err(_), None) => {}
             (result, expected) => prop_assert!(false, "{:?}, expected {:?}", result, expected),
         }
+    }
+
+    /// An offer of many says exactly what they say one by one.
+    #[test]
+    fn a_folded_offer_allows_the_same(
+        offered in prop::collection::vec(prop::sample::select(IkeProposal::defaults()), 1..12),
+        asked in prop::sample::select(IkeProposal::defaults()),
+    ) {
+        let folded = offer_ike(&offered, &[]);
+        let chosen = select_ike(&folded, &[asked], 0).ok().map(|chosen| chosen.suite);
+        prop_assert_eq!(chosen, offered.contains(&asked).then_some(asked));
     }
 
     /// What we would offer we also accept.

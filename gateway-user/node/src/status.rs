@@ -3,7 +3,7 @@
 use gateway_cluster::ownership::Held;
 use gateway_common::{member::MemberId, time::Instant};
 use gateway_ike::endpoint::{ChildStatus, SaStatus};
-use gateway_ike::proposal::EspProposal;
+use gateway_ike::proposal::{AdditionalKes, EspProposal};
 use gateway_ike::record::{ChildRecord, IkeSaRecord};
 
 use crate::node::Node;
@@ -150,6 +150,7 @@ fn child_status(child: &ChildRecord, now: Instant) -> ChildStatus {
         proposal: EspProposal {
             encryption: sa.encryption,
             ke: None,
+            additional: AdditionalKes::NONE,
             esn: sa.esn,
         }
         .iana(),

@@ -42,6 +42,7 @@ impl Agent {
         let store = Store::open(&config.cluster.state_dir)
             .with_context(|| format!("cluster.state_dir {}", config.cluster.state_dir.display()))?;
         let incarnation = store.next_run().context("cluster.state_dir")?;
+        warn_of_sha1(&config);
         let tunnels = start_kernel(&config)?;
         vip::ensure_on_loopback(&config.standing_vips())
             .context("the VIPs could not be put on lo")?;
@@ -163,6 +164,28 @@ fn start_kernel(config: &Config) -> Result<Tunnels> {
     // Now and not at the first tunnel.
     tunnels.probe(&config.cluster.vips)?;
     Ok(tunnels)
+}
+
+/// RFC 8221, RFC 8247: SHA-1 is on its way out. It is only there because the configuration asks for
+/// it.
+fn warn_of_sha1(config: &Config) {
+    for connection in &config.connections {
+        let ike = connection.proposals.iter().any(|p| p.uses_sha1());
+        let children = connection.children.iter();
+        let weak = children.filter(|child| child.esp_proposals.iter().any(|p| p.uses_sha1()));
+        let mut names: Vec<_> = weak.map(|child| child.name.as_str()).collect();
+        if ike {
+            names.insert(0, "IKE");
+        }
+        if !names.is_empty() {
+            tracing::warn!(
+                "connection {}: {} may use SHA-1, which is being phased out; write sha256 \
+                 instead of sha1 as soon as the peer can do it",
+                connection.name,
+                names.join(", ")
+            );
+        }
+    }
 }
 
 fn heartbeat_config(config: &Config) -> HeartbeatConfig {

@@ -1,29 +1,31 @@
-//! The engine's cryptographic provider on top of aws-lc-rs.
+//! The engine's cryptographic provider on top of aws-lc.
 //!
 //! This module depends on nothing else of this crate: the tests of gateway-ike compile its source
 //! in, because depending on gateway-user would make the eBPF toolchain a prerequisite of theirs.
 
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hmac, rand};
 use gateway_ike::crypto::{
-    CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeMethod, Prf,
+    CryptoError, CryptoProvider, Encryption, Integrity, KeyExchange, KeyExchangeAnswer,
+    KeyExchangeMethod, Prf,
 };
 use gateway_ike::secret::SecretBytes;
 use gateway_ike::signature::{SignatureScheme, SigningKey};
 use zeroize::Zeroizing;
 
-mod key_exchange;
+mod cipher;
+mod ecdh;
+mod kem;
+mod modp;
 mod signature;
 
-use key_exchange::AwsLcKeyExchange;
+use ecdh::Ecdh;
+use kem::Kem;
+use modp::Modp;
 use signature::AwsLcSigningKey;
 
-/// Octets of an AES-GCM nonce: the salt and the explicit IV (RFC 4106 §4, RFC 5282 §4).
-const NONCE_LEN: usize = 12;
-
-/// The aws-lc-rs library. Has no state of its own: the library's generator is per thread and
+/// The aws-lc library. Has no state of its own: the library's generator is per thread and
 /// reseeds itself, also after a fork.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AwsLc;
@@ -38,7 +40,12 @@ impl CryptoProvider for AwsLc {
     }
 
     fn key_exchange(&self, method: KeyExchangeMethod) -> Result<Box<dyn KeyExchange>, CryptoError> {
-        Ok(Box::new(AwsLcKeyExchange::generate(method)?))
+        use KeyExchangeMethod as M;
+        Ok(match method {
+            M::X25519 | M::Ecp256 | M::Ecp384 | M::Ecp521 => Box::new(Ecdh::generate(method)?),
+            M::Modp2048 | M::Modp3072 | M::Modp4096 => Box::new(Modp::generate(method)?),
+            M::MlKem512 | M::MlKem768 | M::MlKem1024 => Box::new(Kem::generate(method)?),
+        })
     }
 
     fn import_key_exchange(
@@ -46,51 +53,71 @@ impl CryptoProvider for AwsLc {
         method: KeyExchangeMethod,
         private: &SecretBytes,
     ) -> Result<Box<dyn KeyExchange>, CryptoError> {
-        Ok(Box::new(AwsLcKeyExchange::import(method, private)?))
+        use KeyExchangeMethod as M;
+        Ok(match method {
+            M::X25519 | M::Ecp256 | M::Ecp384 | M::Ecp521 => {
+                Box::new(Ecdh::import(method, private)?)
+            }
+            M::Modp2048 | M::Modp3072 | M::Modp4096 => Box::new(Modp::import(method, private)?),
+            M::MlKem512 | M::MlKem768 | M::MlKem1024 => Box::new(Kem::import(method, private)?),
+        })
+    }
+
+    fn answer_key_exchange(
+        &self,
+        method: KeyExchangeMethod,
+        peer: &[u8],
+    ) -> Result<KeyExchangeAnswer, CryptoError> {
+        if method.is_kem() {
+            return kem::answer(method, peer);
+        }
+        let ours = self.key_exchange(method)?;
+        Ok(KeyExchangeAnswer {
+            shared: ours.agree(peer)?,
+            public: ours.public_value().to_vec(),
+        })
     }
 
     fn prf(&self, prf: Prf, key: &[u8], data: &[&[u8]]) -> SecretBytes {
         let algorithm = match prf {
+            Prf::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             Prf::HmacSha256 => hmac::HMAC_SHA256,
             Prf::HmacSha384 => hmac::HMAC_SHA384,
+            Prf::HmacSha512 => hmac::HMAC_SHA512,
         };
-        // One-shot into our own buffer: `Context::sign` would leave the result behind in a `Tag`
-        // that nobody scrubs. The input may itself be secret (g^ir), hence `Zeroizing`.
-        let input = Zeroizing::new(data.concat());
-        let mut output = vec![0; prf.output_len()];
-        hmac::sign_to_buffer(&hmac::Key::new(algorithm, key), &input, &mut output)
-            .expect("the buffer has the length of the tag");
-        SecretBytes::new(output)
+        SecretBytes::new(hmac_of(algorithm, prf.output_len(), key, data))
     }
 
     fn seal(
         &self,
         encryption: Encryption,
         keymat: &[u8],
-        iv: &[u8; 8],
+        iv: &[u8],
         aad: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
-        let (key, nonce) = aead(encryption, keymat, iv)?;
-        key.seal_in_place_append_tag(nonce, Aad::from(aad), buffer)
-            .map_err(|_| CryptoError::Library)
+        match encryption.integrity() {
+            None => cipher::seal_combined(encryption, keymat, iv, aad, buffer),
+            Some(integrity) => {
+                cipher::encrypt_then_mac((encryption, integrity), keymat, iv, aad, buffer)
+            }
+        }
     }
 
     fn open(
         &self,
         encryption: Encryption,
         keymat: &[u8],
-        iv: &[u8; 8],
+        iv: &[u8],
         aad: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
-        let (key, nonce) = aead(encryption, keymat, iv)?;
-        let len = key
-            .open_in_place(nonce, Aad::from(aad), buffer)
-            .map_err(|_| CryptoError::IntegrityFailed)?
-            .len();
-        buffer.truncate(len);
-        Ok(())
+        match encryption.integrity() {
+            None => cipher::open_combined(encryption, keymat, iv, aad, buffer),
+            Some(integrity) => {
+                cipher::verify_then_decrypt((encryption, integrity), keymat, iv, aad, buffer)
+            }
+        }
     }
 
     fn signing_key(&self, der: &SecretBytes) -> Result<Arc<dyn SigningKey>, CryptoError> {
@@ -116,25 +143,29 @@ impl CryptoProvider for AwsLc {
     }
 }
 
-/// Key and nonce from key ‖ salt and the explicit IV.
-fn aead(
-    encryption: Encryption,
-    keymat: &[u8],
-    iv: &[u8; 8],
-) -> Result<(LessSafeKey, Nonce), CryptoError> {
-    let algorithm = match encryption {
-        Encryption::AesGcm16Key128 => &AES_128_GCM,
-        Encryption::AesGcm16Key256 => &AES_256_GCM,
+/// HMAC of `data`, concatenated. `len` is the length of the algorithm's output.
+fn hmac_of(algorithm: hmac::Algorithm, len: usize, key: &[u8], data: &[&[u8]]) -> Vec<u8> {
+    // One-shot into our own buffer: `Context::sign` would leave the result behind in a `Tag`
+    // that nobody scrubs. The input may itself be secret (g^ir), hence `Zeroizing`.
+    let input = Zeroizing::new(data.concat());
+    let mut output = vec![0; len];
+    hmac::sign_to_buffer(&hmac::Key::new(algorithm, key), &input, &mut output)
+        .expect("the buffer has the length of the tag");
+    output
+}
+
+/// Integrity check value over `data`, concatenated: the first octets of the HMAC (RFC 4868 §2.1.2).
+fn icv(integrity: Integrity, key: &[u8], data: &[&[u8]]) -> Vec<u8> {
+    let algorithm = match integrity {
+        Integrity::HmacSha1_96 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        Integrity::HmacSha256_128 => hmac::HMAC_SHA256,
+        Integrity::HmacSha384_192 => hmac::HMAC_SHA384,
+        Integrity::HmacSha512_256 => hmac::HMAC_SHA512,
     };
-    if keymat.len() != encryption.keymat_len() {
-        return Err(CryptoError::WrongLength);
-    }
-    let (key, salt) = keymat.split_at(keymat.len() - encryption.salt_len());
-    let mut nonce = [0; NONCE_LEN];
-    nonce[..salt.len()].copy_from_slice(salt);
-    nonce[salt.len()..].copy_from_slice(iv);
-    let key = UnboundKey::new(algorithm, key).map_err(|_| CryptoError::Library)?;
-    Ok((LessSafeKey::new(key), Nonce::assume_unique_for_key(nonce)))
+    // The key is as long as the output.
+    let mut tag = hmac_of(algorithm, integrity.key_len(), key, data);
+    tag.truncate(integrity.icv_len());
+    tag
 }
 
 /// Digest of `data`, concatenated. `N` is the algorithm's output length.

@@ -100,7 +100,7 @@ impl Tunnels {
                 && state.replay == sa.replay
                 && state.output_mark == sa.output_mark
                 && state.if_id == sa.if_id
-                && state.key == KeyCheck::of(sa.key.expose())
+                && state.key == KeyCheck::of(sa)
         };
         if !same(sa_in, &inbound(child, sa_in.reqid))
             || !same(sa_out, &outbound(child, sa_out.reqid))

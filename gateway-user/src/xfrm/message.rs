@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use gateway_ike::crypto::{Encryption, Integrity};
 use ipnet::IpNet;
 use zerocopy::{Immutable, IntoBytes};
 use zeroize::{Zeroize, Zeroizing};
@@ -13,7 +14,7 @@ use super::replay::Position;
 use super::selector::PolicySelector;
 use super::types::{Action, Policy, PolicyKey, Replay, Request, Sa, SaId, Template};
 use super::uapi::{
-    AeventId, AlgoAeadHead, EncapTmpl, IPPROTO_ESP, Id, LifetimeCfg, NlAttr, NlMsgHdr,
+    AeventId, AlgoHead, AlgoIcvHead, EncapTmpl, IPPROTO_ESP, Id, LifetimeCfg, NlAttr, NlMsgHdr,
     ReplayEsnHead, ReplayState, Selector, UDP_ENCAP_ESPINUDP, UserPolicyId, UserPolicyInfo,
     UserSaId, UserSaInfo, UserTmpl, XFRM_AE_ETHR, XFRM_AE_RTHR, XFRM_MODE_TUNNEL,
     XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FLAG_ICMP, XFRM_STATE_AF_UNSPEC,
@@ -153,17 +154,44 @@ impl Batch {
         self.align();
     }
 
+    /// The keys, and what they are for.
+    fn algorithms(&mut self, sa: &Sa) {
+        let icv_bits = sa.encryption.icv_len() as u32 * 8;
+        let (cipher_key, integrity_key) = sa.keys();
+        let key_bits = |key: &[u8]| key.len() as u32 * 8;
+        let Some(integrity) = sa.encryption.integrity() else {
+            self.attribute(attr::ALG_AEAD, |batch| {
+                batch.put(&AlgoIcvHead {
+                    name: name(cipher_name(sa.encryption)),
+                    key_bits: key_bits(cipher_key),
+                    icv_bits,
+                });
+                batch.put(cipher_key);
+            });
+            return;
+        };
+        // With the older attribute the kernel would cut SHA-256 to 96 bits.
+        self.attribute(attr::ALG_AUTH_TRUNC, |batch| {
+            batch.put(&AlgoIcvHead {
+                name: name(integrity_name(integrity)),
+                key_bits: key_bits(integrity_key),
+                icv_bits,
+            });
+            batch.put(integrity_key);
+        });
+        self.attribute(attr::ALG_CRYPT, |batch| {
+            batch.put(&AlgoHead {
+                name: name(cipher_name(sa.encryption)),
+                key_bits: key_bits(cipher_key),
+            });
+            batch.put(cipher_key);
+        });
+    }
+
     fn sa(&mut self, kind: u16, flags: u16, sa: &Sa, seq: u32) {
         self.begin(kind, flags, seq);
         self.put(&sa_info(sa));
-        self.attribute(attr::ALG_AEAD, |batch| {
-            batch.put(&AlgoAeadHead {
-                name: name(b"rfc4106(gcm(aes))"),
-                key_bits: sa.key.len() as u32 * 8,
-                icv_bits: sa.encryption.icv_len() as u32 * 8,
-            });
-            batch.put(sa.key.expose());
-        });
+        self.algorithms(sa);
         if let Some(encapsulation) = sa.encapsulation {
             self.attribute(attr::ENCAP, |batch| {
                 batch.put(&EncapTmpl {
@@ -249,6 +277,26 @@ impl Batch {
         });
         self.if_id(key.if_id);
         self.end();
+    }
+}
+
+/// Names of the kernel's crypto API.
+const fn cipher_name(encryption: Encryption) -> &'static [u8] {
+    match encryption {
+        Encryption::AesGcm16Key128 | Encryption::AesGcm16Key192 | Encryption::AesGcm16Key256 => {
+            b"rfc4106(gcm(aes))"
+        }
+        Encryption::ChaCha20Poly1305 => b"rfc7539esp(chacha20,poly1305)",
+        Encryption::AesCbc(..) => b"cbc(aes)",
+    }
+}
+
+const fn integrity_name(integrity: Integrity) -> &'static [u8] {
+    match integrity {
+        Integrity::HmacSha1_96 => b"hmac(sha1)",
+        Integrity::HmacSha256_128 => b"hmac(sha256)",
+        Integrity::HmacSha384_192 => b"hmac(sha384)",
+        Integrity::HmacSha512_256 => b"hmac(sha512)",
     }
 }
 
@@ -379,8 +427,8 @@ fn address(address: IpAddr) -> XfrmAddress {
     octets
 }
 
-fn name(text: &[u8; 17]) -> [u8; 64] {
+fn name(text: &[u8]) -> [u8; 64] {
     let mut name = [0; 64];
-    name[..17].copy_from_slice(text);
+    name[..text.len()].copy_from_slice(text);
     name
 }

@@ -11,10 +11,10 @@ use super::types::{
     Action, Direction, Encapsulation, KeyCheck, Policy, PolicyKey, Replay, SaId, SaState, Template,
 };
 use super::uapi::{
-    AeventId, AlgoAeadHead, EncapTmpl, IPPROTO_ESP, NlAttr, NlMsgHdr, ReplayEsnHead, ReplayState,
-    Selector, UserExpire, UserPolicyInfo, UserPolicyType, UserSaId, UserSaInfo, UserTmpl,
-    XFRM_AE_CU, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FLAG_ICMP,
-    XFRM_POLICY_TYPE_MAIN, XFRM_STATE_ESN, XfrmAddress, attr,
+    AeventId, AlgoHead, AlgoIcvHead, EncapTmpl, IPPROTO_ESP, NlAttr, NlMsgHdr, ReplayEsnHead,
+    ReplayState, Selector, UserExpire, UserPolicyInfo, UserPolicyType, UserSaId, UserSaInfo,
+    UserTmpl, XFRM_AE_CU, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK,
+    XFRM_POLICY_FLAG_ICMP, XFRM_POLICY_TYPE_MAIN, XFRM_STATE_ESN, XfrmAddress, attr,
 };
 
 /// A netlink message.
@@ -145,12 +145,15 @@ fn sa_attribute(state: &mut SaState, kind: u16, value: &[u8]) {
                 state.seen = position.seen;
             }
         }
-        attr::ALG_AEAD => {
-            let head = size_of::<AlgoAeadHead>();
-            if let (Some(alg), Some(rest)) = (read::<AlgoAeadHead>(value), value.get(head..))
-                && let Some(key) = rest.get(..alg.key_bits as usize / 8)
-            {
-                state.key = KeyCheck::of(key);
+        attr::ALG_AEAD | attr::ALG_AUTH_TRUNC => {
+            if let Ok((head, rest)) = AlgoIcvHead::read_from_prefix(value) {
+                let integrity = kind == attr::ALG_AUTH_TRUNC;
+                key(state, integrity, head.key_bits, rest);
+            }
+        }
+        attr::ALG_CRYPT => {
+            if let Ok((head, rest)) = AlgoHead::read_from_prefix(value) {
+                key(state, false, head.key_bits, rest);
             }
         }
         attr::SET_MARK => {
@@ -169,6 +172,13 @@ fn sa_attribute(state: &mut SaState, kind: u16, value: &[u8]) {
         attr::IF_ID => state.if_id = read(value).unwrap_or(0),
         attr::LASTUSED => state.last_used_at = read(value).filter(|&seconds: &u64| seconds != 0),
         _ => {}
+    }
+}
+
+/// One of the keys of an SA.
+fn key(state: &mut SaState, integrity: bool, bits: u32, rest: &[u8]) {
+    if let Some(key) = rest.get(..bits as usize / 8) {
+        state.key = state.key.and(integrity, key);
     }
 }
 

@@ -240,7 +240,7 @@ fn recorded(sa: &Sa) -> SaState {
         first_used_at: 0,
         last_used_at: None,
         seen: bitmap(sa.replay, &sa.start.seen),
-        key: KeyCheck::of(sa.key.expose()),
+        key: KeyCheck::of(sa),
     }
 }
 

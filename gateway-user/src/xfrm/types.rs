@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use gateway_ike::crypto::Encryption;
 use gateway_ike::secret::SecretBytes;
 use serde::{Serialize, Serializer};
@@ -43,7 +43,7 @@ pub struct Sa {
     pub reqid: u32,
     /// Algorithm.
     pub encryption: Encryption,
-    /// Key ‖ salt (RFC 4106 §8.1), [`Encryption::keymat_len`] octets.
+    /// Key ‖ salt, or encryption key ‖ integrity key: [`Encryption::keymat_len`] octets.
     pub key: SecretBytes,
     /// UDP encapsulation, or native ESP.
     pub encapsulation: Option<Encapsulation>,
@@ -144,18 +144,33 @@ impl SaState {
     }
 }
 
-/// The first octets of the SHA-256 of an SA's key: two SAs with the same have the same key. Nothing
-/// of the key, at least 160 random bits, can be found from it.
+/// From the SHA-256 of an SA's keys: two SAs with the same have the same keys. Nothing of a key, at
+/// least 160 random bits, can be found from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyCheck([u8; 16]);
 
 impl KeyCheck {
-    /// Of this key ‖ salt.
-    pub(super) fn of(key: &[u8]) -> Self {
-        let digest = digest(&SHA256, key);
-        let mut check = [0; 16];
-        check.copy_from_slice(&digest.as_ref()[..16]);
-        Self(check)
+    /// Of all keys of this SA.
+    pub(super) fn of(sa: &Sa) -> Self {
+        let (cipher, integrity) = sa.keys();
+        let check = Self::default().and(false, cipher);
+        match sa.encryption.integrity() {
+            Some(_) => check.and(true, integrity),
+            None => check,
+        }
+    }
+
+    /// With one more key, for encryption or for integrity. The order does not matter: the kernel
+    /// has its own.
+    #[must_use]
+    pub(super) fn and(mut self, integrity: bool, key: &[u8]) -> Self {
+        let mut context = Context::new(&SHA256);
+        context.update(&[u8::from(integrity)]);
+        context.update(key);
+        for (octet, other) in self.0.iter_mut().zip(context.finish().as_ref()) {
+            *octet ^= other;
+        }
+        self
     }
 }
 
@@ -286,6 +301,14 @@ impl Request<'_> {
 }
 
 impl Sa {
+    /// The key for encryption, with its salt, and the one for integrity.
+    pub(super) fn keys(&self) -> (&[u8], &[u8]) {
+        let key = self.key.expose();
+        // The length has been checked, see below; with any other the kernel says no.
+        let integrity = self.encryption.integrity_key_len().min(key.len());
+        key.split_at(key.len() - integrity)
+    }
+
     /// Refuses what XFRM would misunderstand or answer with a bare EINVAL.
     pub(super) fn check(&self) -> Result<(), XfrmError> {
         let fail = |why: &str| Err(XfrmError::Unsupported(format!("SA {}: {why}", self.id)));

@@ -21,6 +21,7 @@ pub(super) mod msg {
 
 /// `XFRMA_*`.
 pub(super) mod attr {
+    pub(crate) const ALG_CRYPT: u16 = 2;
     pub(crate) const ENCAP: u16 = 4;
     pub(crate) const TMPL: u16 = 5;
     pub(crate) const SA: u16 = 6;
@@ -30,6 +31,7 @@ pub(super) mod attr {
     pub(crate) const LASTUSED: u16 = 15;
     pub(crate) const POLICY_TYPE: u16 = 16;
     pub(crate) const ALG_AEAD: u16 = 18;
+    pub(crate) const ALG_AUTH_TRUNC: u16 = 20;
     pub(crate) const MARK: u16 = 21;
     pub(crate) const REPLAY_ESN_VAL: u16 = 23;
     pub(crate) const SET_MARK: u16 = 29;
@@ -269,10 +271,18 @@ pub(super) struct EncapTmpl {
     pub(super) oa: XfrmAddress,
 }
 
-/// Head of `struct xfrm_algo_aead`; the key follows.
+/// Head of `struct xfrm_algo`; the key follows.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct AlgoAeadHead {
+pub(super) struct AlgoHead {
+    pub(super) name: [u8; 64],
+    pub(super) key_bits: u32,
+}
+
+/// Head of `struct xfrm_algo_aead` and of `struct xfrm_algo_auth`; the key follows.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct AlgoIcvHead {
     pub(super) name: [u8; 64],
     pub(super) key_bits: u32,
     pub(super) icv_bits: u32,
@@ -330,7 +340,8 @@ mod tests {
             (size_of::<UserPolicyId>(), 64),
             (size_of::<UserTmpl>(), 64),
             (size_of::<EncapTmpl>(), 24),
-            (size_of::<AlgoAeadHead>(), 72),
+            (size_of::<AlgoHead>(), 68),
+            (size_of::<AlgoIcvHead>(), 72),
             (size_of::<ReplayEsnHead>(), 24),
             (size_of::<ReplayState>(), 12),
             (size_of::<UserPolicyType>(), 6),

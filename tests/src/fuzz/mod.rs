@@ -12,7 +12,6 @@ pub(crate) mod endpoint;
 mod frame;
 mod input;
 mod sync;
-pub mod toy;
 mod wire;
 mod x509;
 

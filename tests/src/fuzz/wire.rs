@@ -7,7 +7,7 @@ use gateway_ike::wire::{
     WireError,
 };
 
-use super::toy::Toy;
+use gateway_ike::testing::Toy;
 
 const ENCRYPTION: Encryption = Encryption::AesGcm16Key128;
 const KEYMAT: [u8; 20] = [0x4b; 20];

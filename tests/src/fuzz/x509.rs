@@ -7,7 +7,7 @@ use gateway_ike::signature::SignatureScheme;
 use gateway_ike::x509::path::{Revocation, Validation};
 use gateway_ike::x509::{Certificate, Crl, Name};
 
-use super::toy::Toy;
+use gateway_ike::testing::Toy;
 
 /// Whatever can be parsed can be written, compared and validated; nothing is valid that nobody
 /// signed.

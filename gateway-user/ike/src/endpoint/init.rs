@@ -228,7 +228,11 @@ impl Endpoint {
         let (local, remote) = (request.path.local.ip(), request.path.remote.ip());
         let offered = request.payloads.require_sa()?;
         let candidates = self.core.config.candidates(local, remote);
-        let configured = proposals(&candidates);
+        // RFC 9370 §2.2.1: additional key exchanges take IKE_INTERMEDIATE, which both sides announce.
+        let intermediate = NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED;
+        let additional = request.payloads.has_notify(intermediate);
+        let mut configured = proposals(&candidates);
+        configured.retain(|suite| additional || suite.additional.is_empty());
         match select_ike(&offered.proposals, &configured, 0) {
             Ok(chosen) => Ok(chosen),
             Err(error) if candidates.is_empty() => Err(no_connection(error)),

@@ -2,10 +2,41 @@
 
 use std::fmt::Write;
 
+use super::additional::ADDITIONAL_TYPES;
+use crate::crypto::{Encryption, KeyExchangeMethod, Prf};
 use crate::wire::{Proposal, ProtocolId, Transform, TransformType};
 
 /// Octets after which an offer's text is cut: a hostile one has thousands of transforms.
 const MAX_TEXT: usize = 1000;
+
+/// `AES_CBC-128` and `HMAC_SHA2_256_128`, or `AES_GCM_16-128`.
+pub(super) fn encryption_names(encryption: Encryption) -> Vec<String> {
+    let mut cipher = named(&ENCR, encryption.transform_id()).to_owned();
+    if let Some(bits) = encryption.key_length_attribute() {
+        push(&mut cipher, format_args!("-{bits}"));
+    }
+    let integrity = encryption.integrity();
+    let integrity = integrity.map(|one| named(&INTEG, one.transform_id()).to_owned());
+    [cipher].into_iter().chain(integrity).collect()
+}
+
+pub(super) fn prf_name(prf: Prf) -> &'static str {
+    named(&PRF, prf.transform_id())
+}
+
+pub(super) fn ke_name(ke: KeyExchangeMethod) -> &'static str {
+    named(&KE, ke.transform_id())
+}
+
+pub(super) fn esn_name(esn: bool) -> &'static str {
+    named(&ESN, u16::from(esn))
+}
+
+/// Everything that we have is in the registries below.
+fn named(registry: &[(u16, &'static str)], id: u16) -> &'static str {
+    let found = registry.iter().find(|(known, _)| *known == id);
+    found.map_or("?", |(_, name)| name)
+}
 
 const ENCR: [(u16, &str); 14] = [
     (2, "DES_CBC"),
@@ -42,7 +73,7 @@ const INTEG: [(u16, &str); 8] = [
     (13, "HMAC_SHA2_384_192"),
     (14, "HMAC_SHA2_512_256"),
 ];
-const KE: [(u16, &str); 25] = [
+const KE: [(u16, &str); 26] = [
     (0, "KE_NONE"),
     (1, "MODP_768"),
     (2, "MODP_1024"),
@@ -66,6 +97,7 @@ const KE: [(u16, &str); 25] = [
     (30, "ECP_512_BP"),
     (31, "CURVE_25519"),
     (32, "CURVE_448"),
+    (35, "ML_KEM_512"),
     (36, "ML_KEM_768"),
     (37, "ML_KEM_1024"),
 ];
@@ -102,12 +134,20 @@ fn protocol(protocol: ProtocolId) -> String {
 }
 
 fn push_transform(text: &mut String, transform: &Transform) {
+    if let Some(at) = ADDITIONAL_TYPES.iter().position(|t| *t == transform.kind) {
+        push(text, format_args!("KE{}_", at + 1));
+    }
     let (registry, prefix): (&[(u16, &str)], &str) = match transform.kind {
         TransformType::ENCR => (&ENCR, "ENCR"),
         TransformType::PRF => (&PRF, "PRF"),
         TransformType::INTEG => (&INTEG, "INTEG"),
         TransformType::KE => (&KE, "KE"),
         TransformType::ESN => (&ESN, "ESN"),
+        kind if ADDITIONAL_TYPES.contains(&kind) && transform.id == 0 => {
+            text.push_str("NONE");
+            return;
+        }
+        kind if ADDITIONAL_TYPES.contains(&kind) => (&KE, "KE"),
         TransformType(other) => {
             push(text, format_args!("TYPE_{other}_{}", transform.id));
             return;

@@ -1,11 +1,13 @@
 //! The responder's choice (RFC 7296 §2.7, §3.3.6).
 
-use super::{EspProposal, IkeProposal, offer_text};
-use crate::crypto::Encryption;
+use super::additional::ADDITIONAL_TYPES;
+use super::names::offer_text;
+use super::{AdditionalKes, EspProposal, IkeProposal, offer_esp, offer_ike};
+use crate::crypto::{Encryption, KeyExchangeMethod};
 use crate::wire::{Proposal, ProtocolId, Transform, TransformType};
 
-/// Transform ID of "none" for INTEG and KE.
-const NONE: u16 = 0;
+/// Transform ID of "none" for INTEG, KE and the additional key exchanges.
+pub(super) const NONE: u16 = 0;
 
 /// What was chosen out of an SA payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,143 +53,187 @@ pub enum EspExchange {
     CreateChildSa,
 }
 
-/// For every type of transform in a proposal, the id that is wanted; a type that is not here
-/// must not be in the proposal.
-struct Wanted {
-    /// The transform itself (a key length belongs to it), and whether the proposal must have it.
-    transforms: Vec<(Transform, Presence)>,
-}
+/// Transform types 1 to 12 by number; 0 is none.
+const TYPES: usize = 13;
 
-/// How a type of transform may be absent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    /// The proposal must offer this transform.
-    Required,
-    /// Not a word about the type is as good as an offer of NONE (RFC 7296 §3.3.3: optional types).
-    IfPresent,
-    /// Whatever is offered of this type is ignored; NONE, if there, is answered with NONE.
-    Ignored,
-}
+/// What a proposal offers of what we know: for every transform type that is in it the transforms,
+/// one bit each. Looked at once, however many suites are compared with it.
+struct Offered([Option<u64>; TYPES]);
 
-impl Wanted {
-    fn ike(suite: IkeProposal) -> Self {
-        let [encryption, prf, ke] = ike_transforms(suite);
-        Self {
-            transforms: vec![
-                (encryption, Presence::Required),
-                (prf, Presence::Required),
-                (no_integrity(), Presence::IfPresent),
-                (ke, Presence::Required),
-            ],
-        }
-    }
+/// Bit 0 is NONE, and for ESN "no".
+const NONE_BIT: u64 = 1;
 
-    fn esp(suite: EspProposal, exchange: EspExchange) -> Self {
-        let ke = match (exchange, suite.ke) {
-            (EspExchange::IkeAuth, _) => (transform(TransformType::KE, NONE), Presence::Ignored),
-            (EspExchange::CreateChildSa, None) => {
-                (transform(TransformType::KE, NONE), Presence::IfPresent)
-            }
-            (EspExchange::CreateChildSa, Some(method)) => (
-                transform(TransformType::KE, method.transform_id()),
-                Presence::Required,
-            ),
-        };
-        Self {
-            transforms: vec![
-                (encryption(suite.encryption), Presence::Required),
-                (no_integrity(), Presence::IfPresent),
-                ke,
-                (esn(suite.esn), Presence::Required),
-            ],
-        }
-    }
-
-    /// One transform of every type in `offered`, or `None` if that cannot be.
+impl Offered {
+    /// `None` if there is a type that we do not know: the proposal is unacceptable (RFC 7296
+    /// §3.3.6).
     ///
     /// Transforms with unknown ids or attributes are skipped, because they are no wanted transform;
-    /// so is AES-GCM without Key Length (RFC 7296 §3.3.5, RFC 5282 §7.3). A type that we do not
-    /// know makes the proposal unacceptable (§3.3.6).
-    fn choose(&self, offered: &Proposal) -> Option<Vec<Transform>> {
-        let known = |transform: &Transform| {
-            self.transforms
-                .iter()
-                .any(|(wanted, _)| wanted.kind == transform.kind)
-        };
-        if !offered.transforms.iter().all(known) {
-            return None;
+    /// so is AES without Key Length (§3.3.5, RFC 5282 §7.3).
+    fn new(proposal: &Proposal) -> Option<Self> {
+        let mut offered = [None; TYPES];
+        for transform in &proposal.transforms {
+            let kind = usize::from(transform.kind.0);
+            let types = offered.get_mut(kind).filter(|_| kind != 0)?;
+            *types = Some(types.unwrap_or(0) | known_bit(transform).unwrap_or(0));
         }
+        Some(Self(offered))
+    }
+
+    fn of(&self, kind: TransformType) -> Option<u64> {
+        self.0.get(usize::from(kind.0)).copied().flatten()
+    }
+
+    /// One transform of every type in the proposal, or `None` if that cannot be.
+    fn choose(&self, wanted: &Wanted) -> Option<Vec<Transform>> {
         let mut chosen = Vec::new();
-        for (wanted, presence) in &self.transforms {
-            if offered.transforms.contains(wanted) {
-                chosen.push(wanted.clone());
-                continue;
-            }
-            let absent = offered.transforms.iter().all(|t| t.kind != wanted.kind);
-            match presence {
-                Presence::Ignored => {}
-                Presence::IfPresent if absent => {}
-                Presence::IfPresent | Presence::Required => return None,
+        for (kind, wish) in (1..).map(TransformType).zip(wanted.0.get(1..)?) {
+            let Some(bits) = self.of(kind) else {
+                match wish {
+                    Wish::Transform(_) => return None,
+                    Wish::Nothing | Wish::Ignored | Wish::Foreign => continue,
+                }
+            };
+            match wish {
+                Wish::Transform(transform) if bits & known_bit(transform)? != 0 => {
+                    chosen.push(transform.clone());
+                }
+                Wish::Nothing if bits & NONE_BIT != 0 => chosen.push(Transform::new(kind, NONE)),
+                Wish::Ignored => {
+                    if bits & NONE_BIT != 0 {
+                        chosen.push(Transform::new(kind, NONE));
+                    }
+                }
+                Wish::Transform(_) | Wish::Nothing | Wish::Foreign => return None,
             }
         }
         Some(chosen)
     }
 }
 
-fn transform(kind: TransformType, id: u16) -> Transform {
-    Transform::new(kind, id)
+/// The bit of a transform, if we know it.
+fn known_bit(transform: &Transform) -> Option<u64> {
+    if transform.kind == TransformType::ENCR {
+        let same = |one: &Encryption| {
+            one.transform_id() == transform.id
+                && one.key_length_attribute() == transform.key_length()
+        };
+        // A key length that it must not have is an attribute too much.
+        let at = Encryption::all().position(|one| same(&one))?;
+        return (transform.has_only_known_attributes()).then_some(1 << (at + 1));
+    }
+    let known = transform.attributes.is_empty() && transform.id < 64;
+    known.then(|| 1 << transform.id)
 }
 
-fn encryption(encryption: Encryption) -> Transform {
-    Transform::with_key_length(
-        TransformType::ENCR,
-        encryption.transform_id(),
-        encryption.key_bits(),
-    )
+/// What a suite wants of each transform type.
+struct Wanted([Wish; TYPES]);
+
+enum Wish {
+    /// The proposal must offer this transform.
+    Transform(Transform),
+    /// No such transform: not a word about the type is as good as an offer of NONE (RFC 7296
+    /// §3.3.3: optional types).
+    Nothing,
+    /// Whatever is offered of this type is ignored; NONE, if there, is answered with NONE.
+    Ignored,
+    /// The type does not belong into such a proposal.
+    Foreign,
 }
 
-fn no_integrity() -> Transform {
-    transform(TransformType::INTEG, NONE)
-}
+impl Wanted {
+    fn new() -> Self {
+        Self([const { Wish::Foreign }; TYPES])
+    }
 
-fn esn(esn: bool) -> Transform {
-    transform(TransformType::ESN, u16::from(esn))
-}
+    fn set(&mut self, kind: TransformType, wish: Wish) {
+        if let Some(place) = self.0.get_mut(usize::from(kind.0)) {
+            *place = wish;
+        }
+    }
 
-fn ike_transforms(suite: IkeProposal) -> [Transform; 3] {
-    [
-        encryption(suite.encryption),
-        transform(TransformType::PRF, suite.prf.transform_id()),
-        transform(TransformType::KE, suite.ke.transform_id()),
-    ]
+    fn transform(&mut self, kind: TransformType, id: u16) {
+        self.set(kind, Wish::Transform(Transform::new(kind, id)));
+    }
+
+    fn encryption(&mut self, encryption: Encryption) {
+        let (kind, id) = (TransformType::ENCR, encryption.transform_id());
+        match encryption.key_length_attribute() {
+            Some(bits) => {
+                let transform = Transform::with_key_length(kind, id, bits);
+                self.set(kind, Wish::Transform(transform));
+            }
+            None => self.transform(kind, id),
+        }
+        match encryption.integrity() {
+            Some(integrity) => self.transform(TransformType::INTEG, integrity.transform_id()),
+            None => self.set(TransformType::INTEG, Wish::Nothing),
+        }
+    }
+
+    fn key_exchange(&mut self, kind: TransformType, method: Option<KeyExchangeMethod>) {
+        match method {
+            Some(method) => self.transform(kind, method.transform_id()),
+            None => self.set(kind, Wish::Nothing),
+        }
+    }
+
+    fn additional(&mut self, additional: &AdditionalKes) {
+        for (kind, method) in ADDITIONAL_TYPES.into_iter().zip(additional.by_type()) {
+            self.key_exchange(kind, *method);
+        }
+    }
+
+    fn ike(suite: &IkeProposal) -> Self {
+        let mut wanted = Self::new();
+        wanted.encryption(suite.encryption);
+        wanted.transform(TransformType::PRF, suite.prf.transform_id());
+        wanted.key_exchange(TransformType::KE, Some(suite.ke));
+        wanted.additional(&suite.additional);
+        wanted
+    }
+
+    fn esp(suite: &EspProposal, exchange: EspExchange) -> Self {
+        let mut wanted = Self::new();
+        wanted.encryption(suite.encryption);
+        wanted.transform(TransformType::ESN, u16::from(suite.esn));
+        match exchange {
+            EspExchange::IkeAuth => {
+                wanted.set(TransformType::KE, Wish::Ignored);
+                for kind in ADDITIONAL_TYPES {
+                    wanted.set(kind, Wish::Ignored);
+                }
+            }
+            EspExchange::CreateChildSa => {
+                wanted.key_exchange(TransformType::KE, suite.ke);
+                wanted.additional(&suite.additional);
+            }
+        }
+        wanted
+    }
 }
 
 impl IkeProposal {
-    /// The suite as a proposal of an offer. `number` counts from 1; `spi` is empty in IKE_SA_INIT
-    /// and our new SPI when an IKE SA is rekeyed.
+    /// The suite as the only proposal of an offer, numbered `number`; see [`offer_ike`].
     pub fn to_wire(&self, number: u8, spi: &[u8]) -> Proposal {
+        let transforms = offer_ike(&[*self], spi).into_iter().next();
         Proposal {
             number,
             protocol: ProtocolId::IKE,
             spi: spi.to_vec(),
-            transforms: ike_transforms(*self).to_vec(),
+            transforms: transforms.map(|one| one.transforms).unwrap_or_default(),
         }
     }
 }
 
 impl EspProposal {
-    /// The suite as a proposal of an offer in `exchange`. `number` counts from 1; `spi` is our
-    /// inbound SPI.
+    /// The suite as the only proposal of an offer, numbered `number`; see [`offer_esp`].
     pub fn to_wire(&self, number: u8, spi: [u8; 4], exchange: EspExchange) -> Proposal {
-        let ke = self.ke.filter(|_| exchange == EspExchange::CreateChildSa);
-        let mut transforms = vec![encryption(self.encryption)];
-        transforms.extend(ke.map(|ke| transform(TransformType::KE, ke.transform_id())));
-        transforms.push(esn(self.esn));
+        let transforms = offer_esp(&[*self], spi, exchange).into_iter().next();
         Proposal {
             number,
             protocol: ProtocolId::ESP,
             spi: spi.to_vec(),
-            transforms,
+            transforms: transforms.map(|one| one.transforms).unwrap_or_default(),
         }
     }
 }
@@ -206,13 +252,13 @@ pub fn select_ike(
         offered,
         configured,
         (ProtocolId::IKE, spi_len),
-        |suite| Wanted::ike(*suite),
-        IkeProposal::iana,
+        Wanted::ike,
+        |configured| offer_text(&offer_ike(configured, &[])),
     )
 }
 
 /// Chooses a CHILD_SA's suite: our first one that is in any of the offered proposals. For an offer
-/// in IKE_AUTH the chosen suite has no [`EspProposal::ke`].
+/// in IKE_AUTH the chosen suite has no key exchange.
 pub fn select_esp(
     offered: &[Proposal],
     configured: &[EspProposal],
@@ -222,11 +268,12 @@ pub fn select_esp(
         offered,
         configured,
         (ProtocolId::ESP, 4),
-        |suite| Wanted::esp(*suite, exchange),
-        EspProposal::iana,
+        |suite| Wanted::esp(suite, exchange),
+        |configured| offer_text(&offer_esp(configured, [0; 4], exchange)),
     )?;
     if exchange == EspExchange::IkeAuth {
         chosen.suite.ke = None;
+        chosen.suite.additional = AdditionalKes::NONE;
     }
     Ok(chosen)
 }
@@ -236,15 +283,17 @@ fn select<P: Copy>(
     configured: &[P],
     (protocol, spi_len): (ProtocolId, usize),
     wanted: impl Fn(&P) -> Wanted,
-    iana: impl Fn(&P) -> String,
+    text: impl Fn(&[P]) -> String,
 ) -> Result<Chosen<P>, NoProposalChosen> {
+    let candidates: Vec<_> = offered
+        .iter()
+        .filter(|offer| offer.protocol == protocol && offer.spi.len() == spi_len)
+        .filter_map(|offer| Some((offer, Offered::new(offer)?)))
+        .collect();
     for suite in configured {
         let wanted = wanted(suite);
-        let candidates = offered
-            .iter()
-            .filter(|offer| offer.protocol == protocol && offer.spi.len() == spi_len);
-        for offer in candidates {
-            if let Some(transforms) = wanted.choose(offer) {
+        for (offer, contents) in &candidates {
+            if let Some(transforms) = contents.choose(&wanted) {
                 return Ok(Chosen {
                     suite: *suite,
                     peer_spi: offer.spi.clone(),
@@ -258,9 +307,8 @@ fn select<P: Copy>(
             }
         }
     }
-    let accepted: Vec<_> = configured.iter().map(iana).collect();
     Err(NoProposalChosen {
         offered: offer_text(offered),
-        accepted: accepted.join(", "),
+        accepted: text(configured),
     })
 }

@@ -10,11 +10,11 @@ use super::{
     CachedResponse, ChildRecord, ChildState, Contact, IkeSaRecord, NatState, OutstandingRequest,
     RecordError, Role, TransportState, VERSION, child_kind, kind,
 };
-use crate::crypto::{Encryption, KeyExchangeMethod, Prf};
+use crate::crypto::{Encryption, Integrity, KeyExchangeMethod, Prf};
 use crate::identity::Identity;
 use crate::keys::{IkeKeys, SkD, SkE, SkP};
 use crate::output::{ChildSa, Path, TrafficSelector};
-use crate::proposal::IkeProposal;
+use crate::proposal::{AdditionalKes, IkeProposal, MAX_ADDITIONAL_KES};
 use crate::secret::SecretBytes;
 use crate::wire::IdType;
 
@@ -115,7 +115,7 @@ impl IkeSaRecord {
             fields.take(kind::COUNTERS, "counters", |r| {
                 Ok((r.u32()?, r.u32()?, r.u64()?))
             })?;
-        let proposal = fields.take(kind::TRANSFORMS, "algorithms", proposal)?;
+        let proposal = proposal(&mut fields)?;
         Ok(Self {
             local_spi,
             remote_spi,
@@ -187,9 +187,10 @@ fn decode_child(
             r.end("encapsulation ports").map(|()| ports)
         })
         .transpose()?;
-    let (encryption, esn) = fields.take(child_kind::TRANSFORMS, "child algorithms", |r| {
-        Ok((encryption(r)?, flag(r)?))
+    let (cipher, esn) = fields.take(child_kind::TRANSFORMS, "child algorithms", |r| {
+        Ok(((r.u16()?, r.u16()?), flag(r)?))
     })?;
+    let encryption = encryption(&mut fields, cipher, child_kind::INTEGRITY)?;
     let (if_id_in, if_id_out) = fields.take(child_kind::IF_IDS, "interface ids", |r| {
         Ok((r.u32()?, r.u32()?))
     })?;
@@ -308,26 +309,44 @@ fn socket(reader: &mut Reader<'_>) -> Result<SocketAddr, RecordError> {
     Ok(SocketAddr::new(reader.address()?, reader.u16()?))
 }
 
-fn encryption(reader: &mut Reader<'_>) -> Result<Encryption, RecordError> {
-    let wanted = (reader.u16()?, reader.u16()?);
-    [Encryption::AesGcm16Key128, Encryption::AesGcm16Key256]
-        .into_iter()
-        .find(|algorithm| (algorithm.transform_id(), algorithm.key_bits()) == wanted)
+/// From transform id and key length, and the integrity algorithm beside them.
+fn encryption(
+    fields: &mut Fields<'_>,
+    cipher: (u16, u16),
+    integrity: u16,
+) -> Result<Encryption, RecordError> {
+    let integrity = fields.maybe(integrity, "integrity algorithm", |r| {
+        Integrity::from_transform_id(r.u16()?).ok_or(RecordError::Value("integrity algorithm"))
+    })?;
+    Encryption::all()
+        .find(|one| (one.transform_id(), one.key_bits()) == cipher && one.integrity() == integrity)
         .ok_or(RecordError::Value("encryption algorithm"))
 }
 
-fn proposal(reader: &mut Reader<'_>) -> Result<IkeProposal, RecordError> {
-    let encryption = encryption(reader)?;
-    let (prf, ke) = (reader.u16()?, reader.u16()?);
+fn proposal(fields: &mut Fields<'_>) -> Result<IkeProposal, RecordError> {
+    let (cipher, prf, ke) = fields.take(kind::TRANSFORMS, "algorithms", |r| {
+        Ok(((r.u16()?, r.u16()?), r.u16()?, r.u16()?))
+    })?;
+    let additional = fields.maybe(kind::ADDITIONAL_KES, "additional key exchanges", |r| {
+        let mut methods = [None; MAX_ADDITIONAL_KES];
+        for method in &mut methods {
+            *method = match r.u16()? {
+                0 => None,
+                id => Some(key_exchange_method(id)?),
+            };
+        }
+        Ok(AdditionalKes::new(methods))
+    })?;
     Ok(IkeProposal {
-        encryption,
-        prf: [Prf::HmacSha256, Prf::HmacSha384]
-            .into_iter()
-            .find(|algorithm| algorithm.transform_id() == prf)
-            .ok_or(RecordError::Value("PRF"))?,
-        ke: KeyExchangeMethod::from_transform_id(ke)
-            .ok_or(RecordError::Value("key exchange method"))?,
+        encryption: encryption(fields, cipher, kind::INTEGRITY)?,
+        prf: Prf::from_transform_id(prf).ok_or(RecordError::Value("PRF"))?,
+        ke: key_exchange_method(ke)?,
+        additional: additional.unwrap_or_default(),
     })
+}
+
+fn key_exchange_method(id: u16) -> Result<KeyExchangeMethod, RecordError> {
+    KeyExchangeMethod::from_transform_id(id).ok_or(RecordError::Value("key exchange method"))
 }
 
 fn last_response(mut reader: Reader<'_>) -> Result<CachedResponse, RecordError> {

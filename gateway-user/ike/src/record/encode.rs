@@ -6,7 +6,7 @@ use gateway_common::abi::Address;
 
 use super::tlv::{Writer, nanos};
 use super::{ChildRecord, ChildState, Contact, IkeSaRecord, Role, VERSION, child_kind, kind};
-use crate::crypto::Encryption;
+use crate::crypto::{Encryption, KeyExchangeMethod};
 use crate::identity::Identity;
 use crate::output::{ChildSa, TrafficSelector};
 use crate::secret::SecretBytes;
@@ -110,6 +110,13 @@ impl IkeSaRecord {
                 &self.proposal.ke.transform_id().to_be_bytes(),
             ],
         );
+        integrity(out, kind::INTEGRITY, self.proposal.encryption);
+        if !self.proposal.additional.is_empty() {
+            let ids = self.proposal.additional.by_type();
+            let ids = ids.map(|method| method.map_or(0, KeyExchangeMethod::transform_id));
+            let octets = ids.map(u16::to_be_bytes);
+            out.tlv(kind::ADDITIONAL_KES, &[octets.as_flattened()]);
+        }
         out.tlv(kind::SK_D, &[self.keys.d.expose()]);
         out.tlv(kind::SK_EI, &[self.keys.ei.expose()]);
         out.tlv(kind::SK_ER, &[self.keys.er.expose()]);
@@ -156,6 +163,7 @@ fn encode_child(child: &ChildRecord) -> SecretBytes {
     }
     let [id, bits] = encryption(*algorithm);
     out.tlv(child_kind::TRANSFORMS, &[&id, &bits, &[u8::from(*esn)]]);
+    integrity(&mut out, child_kind::INTEGRITY, *algorithm);
     out.tlv(child_kind::KEY_IN, &[key_in.expose()]);
     out.tlv(child_kind::KEY_OUT, &[key_out.expose()]);
     out.tlv(child_kind::REPLAY_WINDOW, &[&replay_window.to_be_bytes()]);
@@ -193,6 +201,12 @@ fn encryption(encryption: Encryption) -> [[u8; 2]; 2] {
         encryption.transform_id().to_be_bytes(),
         encryption.key_bits().to_be_bytes(),
     ]
+}
+
+fn integrity(out: &mut Writer, kind: u16, encryption: Encryption) {
+    if let Some(integrity) = encryption.integrity() {
+        out.tlv(kind, &[&integrity.transform_id().to_be_bytes()]);
+    }
 }
 
 pub(super) fn socket(address: SocketAddr) -> [u8; 18] {

@@ -255,6 +255,10 @@ mod kind {
     pub(super) const PEER_SYNCS: u16 = 25;
     pub(super) const PEER_SYNCED: u16 = 26;
     pub(super) const PREDECESSOR: u16 = 27;
+    /// Integrity algorithm, absent with combined-mode ones.
+    pub(super) const INTEGRITY: u16 = 40;
+    /// Additional key exchanges: seven transform ids, 0 for none; absent if there is none.
+    pub(super) const ADDITIONAL_KES: u16 = 41;
     pub(super) const FRAGMENTS: u16 = 60;
     pub(super) const FORCED_ENCAP: u16 = 61;
     pub(super) const MOBIKE: u16 = 62;
@@ -282,6 +286,8 @@ mod child_kind {
     pub(super) const AGE: u16 = 13;
     pub(super) const REKEY_AFTER: u16 = 14;
     pub(super) const STATE: u16 = 15;
+    /// Integrity algorithm, absent with combined-mode ones.
+    pub(super) const INTEGRITY: u16 = 40;
 }
 
 /// Types within an outstanding request.

@@ -46,6 +46,7 @@ use crate::wire::{HeaderRepr, MessageBuilder};
 
 pub(crate) use self::clock::{Clock, jitter};
 pub(crate) use self::exchange::init::InitRequest;
+pub(crate) use self::exchange::intermediate::Intermediate;
 pub(crate) use self::initiate::Succession;
 pub(crate) use self::open::{ExpectInitResponse, Next, Overdue, Plan};
 pub(crate) use self::redirect::{is_redirectable, redirect_data, redirected_from};
@@ -85,6 +86,8 @@ pub(crate) enum State {
 pub(crate) struct ExpectAuth {
     /// What AUTH covers; its `response` is what a retransmitted request gets again.
     pub(crate) transcript: Transcript,
+    /// What comes before IKE_AUTH (RFC 9242).
+    pub(crate) intermediate: Intermediate,
 }
 
 /// The peer is authenticated.

@@ -185,7 +185,7 @@ impl IkeSa {
         if !self.transport.fragments {
             return Err(Silence::Fragment);
         }
-        if unauthenticated && header.exchange != ExchangeType::IKE_AUTH {
+        if !header.response && !self.admits(header.exchange) {
             return Err(Silence::UnexpectedExchange);
         }
         let repr = FragmentRepr::parse(fragment).map_err(|_| Silence::Fragment)?;

@@ -56,10 +56,7 @@ impl IkeSa {
                 return self.refuse(core, request, &error.into());
             }
         };
-        // Before authentication only IKE_AUTH is answered; afterwards every request is (RFC 7296
-        // §2.21.3).
-        let in_auth = header.exchange == ExchangeType::IKE_AUTH;
-        if matches!(self.state, State::ExpectAuth(_)) && !in_auth {
+        if !self.admits(header.exchange) {
             return Step::Dropped(Silence::UnexpectedExchange);
         }
         let request = Request {
@@ -81,10 +78,42 @@ impl IkeSa {
         }
         self.heard(now);
         self.move_to(core, path);
-        match self.dispatch(core, now, request, &opened) {
+        let step = if header.exchange == ExchangeType::IKE_INTERMEDIATE {
+            self.take_intermediate(core, request, message, &opened)
+        } else {
+            self.dispatch(core, now, request, &opened)
+        };
+        match step {
             Ok(step) => step,
             Err(error) => self.refuse(core, request, &error),
         }
+    }
+
+    /// Before authentication only IKE_AUTH is answered, and what was agreed on to come before it;
+    /// afterwards every request is (RFC 7296 §2.21.3).
+    pub(super) fn admits(&self, exchange: ExchangeType) -> bool {
+        match &self.state {
+            State::ExpectAuth(init) if init.intermediate.is_pending() => {
+                exchange == ExchangeType::IKE_INTERMEDIATE
+            }
+            State::ExpectAuth(_) => exchange == ExchangeType::IKE_AUTH,
+            _ => true,
+        }
+    }
+
+    fn take_intermediate(
+        &mut self,
+        core: &mut Core,
+        request: Request,
+        message: &Message<'_>,
+        opened: &Opened,
+    ) -> Result<Step, IkeError> {
+        core.counters.exchanges_processed += 1;
+        let (Body::Encrypted(sealed) | Body::Fragment(_, sealed)) = message.body() else {
+            return Err(PeerError::Syntax("IKE_INTERMEDIATE in clear").into());
+        };
+        let content = sealed.int_auth_content(opened);
+        self.intermediate(core, request, &content, &opened.payloads()?)
     }
 
     fn request(&self, core: &Core, path: Path, message: &Message<'_>) -> Request {
@@ -238,7 +267,14 @@ impl IkeSa {
         };
         let bytes = response.bytes.to_vec();
         self.window.complete(response);
-        if let Some(delta) = self.publish(core, now) {
+        if let State::ExpectAuth(init) = &mut self.state {
+            // RFC 9370 §2.2.2: the answer itself is still under the keys before it. It is no part
+            // of any record: only this member has the negotiation.
+            if let Some(keys) = init.intermediate.take_next_keys() {
+                self.keys = keys;
+            }
+            core.out.transmit(path, bytes, self.slot, None);
+        } else if let Some(delta) = self.publish(core, now) {
             self.window.depends_on(delta);
             core.out.transmit(path, bytes, self.slot, Some(delta));
         }

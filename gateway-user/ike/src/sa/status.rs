@@ -2,7 +2,7 @@
 
 use super::IkeSa;
 use crate::endpoint::{ChildStatus, SaStatus};
-use crate::proposal::EspProposal;
+use crate::proposal::{AdditionalKes, EspProposal};
 
 impl IkeSa {
     /// `None` until it is established.
@@ -18,6 +18,7 @@ impl IkeSa {
                 proposal: EspProposal {
                     encryption: child.sa.encryption,
                     ke: None,
+                    additional: AdditionalKes::NONE,
                     esn: child.sa.esn,
                 }
                 .iana(),

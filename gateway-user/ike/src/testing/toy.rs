@@ -1,14 +1,14 @@
-//! A provider that costs almost nothing: for simulations of thousands of clusters.
+//! A provider that costs almost nothing: for simulations of thousands of clusters, and for fuzzers,
+//! which reach what lies behind the slow part.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::crypto::{CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeMethod, Prf};
+use crate::crypto::{
+    CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeAnswer, KeyExchangeMethod, Prf,
+};
 use crate::secret::SecretBytes;
 use crate::signature::{KeyKind, SignatureScheme, SigningKey};
-
-/// Octets of a toy integrity check value: as many as the real one has.
-const ICV: usize = 16;
 
 /// Arithmetic that has the shape of cryptography and none of its strength: equal inputs give equal
 /// outputs, different ones different outputs unless somebody tries, key exchange commutes, and
@@ -89,14 +89,34 @@ struct ToyExchange {
 
 impl ToyExchange {
     fn new(method: KeyExchangeMethod, private: [u8; 32]) -> Self {
-        let mut public = vec![0; method.public_len()];
-        public[..8].copy_from_slice(&power(3, exponent(&private)).to_le_bytes());
         Self {
             method,
             private,
-            public,
+            public: public_value(&private, method.public_len()),
         }
     }
+}
+
+/// The value, and zeros up to the length that the real one has.
+fn public_value(private: &[u8; 32], len: usize) -> Vec<u8> {
+    let mut public = vec![0; len];
+    public[..8].copy_from_slice(&power(3, exponent(private)).to_le_bytes());
+    public
+}
+
+/// The other side's value in as many octets as the real one has, raised to ours.
+fn shared(private: &[u8; 32], peer: &[u8], len: usize) -> Result<SecretBytes, CryptoError> {
+    let (octets, rest) = peer
+        .split_first_chunk()
+        .filter(|_| peer.len() == len)
+        .ok_or(CryptoError::InvalidPublicValue)?;
+    let value = u64::from_le_bytes(*octets);
+    if !(2..MODULUS).contains(&value) || rest.iter().any(|&octet| octet != 0) {
+        return Err(CryptoError::InvalidPublicValue);
+    }
+    let shared = power(value, exponent(private));
+    let octets: [u8; 32] = digest(2, &[&shared.to_le_bytes()]);
+    Ok(SecretBytes::from(&octets[..]))
 }
 
 /// The Mersenne prime 2^61 - 1.
@@ -129,17 +149,8 @@ impl KeyExchange for ToyExchange {
         &self.public
     }
 
-    fn agree(&self, peer_public_value: &[u8]) -> Result<SecretBytes, CryptoError> {
-        let octets = peer_public_value
-            .first_chunk()
-            .ok_or(CryptoError::InvalidPublicValue)?;
-        let value = u64::from_le_bytes(*octets);
-        if value == 0 || value >= MODULUS {
-            return Err(CryptoError::InvalidPublicValue);
-        }
-        let shared = power(value, exponent(&self.private));
-        let octets: [u8; 32] = digest(2, &[&shared.to_le_bytes()]);
-        Ok(SecretBytes::from(&octets[..]))
+    fn agree(&self, answer: &[u8]) -> Result<SecretBytes, CryptoError> {
+        shared(&self.private, answer, self.method.answer_len())
     }
 
     fn export(&self) -> SecretBytes {
@@ -172,6 +183,19 @@ impl CryptoProvider for Toy {
         Ok(Box::new(ToyExchange::new(method, private)))
     }
 
+    fn answer_key_exchange(
+        &self,
+        method: KeyExchangeMethod,
+        peer: &[u8],
+    ) -> Result<KeyExchangeAnswer, CryptoError> {
+        let mut private = [0; 32];
+        self.random(&mut private);
+        Ok(KeyExchangeAnswer {
+            public: public_value(&private, method.answer_len()),
+            shared: shared(&private, peer, method.public_len())?,
+        })
+    }
+
     fn prf(&self, prf: Prf, key: &[u8], data: &[&[u8]]) -> SecretBytes {
         let key: [u8; 16] = digest(4, &[key]);
         let mut parts = vec![&key[..]];
@@ -185,15 +209,16 @@ impl CryptoProvider for Toy {
         &self,
         encryption: Encryption,
         keymat: &[u8],
-        iv: &[u8; 8],
+        iv: &[u8],
         aad: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
-        if keymat.len() != encryption.keymat_len() {
+        let blocks = buffer.len().is_multiple_of(encryption.block_len());
+        if !blocks || !fits(encryption, keymat, iv) {
             return Err(CryptoError::WrongLength);
         }
         encipher(keymat, iv, buffer);
-        let icv: [u8; ICV] = digest(7, &[keymat, iv, aad, buffer]);
+        let icv = icv(encryption, keymat, iv, aad, buffer);
         buffer.extend_from_slice(&icv);
         Ok(())
     }
@@ -202,16 +227,19 @@ impl CryptoProvider for Toy {
         &self,
         encryption: Encryption,
         keymat: &[u8],
-        iv: &[u8; 8],
+        iv: &[u8],
         aad: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
-        let text = buffer.len().checked_sub(ICV);
-        let Some(text) = text.filter(|_| keymat.len() == encryption.keymat_len()) else {
+        if !fits(encryption, keymat, iv) {
             return Err(CryptoError::WrongLength);
-        };
-        let icv: [u8; ICV] = digest(7, &[keymat, iv, aad, &buffer[..text]]);
-        if icv != buffer[text..] {
+        }
+        let text = buffer
+            .len()
+            .checked_sub(encryption.icv_len())
+            .filter(|text| text.is_multiple_of(encryption.block_len()))
+            .ok_or(CryptoError::IntegrityFailed)?;
+        if icv(encryption, keymat, iv, aad, &buffer[..text]) != buffer[text..] {
             return Err(CryptoError::IntegrityFailed);
         }
         buffer.truncate(text);
@@ -281,7 +309,19 @@ impl SigningKey for ToySigningKey {
     }
 }
 
-fn encipher(keymat: &[u8], iv: &[u8; 8], buffer: &mut [u8]) {
+fn fits(encryption: Encryption, keymat: &[u8], iv: &[u8]) -> bool {
+    keymat.len() == encryption.keymat_len() && iv.len() == encryption.iv_len()
+}
+
+/// As many octets as the real one has.
+fn icv(encryption: Encryption, keymat: &[u8], iv: &[u8], aad: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; encryption.icv_len()];
+    squeeze(absorb(7, &[keymat, iv, aad, text]), &mut out);
+    out
+}
+
+/// Its own inverse.
+fn encipher(keymat: &[u8], iv: &[u8], buffer: &mut [u8]) {
     let mut stream = vec![0; buffer.len()];
     squeeze(absorb(6, &[keymat, iv]), &mut stream);
     for (octet, mask) in buffer.iter_mut().zip(&stream) {
@@ -293,38 +333,57 @@ fn encipher(keymat: &[u8], iv: &[u8; 8], buffer: &mut [u8]) {
 mod tests {
     use super::*;
 
-    const ENCRYPTION: Encryption = Encryption::AesGcm16Key128;
-
     #[test]
     fn only_the_same_key_iv_and_context_open() {
         let toy = Toy::new(1);
-        let (key, other) = ([1; 20], [2; 20]);
-        let mut sealed = b"some octets that are more than one block".to_vec();
-        let clear = sealed.clone();
-        toy.seal(ENCRYPTION, &key, &[3; 8], b"aad", &mut sealed)
-            .unwrap();
-        assert_eq!(sealed.len(), clear.len() + 16);
-        for (key, iv, aad) in [(&other, 3, "aad"), (&key, 4, "aad"), (&key, 3, "add")] {
-            let mut copy = sealed.clone();
-            let opened = toy.open(ENCRYPTION, key, &[iv; 8], aad.as_bytes(), &mut copy);
-            assert_eq!(opened, Err(CryptoError::IntegrityFailed));
+        for encryption in Encryption::all() {
+            let (key, iv) = (
+                vec![1; encryption.keymat_len()],
+                vec![3; encryption.iv_len()],
+            );
+            let clear = b"some octets that are three blocks of sixteen each".to_vec();
+            let clear = &clear[..48];
+            let mut sealed = clear.to_vec();
+            toy.seal(encryption, &key, &iv, b"aad", &mut sealed)
+                .unwrap();
+            assert_eq!(sealed.len(), clear.len() + encryption.icv_len());
+            let (other_key, other_iv) = (vec![2; key.len()], vec![4; iv.len()]);
+            for (key, iv, aad) in [
+                (&other_key, &iv, "aad"),
+                (&key, &other_iv, "aad"),
+                (&key, &iv, "add"),
+            ] {
+                let mut copy = sealed.clone();
+                let opened = toy.open(encryption, key, iv, aad.as_bytes(), &mut copy);
+                assert_eq!(opened, Err(CryptoError::IntegrityFailed));
+            }
+            for bit in 0..sealed.len() * 8 {
+                let mut changed = sealed.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let opened = toy.open(encryption, &key, &iv, b"aad", &mut changed);
+                assert_eq!(opened, Err(CryptoError::IntegrityFailed));
+            }
+            toy.open(encryption, &key, &iv, b"aad", &mut sealed)
+                .unwrap();
+            assert_eq!(sealed, clear);
         }
-        toy.open(ENCRYPTION, &key, &[3; 8], b"aad", &mut sealed)
-            .unwrap();
-        assert_eq!(sealed, clear);
     }
 
     #[test]
-    fn key_exchange_commutes_and_survives_export() {
+    fn both_sides_agree_and_an_export_does_too() {
         let toy = Toy::new(2);
-        for method in [KeyExchangeMethod::X25519, KeyExchangeMethod::Ecp256] {
-            let a = toy.key_exchange(method).unwrap();
-            let b = toy.key_exchange(method).unwrap();
-            let shared = a.agree(b.public_value()).unwrap();
-            assert_eq!(shared, b.agree(a.public_value()).unwrap());
-            let again = toy.import_key_exchange(method, &a.export()).unwrap();
-            assert_eq!(shared, again.agree(b.public_value()).unwrap());
-            assert_ne!(a.public_value(), b.public_value());
+        for method in KeyExchangeMethod::ALL {
+            let ours = toy.key_exchange(method).unwrap();
+            assert_eq!(ours.public_value().len(), method.public_len());
+            let answer = toy
+                .answer_key_exchange(method, ours.public_value())
+                .unwrap();
+            assert_eq!(answer.public.len(), method.answer_len());
+            assert_eq!(ours.agree(&answer.public).unwrap(), answer.shared);
+            let again = toy.import_key_exchange(method, &ours.export()).unwrap();
+            assert_eq!(again.agree(&answer.public).unwrap(), answer.shared);
+            assert!(ours.agree(&vec![0; method.answer_len()]).is_err());
+            assert!(ours.agree(&answer.public[1..]).is_err());
         }
     }
 

@@ -1,11 +1,11 @@
 //! Builds messages.
 
-use super::encrypted::IV_LEN;
+use super::encrypted::int_auth_content;
 use super::{
     EncodeError, FragmentRepr, GENERIC_HEADER_LEN, HEADER_LEN, HeaderRepr, MAX_MESSAGE_LEN,
     MAX_PAYLOADS, Payload, PayloadType,
 };
-use crate::crypto::{CryptoProvider, Encryption};
+use crate::crypto::{CryptoError, CryptoProvider, Encryption};
 
 /// Chains payloads, fixes their Next Payload and length fields, and ends as a message in clear
 /// ([`finish`](Self::finish)), with an Encrypted payload ([`seal`](Self::seal)) or in fragments
@@ -94,10 +94,24 @@ impl MessageBuilder {
         Ok(message)
     }
 
+    /// What IntAuth covers of the message that [`seal`](Self::seal) makes: the message as if it were
+    /// not encrypted, lengths adjusted (RFC 9242 §3.3.2).
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn int_auth_content(&self) -> Result<Vec<u8>, EncodeError> {
+        if let Some(error) = &self.error {
+            return Err(*error);
+        }
+        let header = self.header.encode(PayloadType::SK, 0);
+        let associated = [&header[..], &[self.first.0, 0, 0, 0]].concat();
+        Ok(int_auth_content(&associated, &self.payloads))
+    }
+
     /// The message with all payloads inside an Encrypted payload (RFC 7296 §3.14, RFC 5282 §3).
     ///
-    /// `keymat` is key ‖ salt of the direction. `iv` must never repeat under a key: the caller
-    /// counts. There is no padding: the algorithms that we have need none.
+    /// `keymat` is that of the direction. `iv` must never repeat under a key: the caller counts.
+    /// Algorithms whose IVs must be unpredictable get a random one instead.
     ///
     /// # Errors
     /// As [`finish`](Self::finish), and [`EncodeError::Crypto`].
@@ -141,8 +155,11 @@ impl MessageBuilder {
             let iv = iv().ok_or(EncodeError::NoIv)?;
             return self.seal(crypto, encryption, keymat, iv);
         }
-        let overhead = HEADER_LEN + sealed_payload_len(encryption, 0, FRAGMENT_LEN);
-        let chunk = limit.saturating_sub(overhead).max(SMALLEST_CHUNK);
+        let block = encryption.block_len();
+        let empty = HEADER_LEN + sealed_payload_len(encryption, 0, FRAGMENT_LEN) - block;
+        let room = limit.saturating_sub(empty) / block * block;
+        // One octet is Pad Length.
+        let chunk = room.saturating_sub(1).max(SMALLEST_CHUNK);
         let total = u16::try_from(self.payloads.len().div_ceil(chunk))
             .map_err(|_| EncodeError::MessageTooLong)?;
         let sealer = Sealer {
@@ -176,7 +193,8 @@ const SMALLEST_CHUNK: usize = 64;
 
 /// Octets of an SK or SKF payload (`fields` before the IV) that seals `content` octets.
 fn sealed_payload_len(encryption: Encryption, content: usize, fields: usize) -> usize {
-    GENERIC_HEADER_LEN + fields + IV_LEN + content + 1 + encryption.icv_len()
+    let padded = (content + 1).next_multiple_of(encryption.block_len());
+    GENERIC_HEADER_LEN + fields + encryption.iv_len() + padded + encryption.icv_len()
 }
 
 /// What all fragments of a message have in common.
@@ -214,20 +232,43 @@ impl Sealer<'_> {
         if let Some(fragment) = fragment {
             fragment.encode(out);
         }
-        let iv = iv.to_be_bytes();
+        let iv = initialization_vector(self.crypto, self.encryption, iv);
         let mut sealed = content;
-        // Pad Length 0 (RFC 5282 §3: no padding is needed to align).
-        sealed.push(0);
+        pad(&mut sealed, self.encryption.block_len());
         let associated = out.get(start..).unwrap_or_default();
         self.crypto
             .seal(self.encryption, self.keymat, &iv, associated, &mut sealed)?;
         out.extend_from_slice(&iv);
         out.extend_from_slice(&sealed);
         if out.len() - start != HEADER_LEN + payload {
-            return Err(EncodeError::Crypto(crate::crypto::CryptoError::WrongLength));
+            return Err(EncodeError::Crypto(CryptoError::WrongLength));
         }
         Ok(())
     }
+}
+
+/// Appends Padding and Pad Length (RFC 7296 §3.14): as little as the algorithm needs.
+fn pad(payloads: &mut Vec<u8>, block_len: usize) {
+    let length = payloads.len() + 1;
+    let padding = length.next_multiple_of(block_len) - length;
+    payloads.resize(payloads.len() + padding, 0);
+    // Less than a block.
+    payloads.push(u8::try_from(padding).unwrap_or_default());
+}
+
+/// The counter for combined-mode algorithms (RFC 5282 §3.1), something that nobody can predict for
+/// the others (RFC 7296 §3.14, RFC 3602 §2.1).
+fn initialization_vector(
+    crypto: &dyn CryptoProvider,
+    encryption: Encryption,
+    counter: u64,
+) -> Vec<u8> {
+    if encryption.is_combined_mode() {
+        return counter.to_be_bytes().to_vec();
+    }
+    let mut iv = vec![0; encryption.iv_len()];
+    crypto.random(&mut iv);
+    iv
 }
 
 fn message_length(octets: usize) -> Result<u32, EncodeError> {

@@ -1,12 +1,15 @@
-//! The Encrypted payload (RFC 7296 §3.14) with combined-mode algorithms (RFC 5282).
+//! The Encrypted payload (RFC 7296 §3.14, with combined-mode algorithms RFC 5282).
 
 use std::fmt;
 
-use super::{Chain, Malformation, PayloadType, Payloads, WireError};
+use super::{
+    Chain, GENERIC_HEADER_LEN, HEADER_LEN, Malformation, PayloadType, Payloads, WireError,
+};
 use crate::crypto::{CryptoProvider, Encryption};
 
-/// Octets of the explicit IV of every algorithm that we have (RFC 5282 §3.1).
-pub(super) const IV_LEN: usize = 8;
+/// The IKE header's Next Payload and Length fields.
+const NEXT_PAYLOAD_FIELD: usize = 16;
+const LENGTH_FIELD: std::ops::Range<usize> = 24..28;
 
 /// A view of a message that ends with an Encrypted payload.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +57,7 @@ impl<'a> EncryptedPacket<'a> {
         self.body
     }
 
-    /// Verifies and decrypts. `keymat` is key ‖ salt of the direction. Changes nothing but its
+    /// Verifies and decrypts. `keymat` is that of the direction. Changes nothing but its
     /// return value, and does not touch the key before the length is known to be enough.
     ///
     /// # Errors
@@ -67,7 +70,10 @@ impl<'a> EncryptedPacket<'a> {
         keymat: &[u8],
     ) -> Result<Opened, WireError> {
         let too_short = WireError::EncryptedTooShort(self.body.len());
-        let (iv, sealed): (&[u8; IV_LEN], _) = self.body.split_first_chunk().ok_or(too_short)?;
+        let (iv, sealed) = self
+            .body
+            .split_at_checked(encryption.iv_len())
+            .ok_or(too_short)?;
         // At least the Pad Length octet is encrypted.
         if sealed.len() < 1 + encryption.icv_len() {
             return Err(too_short);
@@ -79,6 +85,47 @@ impl<'a> EncryptedPacket<'a> {
             first: self.first,
             plaintext,
         })
+    }
+}
+
+/// What IntAuth covers of a message (RFC 9242 §3.3.2): everything from its first octet to the end of
+/// the Encrypted payload's generic header, `associated`, and the inner payloads, with the two length
+/// fields as if there were neither IV nor padding nor ICV.
+pub(super) fn int_auth_content(associated: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    let mut content = [associated, plaintext].concat();
+    // Both lengths are smaller than those of the message itself, which fitted.
+    let message = u32::try_from(content.len()).unwrap_or(u32::MAX);
+    let payload = u16::try_from(GENERIC_HEADER_LEN + plaintext.len()).unwrap_or(u16::MAX);
+    if let Some(field) = content.get_mut(LENGTH_FIELD) {
+        field.copy_from_slice(&message.to_be_bytes());
+    }
+    let end = associated.len();
+    if let Some(field) = content.get_mut(end.saturating_sub(2)..end) {
+        field.copy_from_slice(&payload.to_be_bytes());
+    }
+    content
+}
+
+impl EncryptedPacket<'_> {
+    /// What IntAuth covers of this message, or of the one that this is a fragment of: then the
+    /// header is rebuilt as that of the whole (RFC 9242 §3.3.2). `opened` is the whole.
+    pub fn int_auth_content(&self, opened: &Opened) -> Vec<u8> {
+        let (Some(header), Some(generic)) = (
+            self.associated.get(..HEADER_LEN),
+            self.associated.get(HEADER_LEN..),
+        ) else {
+            return Vec::new();
+        };
+        if header.get(NEXT_PAYLOAD_FIELD) != Some(&PayloadType::SKF.0) {
+            return int_auth_content(self.associated, &opened.plaintext);
+        }
+        let mut associated = header.to_vec();
+        if let Some(next) = associated.get_mut(NEXT_PAYLOAD_FIELD) {
+            *next = PayloadType::SK.0;
+        }
+        let reserved = generic.get(1).copied().unwrap_or_default();
+        associated.extend_from_slice(&[opened.first.0, reserved, 0, 0]);
+        int_auth_content(&associated, &opened.plaintext)
     }
 }
 

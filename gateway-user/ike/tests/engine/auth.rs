@@ -231,9 +231,9 @@ fn errors_of_the_child_leave_an_ike_sa() {
     type Spoil = fn(&mut Initiator);
     let cases: [(Spoil, NotifyType, &str); 3] = [
         (
-            |peer| peer.esp = EspProposal::parse("aes128gcm16-esn").unwrap(),
+            |peer| peer.esp = EspProposal::parse("aes192gcm16").unwrap(),
             NotifyType::NO_PROPOSAL_CHOSEN,
-            "AES_GCM_16-128/EXT_SEQ",
+            "AES_GCM_16-192/NO_EXT_SEQ",
         ),
         (
             |peer| peer.ts_r = vec![ts("172.16.0.0/12")],

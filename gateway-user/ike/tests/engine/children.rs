@@ -201,7 +201,7 @@ fn refused_children_leave_everything_as_it_was() {
         NotifyType::TS_UNACCEPTABLE
     );
     peer.ts_r = old.ts_r.clone();
-    peer.esp = EspProposal::parse("aes128gcm16-esn").unwrap();
+    peer.esp = EspProposal::parse("aes192gcm16").unwrap();
     let request = peer.create_child(Some(old.spi_in), None, &NONCE);
     let response = gateway.exchange(peer.path, &request);
     assert_eq!(

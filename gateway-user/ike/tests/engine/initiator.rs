@@ -39,6 +39,8 @@ pub(crate) struct Initiator {
     /// Where we believe to send to.
     pub(crate) peer_address: SocketAddr,
     pub(crate) next_id: u32,
+    /// What IKE_INTERMEDIATE adds to AUTH.
+    pub(crate) int_auth: Vec<u8>,
     iv: u64,
     pub(crate) id: Identity,
     pub(crate) wanted_id: Option<Identity>,
@@ -90,6 +92,7 @@ impl Initiator {
             own_address: path.remote,
             peer_address: path.local,
             next_id: 1,
+            int_auth: Vec::new(),
             iv: 0,
             id: id("peer.example.org"),
             wanted_id: Some(id("gw.example.org")),
@@ -194,7 +197,7 @@ impl Initiator {
         self.init_response = bytes.to_vec();
     }
 
-    fn derive(&self, skeyseed: &Skeyseed) -> IkeKeys {
+    pub(crate) fn derive(&self, skeyseed: &Skeyseed) -> IkeKeys {
         IkeKeys::derive(
             &*self.crypto,
             self.chosen.prf,
@@ -273,7 +276,7 @@ impl Initiator {
             peer_nonce: &self.nonce_r,
             sk_p: &self.keys.as_ref().unwrap().pi,
             id_body: &IdRepr::new(kind, &data).rest_of_payload(),
-            int_auth: &[],
+            int_auth: &self.int_auth,
         };
         let psk = SecretBytes::from(&self.psk[..]);
         psk_auth(&*self.crypto, self.chosen.prf, &psk, input)
@@ -396,7 +399,7 @@ impl Initiator {
             peer_nonce: &self.nonce_i,
             sk_p: &self.keys.as_ref().unwrap().pr,
             id_body: &id_r.rest_of_payload(),
-            int_auth: &[],
+            int_auth: &self.int_auth,
         };
         let psk = SecretBytes::from(&self.psk[..]);
         assert!(verify_psk_auth(

@@ -7,6 +7,7 @@
 mod aws_lc;
 
 mod admission;
+mod algorithms;
 mod auth;
 mod children;
 mod closing;

@@ -8,7 +8,7 @@ use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
 use gateway_ike::identity::Identity;
 use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
 use gateway_ike::output::{ChildSa, Path, TrafficSelector};
-use gateway_ike::proposal::IkeProposal;
+use gateway_ike::proposal::{AdditionalKes, IkeProposal};
 use gateway_ike::record::{
     CachedResponse, ChildOffer, ChildRecord, ChildState, Contact, IkeOffer, IkeSaRecord,
     KeyExchangeState, NatState, OutstandingRequest, Purpose, RecordError, Rival, Role,
@@ -42,10 +42,7 @@ fn secret(len: usize) -> impl Strategy<Value = SecretBytes> {
 }
 
 fn encryption() -> impl Strategy<Value = Encryption> {
-    prop_oneof![
-        Just(Encryption::AesGcm16Key128),
-        Just(Encryption::AesGcm16Key256)
-    ]
+    prop::sample::select(Encryption::all().collect::<Vec<_>>())
 }
 
 fn identity() -> impl Strategy<Value = Identity> {
@@ -107,8 +104,8 @@ fn children(connection: String, slot: Slot) -> impl Strategy<Value = Vec<ChildRe
             any::<u64>(),
         ),
         (
-            secret(36),
-            secret(36),
+            secret(96),
+            secret(96),
             unknown(1000),
             any::<Option<u64>>(),
             prop_oneof![
@@ -164,15 +161,16 @@ fn keys(proposal: IkeProposal) -> impl Strategy<Value = [SecretBytes; 5]> {
 }
 
 fn proposal() -> impl Strategy<Value = IkeProposal> {
-    let prf = prop_oneof![Just(Prf::HmacSha256), Just(Prf::HmacSha384)];
-    let ke = prop_oneof![
-        Just(KeyExchangeMethod::X25519),
-        Just(KeyExchangeMethod::Ecp256)
-    ];
-    (encryption(), prf, ke).prop_map(|(encryption, prf, ke)| IkeProposal {
-        encryption,
-        prf,
-        ke,
+    let prf = prop::sample::select(Prf::ALL.to_vec());
+    let ke = || prop::sample::select(KeyExchangeMethod::ALL.to_vec());
+    let additional = prop::array::uniform7(prop::option::of(ke()));
+    (encryption(), prf, ke(), additional).prop_map(|(encryption, prf, ke, additional)| {
+        IkeProposal {
+            encryption,
+            prf,
+            ke,
+            additional: AdditionalKes::new(additional),
+        }
     })
 }
 

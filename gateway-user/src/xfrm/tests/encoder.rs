@@ -1,6 +1,6 @@
 //! Our encoder against that of netlink-packet-xfrm, octet for octet.
 
-use gateway_ike::crypto::Encryption;
+use gateway_ike::crypto::{Encryption, Integrity};
 use gateway_ike::secret::SecretBytes;
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm as other;
@@ -49,6 +49,53 @@ fn family(address: std::net::IpAddr) -> u16 {
     }
 }
 
+fn padded(text: &str) -> [u8; 64] {
+    let mut name = [0; 64];
+    name[..text.len()].copy_from_slice(text.as_bytes());
+    name
+}
+
+/// RFC 7296 §2.17: the encryption key first, then the integrity key.
+fn algorithms(sa: &Sa) -> Vec<XfrmAttrs> {
+    let key = sa.key.expose();
+    let (name, integrity) = match sa.encryption {
+        Encryption::AesCbc(_, Integrity::HmacSha1_96) => ("cbc(aes)", Some(("hmac(sha1)", 20, 96))),
+        Encryption::AesCbc(_, Integrity::HmacSha256_128) => {
+            ("cbc(aes)", Some(("hmac(sha256)", 32, 128)))
+        }
+        Encryption::AesCbc(_, Integrity::HmacSha384_192) => {
+            ("cbc(aes)", Some(("hmac(sha384)", 48, 192)))
+        }
+        Encryption::AesCbc(_, Integrity::HmacSha512_256) => {
+            ("cbc(aes)", Some(("hmac(sha512)", 64, 256)))
+        }
+        Encryption::ChaCha20Poly1305 => ("rfc7539esp(chacha20,poly1305)", None),
+        _ => ("rfc4106(gcm(aes))", None),
+    };
+    let Some((hash, hash_key_len, icv_bits)) = integrity else {
+        return vec![XfrmAttrs::EncryptionAlgAead(other::AlgAead {
+            alg_name: padded(name),
+            alg_key_len: key.len() as u32 * 8,
+            alg_icv_len: 128,
+            alg_key: key.to_vec(),
+        })];
+    };
+    let (cipher_key, hash_key) = key.split_at(key.len() - hash_key_len);
+    vec![
+        XfrmAttrs::AuthenticationAlgTrunc(other::AlgAuth {
+            alg_name: padded(hash),
+            alg_key_len: hash_key_len as u32 * 8,
+            alg_trunc_len: icv_bits,
+            alg_key: hash_key.to_vec(),
+        }),
+        XfrmAttrs::EncryptionAlg(other::Alg {
+            alg_name: padded(name),
+            alg_key_len: cipher_key.len() as u32 * 8,
+            alg_key: cipher_key.to_vec(),
+        }),
+    ]
+}
+
 fn other_sa(sa: &Sa) -> other::state::ModifyMessage {
     let mut info = other::UserSaInfo {
         reqid: sa.reqid,
@@ -64,14 +111,7 @@ fn other_sa(sa: &Sa) -> other::state::ModifyMessage {
     info.id.spi = u32::from_be_bytes(sa.id.spi);
     info.id.proto = other::constants::IPPROTO_ESP;
     info.lifetime_cfg.hard_add_expires_seconds = sa.hard_lifetime_seconds;
-    let mut alg_name = [0; 64];
-    alg_name[..17].copy_from_slice(b"rfc4106(gcm(aes))");
-    let mut nlas = vec![XfrmAttrs::EncryptionAlgAead(other::AlgAead {
-        alg_name,
-        alg_key_len: sa.key.len() as u32 * 8,
-        alg_icv_len: 128,
-        alg_key: sa.key.expose().to_vec(),
-    })];
+    let mut nlas = algorithms(sa);
     if let Some(ports) = sa.encapsulation {
         nlas.push(XfrmAttrs::EncapsulationTemplate(other::EncapTmpl {
             encap_type: other::constants::UDP_ENCAP_ESPINUDP,
@@ -126,7 +166,7 @@ fn sas() -> Vec<Sa> {
     };
     let mut marked = outbound(&child(9), 0x4700_0002);
     marked.if_id = 42;
-    vec![
+    let mut all = vec![
         sa(1),
         v6.clone(),
         marked,
@@ -165,7 +205,13 @@ fn sas() -> Vec<Sa> {
             if_id: 1,
             ..v6
         },
-    ]
+    ];
+    all.extend(Encryption::all().map(|encryption| Sa {
+        encryption,
+        key: SecretBytes::new((0..).take(encryption.keymat_len()).collect()),
+        ..sa(4)
+    }));
+    all
 }
 
 #[test]

@@ -18,7 +18,7 @@ use gateway_node::effect::{Effect, KernelEvent, KernelOp};
 use gateway_node::{Config, Node};
 
 use crate::fuzz::endpoint::setup;
-use crate::fuzz::toy::Toy;
+use gateway_ike::testing::Toy;
 
 /// The address that the peers talk to.
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);

@@ -16,7 +16,7 @@ use gateway_ike::wire::{
 };
 
 use super::draft::Draft;
-use crate::fuzz::toy::Toy;
+use gateway_ike::testing::Toy;
 
 /// An IKE SA from the peer's side, which has always initiated it.
 pub(crate) struct Session {

@@ -11,7 +11,7 @@ use gateway_ike::config::{
 use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
 use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::output::TrafficSelector;
-use gateway_ike::proposal::{EspProposal, IkeProposal};
+use gateway_ike::proposal::{AdditionalKes, EspProposal, IkeProposal};
 use gateway_ike::secret::SecretBytes;
 
 pub(crate) const HALF_OPEN_LIMIT: usize = 6;
@@ -22,16 +22,19 @@ pub(crate) const IKE_SUITES: [IkeProposal; 3] = [
         encryption: Encryption::AesGcm16Key128,
         prf: Prf::HmacSha256,
         ke: KeyExchangeMethod::X25519,
+        additional: AdditionalKes::NONE,
     },
     IkeProposal {
         encryption: Encryption::AesGcm16Key256,
         prf: Prf::HmacSha384,
         ke: KeyExchangeMethod::Ecp256,
+        additional: AdditionalKes::NONE,
     },
     IkeProposal {
         encryption: Encryption::AesGcm16Key256,
         prf: Prf::HmacSha256,
         ke: KeyExchangeMethod::Ecp256,
+        additional: AdditionalKes::NONE,
     },
 ];
 
@@ -40,16 +43,19 @@ pub(crate) const ESP_SUITES: [EspProposal; 3] = [
     EspProposal {
         encryption: Encryption::AesGcm16Key128,
         ke: None,
+        additional: AdditionalKes::NONE,
         esn: false,
     },
     EspProposal {
         encryption: Encryption::AesGcm16Key256,
         ke: Some(KeyExchangeMethod::X25519),
+        additional: AdditionalKes::NONE,
         esn: true,
     },
     EspProposal {
         encryption: Encryption::AesGcm16Key128,
         ke: Some(KeyExchangeMethod::Ecp256),
+        additional: AdditionalKes::NONE,
         esn: true,
     },
 ];

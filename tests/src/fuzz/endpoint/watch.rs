@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gateway_ike::crypto::{
-    CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeMethod, Prf,
+    CryptoError, CryptoProvider, Encryption, KeyExchange, KeyExchangeAnswer, KeyExchangeMethod, Prf,
 };
 use gateway_ike::secret::SecretBytes;
 use gateway_ike::signature::{SignatureScheme, SigningKey};
 
-use crate::fuzz::toy::Toy;
+use gateway_ike::testing::Toy;
 
 pub(super) struct Watch {
     inner: Toy,
-    used: Mutex<BTreeSet<(Vec<u8>, [u8; 8])>>,
+    used: Mutex<BTreeSet<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl Watch {
@@ -42,6 +42,14 @@ impl CryptoProvider for Watch {
         self.inner.import_key_exchange(method, private)
     }
 
+    fn answer_key_exchange(
+        &self,
+        method: KeyExchangeMethod,
+        peer: &[u8],
+    ) -> Result<KeyExchangeAnswer, CryptoError> {
+        self.inner.answer_key_exchange(method, peer)
+    }
+
     fn prf(&self, prf: Prf, key: &[u8], data: &[&[u8]]) -> SecretBytes {
         self.inner.prf(prf, key, data)
     }
@@ -50,13 +58,13 @@ impl CryptoProvider for Watch {
         &self,
         encryption: Encryption,
         keymat: &[u8],
-        iv: &[u8; 8],
+        iv: &[u8],
         aad: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(
-            used.insert((keymat.to_vec(), *iv)),
+            used.insert((keymat.to_vec(), iv.to_vec())),
             "IV {iv:02x?} comes twice under one key"
         );
         self.inner.seal(encryption, keymat, iv, aad, buffer)
@@ -66,7 +74,7 @@ impl CryptoProvider for Watch {
         &self,
         encryption: Encryption,
         keymat: &[u8],
-        iv: &[u8; 8],
+        iv: &[u8],
         aad: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {

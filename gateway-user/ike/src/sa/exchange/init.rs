@@ -13,7 +13,9 @@ use crate::proposal::{Chosen, IkeProposal};
 use crate::record::{Role, TransportState};
 use crate::sa::reassembly::Incoming;
 use crate::sa::window::Window;
-use crate::sa::{ExpectAuth, IkeSa, State, draw_nonce, fresh_ivs, is_redirectable, nat};
+use crate::sa::{
+    ExpectAuth, IkeSa, Intermediate, State, draw_nonce, fresh_ivs, is_redirectable, nat,
+};
 use crate::wire::{
     HeaderRepr, KeRepr, MessageBuilder, NonceRepr, NotifyRepr, NotifyType, Payload, Payloads,
     SaRepr,
@@ -59,23 +61,15 @@ impl IkeSa {
         };
         let remote_spi = request.header.initiator_spi;
         let nonce_r = draw_nonce(crypto);
-        let key_exchange = crypto.key_exchange(proposal.ke)?;
-        let shared = key_exchange.agree(ke_i.data)?;
-        let keys = IkeKeys::derive(
-            crypto,
-            proposal.prf,
-            proposal.encryption,
-            &Skeyseed::initial(crypto, proposal.prf, nonce_i, &nonce_r, &shared),
-            (nonce_i, &nonce_r),
-            (&remote_spi, &local_spi),
-        )?;
+        let (nonces, spis) = ((nonce_i, &nonce_r[..]), (&remote_spi, &local_spi));
+        let (keys, public) = agree(crypto, proposal, ke_i.data, nonces, spis)?;
         let header = HeaderRepr {
             responder_spi: local_spi,
             ..request.header.to_response()
         };
         let ke_r = KeRepr {
             method: proposal.ke.transform_id(),
-            data: key_exchange.public_value(),
+            data: &public,
         };
         let mut response = MessageBuilder::new(header);
         response
@@ -99,6 +93,13 @@ impl IkeSa {
         if fragments {
             response.push(&Payload::Notify(NotifyRepr::new(
                 NotifyType::IKEV2_FRAGMENTATION_SUPPORTED,
+                &[],
+            )));
+        }
+        if !proposal.additional.is_empty() {
+            // RFC 9242 §3.1; the peer announced it, or the suite would not have been chosen.
+            response.push(&Payload::Notify(NotifyRepr::new(
+                NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED,
                 &[],
             )));
         }
@@ -144,7 +145,23 @@ impl IkeSa {
                     int_auth: Vec::new(),
                     announced: Announced::from_init(request.payloads, ppk),
                 },
+                intermediate: Intermediate::of(&proposal),
             })),
         })
     }
+}
+
+/// Our public value, and the keys that follow from it (RFC 7296 §2.14).
+fn agree(
+    crypto: &dyn CryptoProvider,
+    proposal: IkeProposal,
+    peer: &[u8],
+    nonces: (&[u8], &[u8]),
+    spis: (&[u8; 8], &[u8; 8]),
+) -> Result<(IkeKeys, Vec<u8>), IkeError> {
+    let ours = crypto.answer_key_exchange(proposal.ke, peer)?;
+    let (prf, encryption) = (proposal.prf, proposal.encryption);
+    let skeyseed = Skeyseed::initial(crypto, prf, nonces.0, nonces.1, &ours.shared);
+    let keys = IkeKeys::derive(crypto, prf, encryption, &skeyseed, nonces, spis)?;
+    Ok((keys, ours.public))
 }

@@ -4,6 +4,7 @@ mod auth;
 mod child;
 mod informational;
 pub(crate) mod init;
+pub(crate) mod intermediate;
 mod rekey;
 
 use crate::crypto::KeyExchangeMethod;
@@ -30,7 +31,6 @@ pub(super) fn agree_on(
         }
         .into());
     };
-    let ours = core.crypto.key_exchange(method)?;
-    let shared = ours.agree(ke.data)?;
-    Ok((shared, ours.public_value().to_vec()))
+    let ours = core.crypto.answer_key_exchange(method, ke.data)?;
+    Ok((ours.shared, ours.public))
 }

@@ -7,7 +7,7 @@ use gateway_common::time::Instant;
 use crate::endpoint::{core::Core, spi};
 use crate::error::{IkeError, LocalError, PeerError, PolicyError};
 use crate::keys::{IkeKeys, Skeyseed};
-use crate::proposal::select_ike;
+use crate::proposal::{IkeProposal, select_ike};
 use crate::record::{ChildState, Purpose, Rival, Role};
 use crate::sa::reassembly::Incoming;
 use crate::sa::window::Window;
@@ -36,8 +36,8 @@ impl IkeSa {
             .ok_or(PeerError::Syntax("rekeying before authentication"))?;
         established.may_be_rekeyed()?;
         let offered = &payloads.require_sa()?.proposals;
-        let chosen = select_ike(offered, &established.connection.proposals, IKE_SPI_LEN)
-            .map_err(PolicyError::from)?;
+        let configured = IkeProposal::for_rekeying(&established.connection.proposals);
+        let chosen = select_ike(offered, &configured, IKE_SPI_LEN).map_err(PolicyError::from)?;
         let remote_spi = <[u8; IKE_SPI_LEN]>::try_from(chosen.peer_spi.as_slice())
             .ok()
             .filter(|spi| *spi != [0; IKE_SPI_LEN])

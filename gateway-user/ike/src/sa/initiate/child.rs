@@ -12,7 +12,7 @@ use crate::endpoint::spi::FIRST_ESP_SPI;
 use crate::error::{IkeError, LocalError, PeerError, PolicyError};
 use crate::keys::ChildKeys;
 use crate::output::{ChildSa, KernelRequest, TrafficSelector};
-use crate::proposal::{EspExchange, EspProposal, select_esp};
+use crate::proposal::{AdditionalKes, EspExchange, EspProposal, agreed_esp, offer_esp};
 use crate::record::{ChildOffer, ChildState, KeyExchangeState, Purpose};
 use crate::sa::{IkeSa, Step, draw_nonce};
 use crate::selector::narrow_both;
@@ -24,7 +24,6 @@ use crate::wire::{
 /// What we offered, and where.
 pub(in crate::sa) struct Offered<'a> {
     pub(in crate::sa) offer: &'a ChildOffer,
-    pub(in crate::sa) exchange: EspExchange,
     /// Those of IKE_SA_INIT, if the exchange is IKE_AUTH, which has none.
     pub(in crate::sa) nonces: Option<(&'a [u8], &'a [u8])>,
 }
@@ -55,6 +54,7 @@ impl Model {
             suites: vec![EspProposal {
                 encryption: old.encryption,
                 ke: None,
+                additional: AdditionalKes::NONE,
                 esn: old.esn,
             }],
         }
@@ -118,10 +118,7 @@ impl IkeSa {
         if let Some(spi) = &rekeys {
             message.push(&Payload::Notify(NotifyRepr::esp(NotifyType::REKEY_SA, spi)));
         }
-        let proposals = (1..)
-            .zip(&model.suites)
-            .map(|(number, suite)| suite.to_wire(number, spi_in, EspExchange::CreateChildSa))
-            .collect();
+        let proposals = offer_esp(&model.suites, spi_in, EspExchange::CreateChildSa);
         message
             .push(&Payload::Sa(SaRepr { proposals }))
             .push(&Payload::Nonce(NonceRepr { data: &nonce }));
@@ -171,7 +168,6 @@ impl IkeSa {
         }
         let offered = Offered {
             offer,
-            exchange: EspExchange::CreateChildSa,
             nonces: None,
         };
         let installing = match self.take_child(core, &outstanding, &offered, payloads) {
@@ -218,8 +214,7 @@ impl IkeSa {
         let offer = offered.offer;
         let request = self.own_request(core, outstanding)?;
         let ours = request.payloads()?;
-        let (suite, spi_out) =
-            agreed_suite(ours.require_sa()?, payloads.require_sa()?, offered.exchange)?;
+        let (suite, spi_out) = agreed_suite(ours.require_sa()?, payloads.require_sa()?)?;
         let (nonce_i, nonce_r) = match offered.nonces {
             Some(nonces) => nonces,
             None => (ours.require_nonce()?.data, payloads.require_nonce()?.data),
@@ -417,31 +412,14 @@ where
 }
 
 /// The suite of an answer, if it is one that we offered, and the peer's SPI.
-fn agreed_suite(
-    offered: &SaRepr,
-    answered: &SaRepr,
-    exchange: EspExchange,
-) -> Result<(EspProposal, [u8; 4]), IkeError> {
+fn agreed_suite(offered: &SaRepr, answered: &SaRepr) -> Result<(EspProposal, [u8; 4]), IkeError> {
     let unacceptable = || PeerError::Syntax("an answer to what was not offered");
     let [answer] = answered.proposals.as_slice() else {
         return Err(unacceptable().into());
     };
-    let offered = offered
-        .proposals
-        .iter()
-        .find(|offer| offer.number == answer.number)
-        .filter(|offer| super::ike::same_transforms(offer, answer))
-        .ok_or_else(unacceptable)?;
-    let mut universe = EspProposal::defaults();
-    universe.extend(
-        EspProposal::defaults()
-            .into_iter()
-            .map(|suite| EspProposal { esn: true, ..suite }),
-    );
-    let chosen = select_esp(std::slice::from_ref(offered), &universe, exchange)
-        .map_err(PolicyError::from)?;
+    let suite = agreed_esp(&offered.proposals, answer).ok_or_else(unacceptable)?;
     match answer.esp_spi() {
-        Some(spi) if u32::from_be_bytes(spi) >= FIRST_ESP_SPI => Ok((chosen.suite, spi)),
+        Some(spi) if u32::from_be_bytes(spi) >= FIRST_ESP_SPI => Ok((suite, spi)),
         _ => Err(PeerError::Syntax("a reserved SPI").into()),
     }
 }

@@ -5,9 +5,9 @@ use gateway_common::time::Instant;
 use super::{Draft, Outstanding, Task};
 use crate::crypto::KeyExchangeMethod;
 use crate::endpoint::{core::Core, spi};
-use crate::error::{IkeError, LocalError, PeerError, PolicyError};
+use crate::error::{IkeError, LocalError, PeerError};
 use crate::keys::{IkeKeys, Skeyseed};
-use crate::proposal::{IkeProposal, select_ike};
+use crate::proposal::{IkeProposal, agreed_ike, offer_ike};
 use crate::record::{IkeOffer, KeyExchangeState, Purpose, Rival, Role};
 use crate::sa::reassembly::Incoming;
 use crate::sa::window::Window;
@@ -15,7 +15,7 @@ use crate::sa::{IkeSa, State, Step, draw_nonce, fresh_ivs};
 use crate::secret::SecretBytes;
 use crate::wire::{
     ExchangeType, KeRepr, MessageBuilder, NonceRepr, NotifyRepr, NotifyType, Payload, Payloads,
-    Proposal, SaRepr,
+    SaRepr,
 };
 
 /// The outcome of our rekeying of an IKE SA. The endpoint, which has all three, decides who
@@ -42,6 +42,7 @@ impl IkeSa {
         } else {
             configured
         };
+        let suites = IkeProposal::for_rekeying(&suites);
         let wanted = self.established_mut().and_then(|e| e.wanted_ke.take());
         let offered = |method: &KeyExchangeMethod| suites.iter().any(|s| s.ke == *method);
         // RFC 7296 §2.18 does not say which one to guess; the one that was agreed on last is best.
@@ -56,10 +57,7 @@ impl IkeSa {
         })
         .ok_or(LocalError::NoSpi)?;
         core.ike_spis.insert(new_spi);
-        let proposals = (1..)
-            .zip(&suites)
-            .map(|(number, suite)| suite.to_wire(number, &new_spi))
-            .collect();
+        let proposals = offer_ike(&suites, &new_spi);
         let message = MessageBuilder::new(header)
             .with(&Payload::Sa(SaRepr { proposals }))
             .with(&Payload::Nonce(NonceRepr { data: &nonce }))
@@ -210,31 +208,14 @@ pub(super) fn agree(
     Ok(exchange.agree(theirs.data)?)
 }
 
-/// Whether an answer has the transforms of an offer, of which each has one of every type.
-pub(in crate::sa) fn same_transforms(offer: &Proposal, answer: &Proposal) -> bool {
-    offer.protocol == answer.protocol
-        && offer.transforms.len() == answer.transforms.len()
-        && offer
-            .transforms
-            .iter()
-            .all(|transform| answer.transforms.contains(transform))
-}
-
 fn agreed_suite(offered: &SaRepr, answered: &SaRepr) -> Result<(IkeProposal, [u8; 8]), IkeError> {
     let unacceptable = || PeerError::Syntax("an answer to what was not offered");
     let [answer] = answered.proposals.as_slice() else {
         return Err(unacceptable().into());
     };
-    let offered = offered
-        .proposals
-        .iter()
-        .find(|offer| offer.number == answer.number)
-        .filter(|offer| same_transforms(offer, answer))
-        .ok_or_else(unacceptable)?;
-    let offered = std::slice::from_ref(offered);
-    let chosen = select_ike(offered, &IkeProposal::defaults(), 8).map_err(PolicyError::from)?;
+    let suite = agreed_ike(&offered.proposals, answer).ok_or_else(unacceptable)?;
     match answer.ike_spi() {
-        Some(spi) if spi != [0; 8] => Ok((chosen.suite, spi)),
+        Some(spi) if spi != [0; 8] => Ok((suite, spi)),
         _ => Err(PeerError::Syntax("SPI of the new IKE SA is zero").into()),
     }
 }

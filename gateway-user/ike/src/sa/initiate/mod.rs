@@ -26,7 +26,6 @@ use crate::wire::{ExchangeType, HeaderRepr, MessageBuilder};
 
 pub(super) use self::child::Offered;
 pub(crate) use self::ike::Succession;
-pub(super) use self::ike::same_transforms;
 
 /// How often a request is sent again before Message IDs are synchronised without its answer.
 const PATIENCE: u32 = 2;

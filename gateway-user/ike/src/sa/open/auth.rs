@@ -9,22 +9,23 @@ use crate::config::ChildConfig;
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError, PeerError};
 use crate::output::{EventKind, KernelRequest};
-use crate::proposal::{EspExchange, EspProposal};
+use crate::proposal::{AdditionalKes, EspExchange, EspProposal, offer_esp};
 use crate::record::{ChildOffer, OutstandingRequest, Purpose, Role};
 use crate::sa::initiate::{Offered, Outstanding};
 use crate::sa::reassembly::{Incoming, Unsealed};
 use crate::sa::window::Window;
-use crate::sa::{Clock, Established, IkeSa, Silence, State, Step, fresh_ivs};
+use crate::sa::{Clock, Established, IkeSa, Intermediate, Silence, State, Step, fresh_ivs};
 use crate::wire::{
     ExchangeType, HeaderRepr, Message, MessageBuilder, NotifyRepr, NotifyType, Opened as Content,
     Payload, Payloads, SaRepr, TsRepr,
 };
 
-/// Message ID of IKE_AUTH when nothing comes between it and IKE_SA_INIT.
-const AUTH_MESSAGE_ID: u32 = 1;
+/// Message ID of what follows IKE_SA_INIT.
+const FIRST_MESSAGE_ID: u32 = 1;
 
 impl IkeSa {
-    /// Sends IKE_AUTH under the keys that IKE_SA_INIT has made.
+    /// Sends IKE_AUTH under the keys that IKE_SA_INIT has made, or what was agreed on to come before
+    /// it.
     ///
     /// # Errors
     /// Nothing to authenticate with, and failures of our own; then nothing is reserved.
@@ -58,26 +59,17 @@ impl IkeSa {
             state: State::ExpectAuthResponse(Box::new(ExpectAuthResponse {
                 negotiated,
                 offer,
-                message_id: AUTH_MESSAGE_ID,
+                intermediate: Intermediate::of(&opened.proposal),
+                additional: None,
+                message_id: FIRST_MESSAGE_ID,
                 bytes: Box::default(),
                 resend: Resend::start(core, now, local_spi),
             })),
         });
-        let sealed = sa
-            .draft_auth(core, now)
-            .and_then(|message| sa.seal_message(core, path, message));
-        let bytes = match sealed {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                sa.release_opening(core);
-                return Err(error);
-            }
-        };
-        if let State::ExpectAuthResponse(state) = &mut sa.state {
-            state.bytes = bytes.as_slice().into();
+        if let Err(error) = sa.send_opening(core, now) {
+            sa.release_opening(core);
+            return Err(error);
         }
-        core.counters.requests_sent += 1;
-        core.out.transmit(path, bytes, slot, None);
         Ok(sa)
     }
 
@@ -116,7 +108,11 @@ impl IkeSa {
             return Step::Dropped(Silence::UnexpectedResponse);
         };
         let header = message.header();
-        if header.message_id != state.message_id || header.exchange != ExchangeType::IKE_AUTH {
+        let exchange = match state.additional {
+            Some(_) => ExchangeType::IKE_INTERMEDIATE,
+            None => ExchangeType::IKE_AUTH,
+        };
+        if header.message_id != state.message_id || header.exchange != exchange {
             return Step::Dropped(Silence::UnexpectedResponse);
         }
         let opened = match self.unseal(core, now, message) {
@@ -126,7 +122,12 @@ impl IkeSa {
             Err(Unsealed::Malformed(error)) => return self.reject_response(core, &error.into()),
         };
         core.counters.responses_received += 1;
-        match self.take_auth(core, now, &opened) {
+        let step = if exchange == ExchangeType::IKE_AUTH {
+            self.take_auth(core, now, &opened)
+        } else {
+            self.take_intermediate_response(core, now, message, &opened)
+        };
+        match step {
             Ok(step) => step,
             Err(error) => self.reject_response(core, &error),
         }
@@ -208,7 +209,6 @@ impl IkeSa {
         }
         let offered = Offered {
             offer,
-            exchange: EspExchange::IkeAuth,
             nonces: Some((&nonces.0, &nonces.1)),
         };
         match self.take_child(core, outstanding, &offered, payloads) {
@@ -275,14 +275,17 @@ impl IkeSa {
         context.verify(connection, &id, payloads)
     }
 
-    fn draft_auth(&self, core: &Core, now: Instant) -> Result<MessageBuilder, IkeError> {
+    pub(super) fn draft_auth(&self, core: &Core, now: Instant) -> Result<MessageBuilder, IkeError> {
         let State::ExpectAuthResponse(state) = &self.state else {
             return Err(PeerError::Syntax("IKE_AUTH on an established IKE SA").into());
         };
         let plan = &state.negotiated.plan;
         let connection = &plan.connection;
-        let mut message =
-            MessageBuilder::new(self.opening_header(ExchangeType::IKE_AUTH, state.message_id));
+        let mut message = MessageBuilder::new(opening_header(
+            (self.local_spi, self.remote_spi),
+            ExchangeType::IKE_AUTH,
+            state.message_id,
+        ));
         push_identity(&mut message, Role::Initiator, &connection.local_id);
         let notify = |kind| Payload::Notify(NotifyRepr::new(kind, &[]));
         if plan.initial_contact {
@@ -322,18 +325,7 @@ impl IkeSa {
         }
     }
 
-    fn opening_header(&self, exchange: ExchangeType, message_id: u32) -> HeaderRepr {
-        HeaderRepr {
-            initiator_spi: self.local_spi,
-            responder_spi: self.remote_spi,
-            exchange,
-            from_initiator: true,
-            response: false,
-            message_id,
-        }
-    }
-
-    fn refused_by_peer(&self, notify: &NotifyRepr<'_>) -> String {
+    pub(super) fn refused_by_peer(&self, notify: &NotifyRepr<'_>) -> String {
         let plan = self.opening();
         let who = plan.map_or_else(String::new, |plan| {
             let connection = &plan.connection;
@@ -348,7 +340,11 @@ impl IkeSa {
         let State::ExpectAuthResponse(state) = &self.state else {
             return Step::Waiting;
         };
-        let header = self.opening_header(ExchangeType::INFORMATIONAL, state.message_id + 1);
+        let header = opening_header(
+            (self.local_spi, self.remote_spi),
+            ExchangeType::INFORMATIONAL,
+            state.message_id + 1,
+        );
         let notify = crate::error::notify_for(error);
         let message = MessageBuilder::new(header).with(&Payload::Notify(notify.repr()));
         if let Ok(bytes) = self.seal_message(core, self.path, message) {
@@ -367,6 +363,22 @@ impl IkeSa {
             .iter()
             .find(|child| child.name == name)
             .map(|child| &**child)
+    }
+}
+
+/// Of a request of ours before the peer is authenticated; our SPI first.
+pub(super) fn opening_header(
+    spis: ([u8; 8], [u8; 8]),
+    exchange: ExchangeType,
+    message_id: u32,
+) -> HeaderRepr {
+    HeaderRepr {
+        initiator_spi: spis.0,
+        responder_spi: spis.1,
+        exchange,
+        from_initiator: true,
+        response: false,
+        message_id,
     }
 }
 
@@ -392,10 +404,7 @@ fn draw_offer(
 /// SA, TSi and TSr. There is no key exchange in IKE_AUTH (RFC 7296 §1.2), so suites that differ in
 /// nothing else are one.
 fn push_child(message: &mut MessageBuilder, child: &ChildConfig, offer: &ChildOffer) {
-    let proposals = (1..)
-        .zip(first_suites(child))
-        .map(|(number, suite)| suite.to_wire(number, offer.spi_in, EspExchange::IkeAuth))
-        .collect();
+    let proposals = offer_esp(&child.esp_proposals, offer.spi_in, EspExchange::IkeAuth);
     message
         .push(&Payload::Sa(SaRepr { proposals }))
         .push(&Payload::TsInitiator(TsRepr {
@@ -409,7 +418,11 @@ fn push_child(message: &mut MessageBuilder, child: &ChildConfig, offer: &ChildOf
 fn first_suites(child: &ChildConfig) -> Vec<EspProposal> {
     let mut suites = Vec::new();
     for suite in &child.esp_proposals {
-        let suite = EspProposal { ke: None, ..*suite };
+        let suite = EspProposal {
+            ke: None,
+            additional: AdditionalKes::NONE,
+            ..*suite
+        };
         if !suites.contains(&suite) {
             suites.push(suite);
         }

@@ -7,12 +7,11 @@ use crate::auth::{Announced, Transcript, announce};
 use crate::config::Childless;
 use crate::crypto::{KeyExchange, KeyExchangeMethod};
 use crate::endpoint::{core::Core, spi};
-use crate::error::{IkeError, LocalError, PeerError, PolicyError};
+use crate::error::{IkeError, LocalError, PeerError};
 use crate::keys::{IkeKeys, Skeyseed};
 use crate::output::{Change, Event, EventKind, Path};
-use crate::proposal::{IkeProposal, select_ike};
+use crate::proposal::{IkeProposal, agreed_ike, offer_ike};
 use crate::record::{NatState, TransportState};
-use crate::sa::initiate::same_transforms;
 use crate::sa::{IkeSa, draw_nonce, nat};
 use crate::wire::{
     Body, ExchangeType, HeaderRepr, KeRepr, Message, MessageBuilder, NonceRepr, NotifyRepr,
@@ -148,10 +147,7 @@ impl ExpectInitResponse {
         }
         // RFC 7296 §1.2: the full set each time, also after INVALID_KE_PAYLOAD, which anybody can
         // forge.
-        let proposals = (1..)
-            .zip(&self.plan.connection.proposals)
-            .map(|(number, suite)| suite.to_wire(number, &[]))
-            .collect();
+        let proposals = offer_ike(&self.plan.connection.proposals, &[]);
         message
             .push(&Payload::Sa(SaRepr { proposals }))
             .push(&Payload::Ke(KeRepr {
@@ -161,6 +157,15 @@ impl ExpectInitResponse {
             .push(&Payload::Nonce(NonceRepr { data: &self.nonce }));
         let forced = self.plan.connection.transport.encap;
         nat::announce(&*core.crypto, &mut message, &header, self.plan.path, forced);
+        let suites = &self.plan.connection.proposals;
+        if suites.iter().any(|suite| !suite.additional.is_empty()) {
+            // RFC 9370 §2.2.1: whoever offers additional key exchanges "MUST also negotiate the use
+            // of the IKE_INTERMEDIATE exchange".
+            message.push(&Payload::Notify(NotifyRepr::new(
+                NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED,
+                &[],
+            )));
+        }
         if self.announces_fragments() {
             message.push(&Payload::Notify(NotifyRepr::new(
                 NotifyType::IKEV2_FRAGMENTATION_SUPPORTED,
@@ -360,6 +365,12 @@ impl ExpectInitResponse {
             return Err(PeerError::Syntax("the responder's SPI is zero").into());
         }
         let suite = self.agreed_suite(payloads.require_sa()?)?;
+        let supported = NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED;
+        if !suite.additional.is_empty() && !payloads.has_notify(supported) {
+            return Err(
+                PeerError::Syntax("additional key exchanges without IKE_INTERMEDIATE").into(),
+            );
+        }
         let theirs = payloads.require_ke()?;
         if suite.ke != self.ke.method() || theirs.method != suite.ke.transform_id() {
             // RFC 7296 §1.2: it had to ask for another one.
@@ -409,16 +420,8 @@ impl ExpectInitResponse {
         let [answer] = answered.proposals.as_slice() else {
             return Err(unacceptable().into());
         };
-        let suite = (1..)
-            .zip(self.suites())
-            .find(|(number, _)| *number == answer.number)
-            .map(|(number, suite)| (suite.to_wire(number, &[]), *suite))
-            .filter(|(offer, _)| same_transforms(offer, answer))
-            .map(|(_, suite)| suite)
-            .ok_or_else(unacceptable)?;
-        let answered = std::slice::from_ref(answer);
-        select_ike(answered, &[suite], 0).map_err(PolicyError::from)?;
-        Ok(suite)
+        let offered = offer_ike(&self.plan.connection.proposals, &[]);
+        Ok(agreed_ike(&offered, answer).ok_or_else(unacceptable)?)
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod auth;
 mod init;
+mod intermediate;
 mod resend;
 
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use gateway_common::slot::Slot;
 pub(crate) use self::init::{ExpectInitResponse, Next};
 pub(crate) use self::resend::Overdue;
 
+use self::intermediate::Additional;
 use self::resend::Resend;
-use super::IkeSa;
+use super::{IkeSa, Intermediate};
 use crate::auth::Transcript;
 use crate::config::{ChildConfig, Connection};
 use crate::output::Path;
@@ -41,11 +43,15 @@ pub(crate) struct Negotiated {
     transcript: Transcript,
 }
 
-/// IKE_AUTH is sent.
+/// IKE_AUTH is sent, or an additional key exchange before it.
 pub(crate) struct ExpectAuthResponse {
     pub(crate) negotiated: Negotiated,
     /// The CHILD_SA that it asks for.
     offer: Option<ChildOffer>,
+    /// What comes before IKE_AUTH (RFC 9242), …
+    intermediate: Intermediate,
+    /// … and what of it is outstanding.
+    additional: Option<Additional>,
     message_id: u32,
     bytes: Box<[u8]>,
     resend: Resend,

@@ -1,4 +1,5 @@
 //! The engine as initiator, against the engine as responder.
 
+mod additional;
 mod handshake;
 mod link;
