@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +20,7 @@ const SEEDS: u64 = 1000;
 
 /// Runs `check` with each of the seeds, on all cores.
 fn each(seeds: Range<u64>, check: impl Fn(u64) + Sync) {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let next = AtomicU64::new(seeds.start);
     let work = || {
         loop {

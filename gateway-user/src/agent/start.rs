@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use gateway_cluster::membership::Membership;
 use gateway_ike::crypto::CryptoProvider;
+use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_node::Node;
 use tokio::sync::mpsc;
 
@@ -170,9 +171,9 @@ fn start_kernel(config: &Config) -> Result<Tunnels> {
 /// it.
 fn warn_of_sha1(config: &Config) {
     for connection in &config.connections {
-        let ike = connection.proposals.iter().any(|p| p.uses_sha1());
+        let ike = connection.proposals.iter().any(IkeProposal::uses_sha1);
         let children = connection.children.iter();
-        let weak = children.filter(|child| child.esp_proposals.iter().any(|p| p.uses_sha1()));
+        let weak = children.filter(|child| child.esp_proposals.iter().any(EspProposal::uses_sha1));
         let mut names: Vec<_> = weak.map(|child| child.name.as_str()).collect();
         if ike {
             names.insert(0, "IKE");
