@@ -17,6 +17,7 @@ mod flood;
 mod member;
 mod network;
 mod node;
+mod pluto;
 mod push;
 mod run;
 mod synthetic;
@@ -46,6 +47,7 @@ pub use network::{
     sync_address,
 };
 pub use node::{Node, Process, command, tail};
+pub use pluto::{Pluto, PlutoConnection};
 pub use push::Push;
 pub use run::{Run, clean_up_on_signals, clean_up_stale};
 pub use synthetic::{BLOCK, StandIn, Tunnel};

@@ -111,9 +111,24 @@ impl Node {
     /// # Errors
     /// The namespace is gone.
     pub fn enclosed(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        self.with_binds(program, &[])
+    }
+
+    /// The same, and `binds` shown to the command: (source, where it appears).
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn with_binds(
+        &self,
+        program: impl AsRef<std::ffi::OsStr>,
+        binds: &[(&Path, &str)],
+    ) -> Result<Command> {
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
         let mut enclosure = Enclosure::new(&self.netns_path())?;
+        for (source, destination) in binds {
+            enclosure = enclosure.bind(source, destination)?;
+        }
         if let Some(dir) = &self.bpf_dir {
             enclosure = enclosure.bind(dir, "/sys/fs/bpf")?;
         }

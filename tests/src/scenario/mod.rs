@@ -8,6 +8,7 @@ mod faults;
 mod flood;
 mod harness;
 mod hostile;
+mod libreswan;
 mod load;
 mod operate;
 mod refuse;
@@ -465,6 +466,12 @@ const ROWS: &[Row] = &[
         Tier::Esp,
         xfrm::adopt,
         "a restarted agent takes its SAs over where they stand",
+    ),
+    (
+        "libreswan",
+        Tier::Esp,
+        libreswan::psk,
+        "stock libreswan: tunnels, rekeying from its side, deletion",
     ),
     (
         "xfrm-path",

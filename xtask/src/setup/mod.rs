@@ -130,6 +130,9 @@ fn missing(needs: Needs) -> Vec<Step> {
     }
     let mut steps = Vec::new();
     steps.extend(tools::bpf_linker());
+    if needs.lab {
+        steps.extend(tools::libreswan());
+    }
     if needs.vm {
         steps.extend(tools::virtme());
     }

@@ -1,4 +1,5 @@
-//! Tools that Debian does not package: bpf-linker, cargo-deny, and on Debian 12 virtme-ng.
+//! Tools that Debian does not package: bpf-linker, cargo-deny, and on Debian 12 virtme-ng; and
+//! libreswan, which it does not let stand beside strongSwan.
 
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,23 @@ pub(super) fn deny() -> Option<Step> {
         &root,
     ];
     Some(Step::new("cargo-deny, from source", &command, false))
+}
+
+/// Unpacks libreswan, unless it is there: its package and strongSwan's exclude each other, and the
+/// lab wants both as peers. What it depends on is installed.
+pub(super) fn libreswan() -> Option<Step> {
+    let root = host::output().join("tools/libreswan");
+    if root.join("usr/libexec/ipsec/pluto").is_file() || process::find("apt-get").is_none() {
+        return None;
+    }
+    let script = "set -e; mkdir -p \"$1\"; cd \"$1\"; rm -f libreswan_*.deb; apt-get update; \
+        apt-get -o APT::Sandbox::User=root download libreswan; \
+        apt-get satisfy -y --no-install-recommends \"$(dpkg-deb -f libreswan_*.deb Depends)\"; \
+        dpkg-deb -x libreswan_*.deb .";
+    let root = root.to_string_lossy().into_owned();
+    let command = ["sh", "-c", script, "sh", &root];
+    let why = "libreswan, unpacked beside strongSwan";
+    Some(Step::new(why, &command, true).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 /// The Python environment of the tools.

@@ -1,0 +1,169 @@
+//! Stock libreswan as peer: it negotiates, rekeys and deletes in its own ways.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::Context;
+use crate::lab::{
+    Cluster, ClusterSettings, GATEWAY_ID, INSIDE_HOST, INSIDE_NETWORK, Network, Plan, Pluto,
+    PlutoConnection, Run, SITE_NETWORKS, Spray, Timing, VIP, secret, site_address, site_host,
+    wait_until,
+};
+
+/// What libreswan calls the proposals that the members take.
+const VARIANTS: [(&str, &str); 2] = [
+    ("aes_gcm128-sha2_256-dh31", "aes_gcm128"),
+    ("aes_gcm256-sha2_384-dh19", "aes_gcm128"),
+];
+
+/// Tunnels by pre-shared key, with pings; rekeying of CHILD_SA and IKE SA; deletion.
+pub(super) fn psk(context: &Context) -> Result<String> {
+    let plan = Plan {
+        sites: 2,
+        ..Plan::default()
+    };
+    let run = Run::new(&context.logs, "libreswan")?;
+    let network = Network::new(&run, plan)?;
+    let settings = ClusterSettings {
+        sites: plan.sites,
+        kernel_esp: context.kernel_esp,
+        ike: String::new(),
+        timing: Timing::usual(),
+        cluster: String::new(),
+        tables: String::new(),
+        remote_ts: SITE_NETWORKS.into(),
+    };
+    let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
+    let connections: Vec<PlutoConnection> = (0..plan.sites)
+        .map(|site| connection(&network, site))
+        .collect();
+    let secrets: String = (0..plan.sites).map(secret_line).collect();
+    let peer = Pluto::start(&network.peer, &connections, &secrets)?;
+    network.spray(Spray::PerPacket)?;
+    let mut pings = Pings::default();
+    for site in 0..plan.sites {
+        let name = &connections[usize::from(site)].name;
+        peer.initiate(name, Duration::from_secs(20))
+            .with_context(|| hint(&cluster))?;
+        pings.send(&network, site)?;
+    }
+    let name = &connections[0].name;
+    for (what, order) in [("CHILD_SA", "--rekey-ipsec"), ("IKE SA", "--rekey-ike")] {
+        let before = spis(&cluster, name)?;
+        peer.whack(&["--name", name, order, "--asynchronous"])?;
+        wait_until(Duration::from_secs(20), &format!("another {what}"), || {
+            let now = spis(&cluster, name)?;
+            let changed = if what == "IKE SA" {
+                now.0 != before.0
+            } else {
+                now.1 != before.1
+            };
+            Ok(changed && peer.children(name)? == 1)
+        })
+        .with_context(|| hint(&cluster))?;
+        pings.send(&network, 0)?;
+    }
+    ensure!(
+        pings.lost == 0,
+        "{} of {} pings lost",
+        pings.lost,
+        pings.sent
+    );
+    peer.whack(&["--name", name, "--terminate", "--asynchronous"])?;
+    wait_until(Duration::from_secs(10), "the deleted SA to be gone", || {
+        Ok(cluster.ike_sas()?.len() == 1)
+    })?;
+    let repeated = peer.retransmissions();
+    ensure!(
+        repeated == 0,
+        "libreswan had to repeat {repeated} message(s)"
+    );
+    Ok(format!(
+        "{}: {} tunnels, both rekeyings, deletion, {} of {} pings",
+        peer.version(),
+        plan.sites,
+        pings.sent - pings.lost,
+        pings.sent
+    ))
+}
+
+#[derive(Default)]
+struct Pings {
+    sent: u32,
+    lost: u32,
+}
+
+impl Pings {
+    /// Both ways through a site's tunnel.
+    fn send(&mut self, network: &Network, site: u16) -> Result<()> {
+        const COUNT: u32 = 4;
+        let inner: IpAddr = site_host(site).into();
+        let out = network
+            .peer
+            .ping(Some(inner), INSIDE_HOST.into(), COUNT, 5)?;
+        let back = network.host.ping(None, inner, COUNT, 5)?;
+        self.sent += 2 * COUNT;
+        self.lost += 2 * COUNT - out - back;
+        Ok(())
+    }
+}
+
+fn connection(network: &Network, site: u16) -> PlutoConnection {
+    let number = site + 1;
+    let (ike, esp) = VARIANTS[usize::from(site) % VARIANTS.len()];
+    PlutoConnection {
+        name: format!("site-{number}"),
+        settings: vec![
+            ("left", site_address(&network.plan, site).to_string()),
+            ("leftid", format!("@site-{number}")),
+            ("leftsubnet", format!("10.2.{number}.0/24")),
+            ("right", VIP.to_string()),
+            ("rightid", format!("@{GATEWAY_ID}")),
+            ("rightsubnet", INSIDE_NETWORK.into()),
+            ("authby", "secret".into()),
+            // The lab has its routes; the script would be strongSwan's.
+            ("leftupdown", "%disabled".into()),
+            ("ike", ike.into()),
+            ("esp", esp.into()),
+        ],
+    }
+}
+
+fn secret_line(site: u16) -> String {
+    format!(
+        "@site-{} @{GATEWAY_ID} : PSK \"{}\"\n",
+        site + 1,
+        secret(site)
+    )
+}
+
+/// Our SPI of a peer's IKE SA, and of its CHILD_SA.
+fn spis(cluster: &Cluster, peer: &str) -> Result<(String, String)> {
+    let sas = cluster.ike_sas()?;
+    let mine: Vec<_> = sas
+        .iter()
+        .filter(|(_, sa)| sa["remote_id"] == peer)
+        .collect();
+    // While one takes the other's place there are two.
+    let (_, sa) = mine
+        .last()
+        .with_context(|| format!("no IKE SA of {peer}"))?;
+    Ok((
+        sa["local_spi"].to_string(),
+        sa["children"][0]["spi_in"].to_string(),
+    ))
+}
+
+fn hint(cluster: &Cluster) -> String {
+    let logs = cluster.members.iter();
+    logs.map(|member| {
+        format!(
+            "member {}:\n{}\n",
+            member.id,
+            crate::lab::tail(&member.log(), 6)
+        )
+    })
+    .collect()
+}
