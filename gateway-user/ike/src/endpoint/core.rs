@@ -23,6 +23,9 @@ pub(crate) struct Core {
     /// Our SPIs of all IKE SAs, also of those that only linger.
     pub(crate) ike_spis: BTreeSet<[u8; 8]>,
     pub(crate) esp_spis: EspSpis,
+    /// No IKE SA that comes (back) draws IVs below it: this run may have drawn them already, if the
+    /// record is of a member that did not know.
+    pub(crate) iv_floor: u64,
     /// Octets that incomplete messages of unauthenticated peers take.
     pub(crate) reassembling: usize,
     pub(crate) crls: Vec<Arc<Crl>>,
@@ -40,6 +43,7 @@ impl Core {
             timers: Timers::default(),
             ike_spis: BTreeSet::new(),
             esp_spis: EspSpis::default(),
+            iv_floor: 0,
             reassembling: 0,
             crls: Vec::new(),
             wall_clock: None,

@@ -140,6 +140,7 @@ impl Endpoint {
             let bytes = farewell.response.bytes.to_vec();
             self.core.out.transmit(farewell.path, bytes, sa.slot, after);
         }
+        self.core.iv_floor = self.core.iv_floor.max(sa.iv_position());
         self.let_linger(now, &sa, after, farewell);
     }
 
@@ -221,6 +222,8 @@ impl Endpoint {
         if let Some(left) = record.closed {
             return self.resume_lingering(now, record, left);
         }
+        let mut record = record;
+        record.next_iv = record.next_iv.max(self.core.iv_floor);
         let mut sa = IkeSa::import(&self.core.config, now, record);
         self.add(&sa);
         for child in sa.established().iter().flat_map(|e| &e.children) {
@@ -281,6 +284,7 @@ impl Endpoint {
         };
         self.end_negotiation(spi);
         self.forget_identity(&sa);
+        self.core.iv_floor = self.core.iv_floor.max(sa.iv_position());
         sa.release_children(&mut self.core);
         self.core.ike_spis.remove(&spi);
     }

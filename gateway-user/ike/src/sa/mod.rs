@@ -316,6 +316,11 @@ impl IkeSa {
         }
     }
 
+    /// Below it its IVs are used up.
+    pub(crate) fn iv_position(&self) -> u64 {
+        self.ivs.position()
+    }
+
     /// Our inbound SPIs of its children.
     pub(crate) fn child_spis(&self) -> impl Iterator<Item = [u8; 4]> + '_ {
         let children = self.established().into_iter().flat_map(|e| &e.children);

@@ -110,6 +110,22 @@ fn no_iv_comes_twice() {
         .handle_command(same.now, Command::Import(transfer(&first)));
     let request = peer.request(ExchangeType::INFORMATIONAL, &[]);
     take(&same.exchange(peer.path, &request));
+    // It comes back to the same run as a member saw it that was cut off meanwhile.
+    let local_spi = peer.spi_r;
+    for command in [Command::Forget { local_spi }, Command::Import(old.clone())] {
+        same.endpoint.handle_command(same.now, command);
+    }
+    peer.next_id = 2;
+    let request = peer.request(ExchangeType::INFORMATIONAL, &[]);
+    take(&same.exchange(peer.path, &request));
+    // And after it was deleted here.
+    let delete = [Payload::Delete(DeleteRepr::ike())];
+    let request = peer.request(ExchangeType::INFORMATIONAL, &delete);
+    take(&same.exchange(peer.path, &request));
+    same.endpoint.handle_command(same.now, Command::Import(old));
+    peer.next_id = 2;
+    let request = peer.request(ExchangeType::INFORMATIONAL, &[]);
+    take(&same.exchange(peer.path, &request));
 }
 
 #[test]
