@@ -436,7 +436,7 @@ fn errors_name_the_certificate() {
     let end = root.issue(&expired, &key());
     let error = Check::new(&root, &end).run().unwrap_err().to_string();
     assert!(
-        error.starts_with("certificate \"C=DE, O=Example, CN=peer"),
+        error.starts_with("certificate \"C=DE, O=Example, CN=#0c09"),
         "{error}"
     );
     assert!(error.ends_with("expired 3 days ago"), "{error}");

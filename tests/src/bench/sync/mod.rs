@@ -69,16 +69,22 @@ fn core(size: u32) -> Result<Core> {
     group.connect(1, 3)?;
     group.connect(2, 3)?;
     group.view(&[1, 2, 3])?;
-    group.settle(|group| group.serves(1))?;
+    group
+        .settle(|group| group.serves(1))
+        .context("member 1 does not come to serve")?;
     for _ in 0..size {
         peers.establish(&mut group, 1)?;
     }
-    group.settle(|group| group.known(2) == size as usize)?;
+    group
+        .settle(|group| group.known(2) == size as usize)
+        .context("member 2 does not learn of all SAs")?;
     let bytes_per_ceiling_raise = raised(&mut group, &peers)?;
     group.lose(1);
     let requests = group.kernel_requests(2);
     group.view(&[2, 3])?;
-    group.settle(|group| group.serves(2))?;
+    group
+        .settle(|group| group.serves(2))
+        .context("member 2 does not come to serve")?;
     let takeover_kernel_requests = group.kernel_requests(2) - requests;
     peers.ask_first(&mut group, 2)?;
     Ok(Core {

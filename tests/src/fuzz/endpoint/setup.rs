@@ -113,7 +113,11 @@ fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) ->
         rand_time: Duration::from_secs(100),
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
-        transport: Transport::default(),
+        transport: Transport {
+            // They never end, but the targets want to see everything come to its end.
+            keepalive: Duration::ZERO,
+            ..Transport::default()
+        },
         initiation: Initiation::default(),
     })
 }
