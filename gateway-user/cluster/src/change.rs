@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_common::abi::{ANY_MESSAGE_ID, Address, NEGOTIATION_SECONDS, NegotiationKey};
-use gateway_common::member::MemberId;
+use gateway_common::{member::MemberId, slot::Slot};
 
 use crate::frame::{DeltaSeq, Position};
 use crate::network::Network;
 use crate::secret::Secret;
-use crate::view::Epoch;
+use crate::view::{Epoch, Tenure};
 
 /// An IKE SPI as it stands on the wire.
 pub type Cookie = [u8; 8];
@@ -60,6 +60,26 @@ pub struct Child {
     pub peer: IpAddr,
     /// The networks behind the peer.
     pub remote_nets: Vec<Network>,
+    /// What was reserved when this was written; kept by the cluster core, whatever is published.
+    pub reserved: Reserved,
+}
+
+/// Whose which outbound sequence numbers of a CHILD_SA are ([`crate::reservation`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    /// The slot that the SA is in.
+    pub slot: Slot,
+    /// Of this ownership of the slot are the numbers up to
+    pub tenure: Tenure,
+    /// this one.
+    pub ceiling: u64,
+    /// Of each ownership after it, so many more; a multiple of [`Reserved::UNIT`].
+    pub block: u32,
+}
+
+impl Reserved {
+    /// Blocks are multiples of so many numbers.
+    pub const UNIT: u32 = 256;
 }
 
 /// An established IKE SA, complete: it replaces what was said about it before.
@@ -114,17 +134,15 @@ pub struct Marker {
     pub reached: Vec<Reached>,
 }
 
-/// How far the numbers of a CHILD_SA may go: 32 octets on the wire.
+/// How far the numbers of a CHILD_SA may go: 35 octets on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Our IKE SPI.
     pub local_spi: Cookie,
     /// Its inbound SPI, network order.
     pub spi_in: [u8; 4],
-    /// The owner sends up to this outbound sequence number.
-    pub ceiling: u64,
-    /// Width of each member's block above it.
-    pub block: u32,
+    /// The outbound sequence numbers.
+    pub reserved: Reserved,
     /// Highest inbound sequence number that the owner has seen.
     pub sequence_in: u64,
 }

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::frame::{self, DeltaSeq, Frame, Hello, PROTOCOL, Path};
 use crate::half_open::Gate;
 use crate::moves::Giving;
+use crate::numbers::Placing;
 use crate::outbox::Outbox;
 use crate::output::{Class, Event, Output};
 use crate::ownership::{Effect, Ownership};
@@ -21,7 +22,7 @@ use crate::slot_set::SlotSet;
 use crate::snapshot::SnapshotIn;
 use crate::status::{Lag, PeerStatus, QueuePeaks, Status};
 use crate::stream::Ended;
-use crate::view::{Epoch, SyncReport, View};
+use crate::view::{Epoch, SyncReport, Tenure, View};
 use crate::views::Run;
 
 /// The largest datagram that can be relayed, in octets: the largest UDP payload.
@@ -43,8 +44,9 @@ pub struct Cluster {
     /// The view in which the owner of each slot has told last what is in it: what was written in it
     /// before does not count any more.
     pub(crate) told: [Epoch; Slot::COUNT],
-    /// Since when each slot has been this member's without interruption, if it is.
-    pub(crate) gained: [Epoch; Slot::COUNT],
+    /// The ownership that all copies in the slot may follow where they stand; and those that move on.
+    pub(crate) placed: [Tenure; Slot::COUNT],
+    pub(crate) placing: Option<Placing>,
     /// The other members of the view, while this one is in it: when they have to have told everything.
     pub(crate) needs: BTreeMap<Run, Epoch>,
     /// Streams that ended and that somebody may lack the last deltas of.
@@ -89,15 +91,17 @@ impl Cluster {
             .collect();
         let mut ownership = Ownership::new();
         ownership.unchecked = config.limits.mutations.no_epoch_check;
+        let reservations = Reservations::new(Self::fixed_block(&config));
         Self {
             gate: Gate::new(&config.limits, now),
-            reservations: Reservations::new(Self::rank(&config)),
+            reservations,
             config,
             view: View::default(),
             active: SlotSet::EMPTY,
             ready: SlotSet::EMPTY,
             told: [Epoch(0); Slot::COUNT],
-            gained: [Epoch(0); Slot::COUNT],
+            placed: [Tenure(0); Slot::COUNT],
+            placing: None,
             needs: BTreeMap::new(),
             ended: BTreeMap::new(),
             marker: Epoch(0),

@@ -76,8 +76,10 @@ pub struct Mutations {
     pub no_epoch_check: bool,
     /// A ceiling is raised before the others have moved their copies.
     pub no_ceiling: bool,
-    /// All members have the same block.
+    /// All owners that follow one have the same block.
     pub overlapping_blocks: bool,
+    /// Blocks are members', whoever of them serves after whom.
+    pub blocks_by_member: bool,
     /// A member counts as complete before it has been told everything.
     pub no_full_sync_gate: bool,
 }

@@ -58,6 +58,10 @@ impl Cluster {
         // What earlier owners wrote before this view comes first.
         self.drain_all(now);
         self.ready = self.owned();
+        self.begin_placing(now);
+        if self.reservations.has_changes() {
+            self.flush_soon(now);
+        }
         self.end_moves(now);
         self.settle();
         self.release();

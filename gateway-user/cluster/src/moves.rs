@@ -36,6 +36,11 @@ impl Cluster {
         let refused = PublishError::NotOwner(slot);
         let held = self.ownership.sa(local_spi).ok_or(refused)?;
         let to = self.slots().owner(slot).ok_or(refused)?;
+        let tenure = self.view.tenures.of(held.slot).before();
+        let mut children = held.sa.children.iter();
+        if !children.all(|child| self.reservations.is_settled(child.spi_in, tenure)) {
+            return Err(refused);
+        }
         if !self.ready.contains(held.slot) || to == self.local() || !self.is_up(to) {
             return Err(refused);
         }
@@ -63,7 +68,8 @@ impl Cluster {
         // Asked again, after a broken connection.
         let again = known == Some(slot) && self.ready.contains(slot);
         let giver = known.and_then(|slot| self.slots().owner(slot));
-        let taken = again || (giver == Some(from) && self.ready.contains(slot));
+        let known = again || self.number(slot, &mut sa).is_some();
+        let taken = again || (known && giver == Some(from) && self.ready.contains(slot));
         if !taken || self.levelled != self.view.epoch || !self.view.members.contains_key(&from) {
             let taken = false;
             self.send(from, Frame::Moved { local_spi, taken }.encode());

@@ -1,18 +1,33 @@
 //! What the cluster core does with the numbers of CHILD_SAs ([`crate::reservation`]).
 
+use std::time::Duration;
+
 use gateway_common::{slot::Slot, time::Instant};
 
-use crate::change::{Change, Checkpoint, Cookie, Sa, Stamp};
+use crate::change::{Change, Checkpoint, Cookie, Reserved, Sa, Stamp};
 use crate::cluster::Cluster;
 use crate::frame::{DeltaSeq, encode_delta, encode_entry};
 use crate::output::Output;
 use crate::ownership::Writer;
-use crate::reservation::{Rank, SpiIn, Standing};
+use crate::reservation::{Holding, SpiIn, Standing};
 use crate::secret::Secret;
-use crate::view::Epoch;
+use crate::slot_set::SlotSet;
 
 /// Checkpoints per delta: about 32 KiB.
 const BATCH: usize = 1024;
+
+/// After a view copies move slowly, so that traffic and exchanges come first: so many IKE SAs,
+const AT_ONCE: usize = 128;
+/// and so long a pause.
+const PLACING: Duration = Duration::from_millis(5);
+
+/// Copies in slots that others got, which have to move on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placing {
+    slots: SlotSet,
+    cursor: Option<Cookie>,
+    pub(crate) due: Instant,
+}
 
 impl Cluster {
     /// XFRM told that the outbound SA of a CHILD_SA of this member has used up `sequence`.
@@ -20,8 +35,8 @@ impl Cluster {
         let Some(slot) = self.slot_of_child(spi_in).filter(|slot| self.owns(*slot)) else {
             return;
         };
-        let gained = self.gained[usize::from(slot.0)];
-        if self.reservations.sent(now, spi_in, sequence, gained) {
+        let tenure = self.view.tenures.of(slot);
+        if self.reservations.sent(now, spi_in, sequence, tenure) {
             self.flush_soon(now);
         }
     }
@@ -45,22 +60,47 @@ impl Cluster {
         self.ownership.sa(local_spi).map(|held| held.slot)
     }
 
-    fn flush_soon(&mut self, now: Instant) {
+    pub(crate) fn flush_soon(&mut self, now: Instant) {
         let at = now + self.config.limits.background_delay;
         self.flush_at.get_or_insert(at);
     }
 
-    /// Puts the checkpoints that wait into the outbox.
+    /// What the slot of a CHILD_SA is to this member.
+    fn holding(&self, slot: Slot) -> Holding {
+        Holding {
+            tenure: self.view.tenures.of(slot),
+            owned: self.owns(slot),
+        }
+    }
+
+    /// Puts the checkpoints that wait into the outbox. Not before this member is level: what earlier
+    /// owners reserved decides on what can be.
     pub(crate) fn publish_checkpoints(&mut self) {
+        if self.levelled < self.view.epoch {
+            return;
+        }
         while self.reservations.has_changes() {
             let seq = self.outbox.last().next();
-            let checkpoints = self.reservations.publish(seq, BATCH);
-            let Some(first) = checkpoints.first() else {
+            let epoch = self.written_epoch();
+            let written = Stamp { epoch, seq };
+            let mut checkpoints = Vec::new();
+            let mut at = None;
+            for spi_in in self.reservations.take_changes(BATCH) {
+                let owned = |slot: &Slot| self.owns(*slot);
+                let Some(slot) = self.slot_of_child(spi_in).filter(owned) else {
+                    continue;
+                };
+                let moving = self.reservations.local_spi(spi_in);
+                if moving.is_some_and(|local_spi| self.is_moving(local_spi)) {
+                    continue;
+                }
+                let tenure = self.view.tenures.of(slot);
+                checkpoints.extend(self.reservations.write(spi_in, tenure, written));
+                at = at.or(Some(slot));
+            }
+            let Some(slot) = at.filter(|_| !checkpoints.is_empty()) else {
                 continue;
             };
-            let slot = self.slot_of_child(first.spi_in).unwrap_or(Slot(0));
-            let epoch = self.written_epoch();
-            self.reservations.wrote(&checkpoints, Stamp { epoch, seq });
             let frame = encode_delta(seq, slot, &Change::Checkpoints(checkpoints));
             self.outbox.push(std::sync::Arc::new(frame));
             if self.config.limits.mutations.no_ceiling {
@@ -72,14 +112,6 @@ impl Cluster {
     /// Everything up to `seq` is on all members of the view.
     pub(crate) fn take_effect(&mut self, seq: DeltaSeq) {
         for raise in self.reservations.released(seq) {
-            if let Some(to) = raise.advance {
-                self.outputs.push_back(Output::Advance {
-                    local_spi: raise.local_spi,
-                    spi_in: raise.spi_in,
-                    to,
-                });
-            }
-            self.emit_ownership();
             let ceiling = raise.ceiling as u32;
             self.ownership
                 .set_ceiling(raise.spi_in, raise.local_spi, ceiling);
@@ -94,36 +126,56 @@ impl Cluster {
         checkpoints: &[Checkpoint],
         written: Stamp,
     ) {
-        let spent = self.may_be_spent(writer);
-        let checked = !self.config.limits.mutations.no_epoch_check;
+        let told = writer == Writer::Snapshot || self.config.limits.mutations.no_epoch_check;
         for checkpoint in checkpoints {
-            let spi_in = checkpoint.spi_in;
-            let Some(slot) = self.slot_of_child(spi_in) else {
+            let Some(slot) = self.slot_of_child(checkpoint.spi_in) else {
                 continue;
             };
-            let owned = self.owns(slot);
-            let Some(standing) = self
-                .reservations
-                .take(checkpoint, written, owned, checked, spent)
-            else {
-                continue;
-            };
-            let local_spi = checkpoint.local_spi;
-            self.ownership
-                .set_ceiling(spi_in, local_spi, standing.ceiling as u32);
-            self.emit_ownership();
-            self.outputs.push_back(Output::Moved {
-                local_spi,
-                spi_in,
-                slot,
-                standing,
-            });
+            let holding = self.holding(slot);
+            if let Some(standing) = self.reservations.take(checkpoint, written, holding, told) {
+                self.move_copy(checkpoint.spi_in, slot, standing);
+            }
         }
     }
 
-    /// Whether an earlier run of this member may know what it is told now.
-    fn may_be_spent(&self, writer: Writer) -> bool {
-        writer == Writer::Snapshot || !self.admitted()
+    fn move_copy(&mut self, spi_in: SpiIn, slot: Slot, standing: Standing) {
+        let Some(local_spi) = self.reservations.local_spi(spi_in) else {
+            return;
+        };
+        self.ownership
+            .set_ceiling(spi_in, local_spi, standing.ceiling as u32);
+        self.emit_ownership();
+        self.outputs.push_back(Output::Moved {
+            local_spi,
+            spi_in,
+            slot,
+            standing,
+        });
+    }
+
+    /// What the others have to know of the numbers of an IKE SA's children, when it is written in
+    /// `slot` by this member. `None` if they are another's until this member has made sure.
+    pub(crate) fn number(&self, slot: Slot, sa: &mut Sa) -> Option<()> {
+        let tenure = self.view.tenures.of(slot);
+        let held = self.ownership.sa(sa.local_spi).map(|held| held.slot);
+        let holding = self.holding(held.unwrap_or(slot));
+        for child in &mut sa.children {
+            // Given by another member: this one's ownership follows.
+            let to = if holding.owned {
+                tenure
+            } else {
+                tenure.before()
+            };
+            let spi_in = child.spi_in;
+            if held.is_some_and(|held| held != slot)
+                && !self.reservations.is_settled(spi_in, holding.follows())
+            {
+                return None;
+            }
+            let known = self.reservations.reserved(spi_in, holding.tenure, slot, to);
+            child.reserved = known.unwrap_or(Reserved::first(slot, tenure));
+        }
+        Some(())
     }
 
     /// Takes an IKE SA into the tables, its CHILD_SAs with their numbers.
@@ -132,17 +184,89 @@ impl Cluster {
             self.ownership.name(sa.local_spi);
             return;
         }
-        let owned = (writer == Writer::Local).then(|| self.gained[usize::from(slot.0)]);
+        let holding = self.holding(slot);
         for child in &sa.children {
-            let spent = self.may_be_spent(writer);
+            let made = writer == Writer::Local;
+            let spi_in = child.spi_in;
             self.reservations
-                .open(sa.local_spi, child.spi_in, owned, spent);
-            if let Some(standing) = self.reservations.standing(child.spi_in) {
+                .open(sa.local_spi, spi_in, child.reserved, holding, made);
+            // Given by another member, which keeps it if this does not reach everybody.
+            if writer == Writer::Snapshot && self.ready.contains(slot) {
+                self.reservations.hold(spi_in, holding.tenure, written.seq);
+            }
+            if let Some(standing) = self.reservations.standing(spi_in) {
                 self.ownership
-                    .set_ceiling(child.spi_in, [0; 8], standing.ceiling as u32);
+                    .set_ceiling(spi_in, [0; 8], standing.ceiling as u32);
             }
         }
         self.ownership.upsert(writer, slot, sa, written);
+    }
+
+    /// A view was installed. Copies in slots that came must stand after the ownership that has
+    /// ended; they do, unless that was as short as to leave no time for [`Cluster::place_copies`].
+    pub(crate) fn place_gained(&mut self) {
+        let mut late = SlotSet::EMPTY;
+        for slot in self.owned().iter() {
+            let follows = self.holding(slot).follows();
+            let placed = &mut self.placed[usize::from(slot.0)];
+            if *placed < follows {
+                *placed = follows;
+                late.insert(slot);
+            }
+        }
+        let mut cursor = None;
+        while !late.is_empty()
+            && let Some(next) = self.place_after(cursor, &late)
+        {
+            cursor = Some(next);
+        }
+        self.placing = None;
+    }
+
+    /// This member is level: its copies in slots that others got begin to move.
+    pub(crate) fn begin_placing(&mut self, now: Instant) {
+        let behind = |slot: &Slot| {
+            let holding = self.holding(*slot);
+            !holding.owned && self.placed[usize::from(slot.0)] < holding.follows()
+        };
+        let slots: SlotSet = (0..=u8::MAX).map(Slot).filter(behind).collect();
+        if !slots.is_empty() {
+            let (cursor, due) = (None, now + PLACING);
+            self.placing = Some(Placing { slots, cursor, due });
+        }
+    }
+
+    /// Moves a few of the copies that the last view left behind.
+    pub(crate) fn place_copies(&mut self, now: Instant) {
+        let Some(mut placing) = self.placing.take_if(|placing| placing.due <= now) else {
+            return;
+        };
+        for _ in 0..AT_ONCE {
+            placing.cursor = self.place_after(placing.cursor, &placing.slots);
+            if placing.cursor.is_none() {
+                for slot in placing.slots.iter() {
+                    self.placed[usize::from(slot.0)] = self.holding(slot).follows();
+                }
+                return;
+            }
+        }
+        placing.due = now + PLACING;
+        self.placing = Some(placing);
+    }
+
+    /// Moves the copies of the first IKE SA in `slots` with an SPI above `after`, and says which.
+    fn place_after(&mut self, after: Option<Cookie>, slots: &SlotSet) -> Option<Cookie> {
+        let held = self.ownership.sa_after(after, slots)?;
+        let (local_spi, slot) = (held.sa.local_spi, held.slot);
+        let children: Vec<SpiIn> = held.sa.children.iter().map(|child| child.spi_in).collect();
+        let follows = self.holding(slot).follows();
+        for spi_in in children {
+            let level = self.levelled;
+            if let Some(standing) = self.reservations.follow(spi_in, follows, level) {
+                self.move_copy(spi_in, slot, standing);
+            }
+        }
+        Some(local_spi)
     }
 
     pub(crate) fn reservation_entry(&self, local_spi: Cookie) -> Option<Secret> {
@@ -157,22 +281,17 @@ impl Cluster {
         Some(encode_entry(written, held.slot, &change))
     }
 
-    /// This member is level: from when on it has owned which slot.
-    pub(crate) fn note_gained(&mut self, epoch: Epoch, slots: &crate::slot_set::SlotSet) {
-        for slot in slots.iter() {
-            self.gained[usize::from(slot.0)] = epoch;
-        }
-    }
-
-    pub(crate) fn rank(config: &crate::config::Config) -> Rank {
-        let mut ids: Vec<_> = config.members.iter().map(|m| m.member).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let index = ids.iter().position(|id| *id == config.local).unwrap_or(0);
-        let overlapping = config.limits.mutations.overlapping_blocks;
-        Rank {
-            index: if overlapping { 0 } else { index as u64 },
-            members: ids.len() as u64,
+    /// Which block all copies of this member stand in, if a test wants to see what comes of it.
+    pub(crate) fn fixed_block(config: &crate::config::Config) -> Option<u64> {
+        let mutations = config.limits.mutations;
+        let rank = || {
+            let lower = config.members.iter().filter(|m| m.member < config.local);
+            lower.count() as u64
+        };
+        match (mutations.overlapping_blocks, mutations.blocks_by_member) {
+            (true, _) => Some(0),
+            (_, true) => Some(rank()),
+            _ => None,
         }
     }
 }

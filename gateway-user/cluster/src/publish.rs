@@ -134,6 +134,8 @@ impl Cluster {
             let moved = u32::from(held.slot != slot);
             sa.moves = held.sa.moves.saturating_add(moved);
         }
+        self.number(slot, &mut sa)
+            .ok_or(PublishError::NotOwner(slot))?;
         let change = Change::SaUpsert(sa);
         let seq = self.outbox.last().next();
         let frame = Arc::new(encode_delta(seq, slot, &change));

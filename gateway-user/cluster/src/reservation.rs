@@ -1,25 +1,40 @@
-//! Reservation of outbound sequence numbers: no number is used twice, whoever dies.
+//! Reservation of outbound sequence numbers: no number is used twice, whoever dies, and whoever goes
+//! on does so above all that was used before.
 //!
-//! The owner of an SA sends up to a *ceiling*, which the fence enforces. Above it each member has a
-//! block of its own, in which its copy of the SA stands by. The owner raises the ceiling at half
-//! use; that takes effect when all members of the view have moved their copies above it. Who takes
-//! over goes on in its own block. Earlier owners may have used theirs, so its first raise begins
-//! above all blocks ([`Raise::advance`]).
+//! What is reserved of an SA ([`Reserved`]) says up to which number, the *ceiling*, the slot's owner
+//! sends, and which ownership of the slot that is: views number them ([`Tenure`]). Each ownership
+//! that follows has the next block of numbers. A copy stands where the ownership begins that would
+//! follow the present one, whichever member's it will be. So nothing has to be done for a takeover
+//! itself; after it the copies of all members who did not get the slot move on by a block.
+//!
+//! At half use the owner raises its ceiling; that takes effect when all members of the view have
+//! moved their copies above it. Of members that die meanwhile some may have heard of it, and others
+//! not. Therefore
+//!
+//! * a new ceiling lies so far above the one before that what is reserved by it is never below what
+//!   was, for any ownership: blocks never shrink;
+//! * until it is known that all have heard of it a copy ends, too, where by what was reserved before
+//!   the next one begins: blocks at most double, and are four times the raise.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
-use crate::change::{Checkpoint, Cookie, Stamp};
+use crate::change::{Checkpoint, Cookie, Reserved, Stamp};
 use crate::frame::DeltaSeq;
-use crate::view::Epoch;
+use crate::view::{Epoch, Tenure};
 
-/// Numbers that are reserved at least, and at first.
+/// Numbers that a ceiling is raised by at least, and what the first owner has at first.
 pub const FIRST: u64 = 16_384;
 
-/// At most so many: with 63 members a jump over all blocks stays below 2^31 (RFC 4303 §2.2.1).
-const MOST: u64 = 1 << 24;
+/// At most so many: a thousand ownerships without a raise are a jump below 2^32, and a hundred of
+/// them one below 2^29 (RFC 4303 §2.2.1 allows 2^31).
+const MOST: u64 = 1 << 20;
+
+/// Blocks are so many times as wide as the raise.
+const WIDTH: u64 = 4;
 
 /// Numbers for so long are reserved at the measured rate.
 const AHEAD: Duration = Duration::from_secs(2);
@@ -44,112 +59,204 @@ pub(crate) struct Raise {
     pub(crate) spi_in: SpiIn,
     pub(crate) local_spi: Cookie,
     pub(crate) ceiling: u64,
-    /// The outbound SA has to go on after this number, before the ceiling is raised.
-    pub(crate) advance: Option<u64>,
 }
 
-/// The place of this member among those that have blocks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rank {
-    /// From 0.
-    pub(crate) index: u64,
-    pub(crate) members: u64,
+/// What a slot is to this member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holding {
+    pub(crate) tenure: Tenure,
+    pub(crate) owned: bool,
+}
+
+impl Holding {
+    /// The ownership that this member's follows, or would follow.
+    pub(crate) const fn follows(self) -> Tenure {
+        if self.owned {
+            self.tenure.before()
+        } else {
+            self.tenure
+        }
+    }
 }
 
 /// What this member sends itself.
 #[derive(Clone, Copy, Debug)]
 struct Own {
-    /// It sends numbers above this,
-    start: u64,
-    /// up to this.
-    ceiling: u64,
+    tenure: Tenure,
+    /// Half of what lies between this and the ceiling is half use.
+    from: u64,
     used: u64,
-    /// When the slot came to this member, as of the last raise.
-    gained: Epoch,
-    /// Asked for and not in effect yet.
-    pending: Option<Pending>,
+    /// Numbers to raise the ceiling by.
+    ahead: u64,
+    /// A ceiling that is published and not in effect yet.
+    pending: Option<(DeltaSeq, u64)>,
     /// For the rate: a number, and when it was used.
     measured: Option<(Instant, u64)>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    /// Number of the delta; `None` before it is published.
-    seq: Option<DeltaSeq>,
-    checkpoint: Checkpoint,
-    advance: Option<u64>,
-    gained: Epoch,
-}
-
 #[derive(Clone, Debug)]
 struct Entry {
+    /// As all members know it that have heard all, this one's pending raise included.
     base: Checkpoint,
     written: Stamp,
-    /// Nobody has ever reserved a number above this.
-    top: u64,
-    /// An earlier run of this member may have used its block: it stands here, with an empty one, and
-    /// waits for a checkpoint that gives it another, or for its own first raise.
-    spent: Option<u64>,
+    /// It may be that other members have not heard of it.
+    fresh: bool,
+    /// The outbound SA of this member may send above `.0` up to `.1`,
+    stands: (u64, u64),
+    /// after this ownership.
+    follows: Tenure,
     own: Option<Own>,
 }
 
 /// The numbers of all CHILD_SAs of the cluster.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reservations {
-    rank: Rank,
     entries: BTreeMap<SpiIn, Entry>,
     /// Changed, to be published.
     changed: Vec<SpiIn>,
     /// Published, not in effect yet.
     waiting: VecDeque<(DeltaSeq, SpiIn)>,
+    /// Only in tests of tests: copies stand in this block, whatever they follow.
+    fixed: Option<u64>,
 }
 
-impl Reservations {
-    pub(crate) fn new(rank: Rank) -> Self {
+impl Reserved {
+    /// Of a new CHILD_SA.
+    pub(crate) const fn first(slot: Slot, tenure: Tenure) -> Self {
         Self {
-            rank,
-            entries: BTreeMap::new(),
-            changed: Vec::new(),
-            waiting: VecDeque::new(),
+            slot,
+            tenure,
+            ceiling: FIRST,
+            block: (FIRST * WIDTH) as u32,
         }
     }
 
-    /// A CHILD_SA appeared; `owned` if this member made it, in a slot that it gained then; `spent`
-    /// if it is older than this run of this member.
+    /// The last number of ownership `tenure` of the slot.
+    pub(crate) fn limit(&self, tenure: Tenure) -> u64 {
+        let blocks = tenure.since(self.tenure);
+        self.ceiling
+            .saturating_add(blocks.saturating_mul(self.block.into()))
+    }
+
+    /// The lowest that [`Reserved::limit`] can be by what was reserved before this.
+    fn least(&self, tenure: Tenure) -> u64 {
+        let block = u64::from(self.block);
+        let blocks = tenure.since(self.tenure);
+        let ceiling = self.ceiling.saturating_sub(block / WIDTH);
+        ceiling.saturating_add(blocks.saturating_mul(block / 2))
+    }
+}
+
+impl Default for Reserved {
+    fn default() -> Self {
+        Self::first(Slot(0), Tenure(0))
+    }
+}
+
+impl Reservations {
+    pub(crate) fn new(fixed: Option<u64>) -> Self {
+        Self {
+            fixed,
+            ..Self::default()
+        }
+    }
+
+    /// A CHILD_SA appeared, of which `reserved` was told; `owned` if this member made it.
     pub(crate) fn open(
         &mut self,
         local_spi: Cookie,
         spi_in: SpiIn,
-        owned: Option<Epoch>,
-        spent: bool,
+        reserved: Reserved,
+        holding: Holding,
+        made: bool,
     ) {
-        let rank = self.rank;
-        self.entries.entry(spi_in).or_insert_with(|| {
+        let fixed = self.fixed;
+        let entry = self.entries.entry(spi_in).or_insert_with(|| {
             let base = Checkpoint {
                 local_spi,
                 spi_in,
-                ceiling: FIRST,
-                block: FIRST as u32,
+                reserved,
                 sequence_in: 0,
             };
-            let top = top(&base, rank);
-            Entry {
+            let mut entry = Entry {
                 base,
                 written: Stamp::default(),
-                top,
-                own: owned.map(|gained| Own::new(0, FIRST, gained)),
-                spent: spent.then_some(top),
-            }
+                fresh: reserved.ceiling != FIRST,
+                stands: (0, 0),
+                follows: holding.follows(),
+                own: made.then(|| Own::new(holding.tenure, 0)),
+            };
+            entry.stands = if made {
+                (0, FIRST)
+            } else {
+                entry.place(fixed, holding.follows())
+            };
+            entry
         });
         // A successor of the IKE SA inherits its children.
-        if let Some(entry) = self.entries.get_mut(&spi_in) {
-            entry.base.local_spi = local_spi;
+        entry.base.local_spi = local_spi;
+        // Told anew for another slot.
+        if entry.base.reserved.slot != reserved.slot {
+            entry.base.reserved = reserved;
+            entry.fresh = false;
+            entry.follows = holding.follows();
+            if entry.own.take().is_some_and(|_| holding.owned) {
+                let from = entry.stands.0;
+                entry.own = Some(Own::new(holding.tenure, from));
+                entry.stands.1 = reserved.limit(holding.tenure);
+            } else {
+                entry.move_to(fixed, holding.follows());
+            }
         }
+    }
+
+    /// This member, which owns the CHILD_SA in `tenure` from now on, uses it only when delta `seq` is
+    /// on all members.
+    pub(crate) fn hold(&mut self, spi_in: SpiIn, tenure: Tenure, seq: DeltaSeq) {
+        if let Some(entry) = self.entries.get_mut(&spi_in) {
+            let (start, end) = entry.stands;
+            entry.stands = (start, start);
+            let mut own = Own::new(tenure, start);
+            own.pending = Some((seq, end));
+            entry.own = Some(own);
+            self.waiting.push_back((seq, spi_in));
+        }
+    }
+
+    /// What has to be told of a CHILD_SA that is written in `slot`, whose numbers until now are those
+    /// of ownership `from` of the slot that it was in. `None` if it is not known.
+    pub(crate) fn reserved(
+        &self,
+        spi_in: SpiIn,
+        from: Tenure,
+        slot: Slot,
+        to: Tenure,
+    ) -> Option<Reserved> {
+        let reserved = self.entries.get(&spi_in)?.base.reserved;
+        Some(if reserved.slot == slot {
+            reserved
+        } else {
+            Reserved {
+                slot,
+                tenure: to,
+                ceiling: reserved.limit(from),
+                block: reserved.block,
+            }
+        })
     }
 
     /// The IKE SA that a CHILD_SA came with.
     pub(crate) fn local_spi(&self, spi_in: SpiIn) -> Option<Cookie> {
         self.entries.get(&spi_in).map(|entry| entry.base.local_spi)
+    }
+
+    /// Whether the copy of a CHILD_SA stands where it may follow ownership `tenure`, and nothing is
+    /// on its way that changes what is reserved.
+    pub(crate) fn is_settled(&self, spi_in: SpiIn, tenure: Tenure) -> bool {
+        self.entries.get(&spi_in).is_none_or(|entry| {
+            let pending = entry.own.and_then(|own| own.pending);
+            entry.follows >= tenure && pending.is_none()
+        })
     }
 
     /// A CHILD_SA is gone.
@@ -159,68 +266,33 @@ impl Reservations {
 
     /// Up to where this member may send if the SA's slot is its own.
     pub(crate) fn standing(&self, spi_in: SpiIn) -> Option<Standing> {
-        let entry = self.entries.get(&spi_in)?;
-        let sequence_in = entry.base.sequence_in;
-        Some(match &entry.own {
-            Some(own) => Standing {
-                sequence_out: own.start.max(own.used),
-                ceiling: own.ceiling,
-                sequence_in,
-            },
-            None => {
-                let (start, ceiling) = entry.block(self.rank);
-                Standing {
-                    sequence_out: start,
-                    ceiling,
-                    sequence_in,
-                }
-            }
-        })
+        self.entries.get(&spi_in).map(Entry::standing)
     }
 
-    /// The outbound SA, whose slot this member has owned since `gained`, has used up `sequence`.
-    /// `true` if there is something to publish.
+    /// The outbound SA, which this member owns in `tenure`, has used up `sequence`. `true` if there
+    /// is something to publish.
     pub(crate) fn sent(
         &mut self,
         now: Instant,
         spi_in: SpiIn,
         sequence: u64,
-        gained: Epoch,
+        tenure: Tenure,
     ) -> bool {
-        let rank = self.rank;
         let Some(entry) = self.entries.get_mut(&spi_in) else {
             return false;
         };
-        let (start, ceiling) = entry.block(rank);
-        let own = entry
-            .own
-            .get_or_insert_with(|| Own::new(start, ceiling, Epoch(u64::MAX)));
-        own.used = own.used.max(sequence);
-        let ahead = own.ahead(now);
-        if own.pending.is_some() || own.used < own.start + own.ceiling.saturating_sub(own.start) / 2
-        {
-            return false;
+        let start = entry.stands.0;
+        let own = entry.own.get_or_insert_with(|| Own::new(tenure, start));
+        if own.tenure != tenure {
+            *own = Own::new(tenure, start);
         }
-        let foreign = own.gained != gained;
-        let from = if foreign {
-            entry.top.max(own.used)
-        } else {
-            own.ceiling.max(own.used)
-        };
-        let checkpoint = Checkpoint {
-            // Who does not hear of it in time goes on in a block of before.
-            ceiling: (from + ahead).max(entry.top),
-            block: ahead as u32,
-            ..entry.base
-        };
-        own.pending = Some(Pending {
-            seq: None,
-            checkpoint,
-            advance: foreign.then_some(from),
-            gained,
-        });
-        self.changed.push(spi_in);
-        true
+        own.used = own.used.max(sequence);
+        own.ahead = own.ahead(now);
+        let wanted = entry.wants();
+        if wanted {
+            self.changed.push(spi_in);
+        }
+        wanted
     }
 
     /// The inbound SA has seen `sequence`. `true` if there is something to publish.
@@ -236,34 +308,45 @@ impl Reservations {
         true
     }
 
-    /// Up to `most` checkpoints that have to be published as delta `seq`.
-    pub(crate) fn publish(&mut self, seq: DeltaSeq, most: usize) -> Vec<Checkpoint> {
-        let mut checkpoints = Vec::new();
+    /// What is to be published, each once.
+    pub(crate) fn take_changes(&mut self, most: usize) -> Vec<SpiIn> {
         self.changed.sort_unstable();
         self.changed.dedup();
-        while checkpoints.len() < most
-            && let Some(spi_in) = self.changed.pop()
+        let rest = self.changed.len().saturating_sub(most);
+        self.changed.split_off(rest)
+    }
+
+    /// The checkpoint of a CHILD_SA that this member owns in `tenure`, for the delta `written`.
+    pub(crate) fn write(
+        &mut self,
+        spi_in: SpiIn,
+        tenure: Tenure,
+        written: Stamp,
+    ) -> Option<Checkpoint> {
+        let entry = self.entries.get_mut(&spi_in)?;
+        if entry.wants()
+            && let Some(own) = entry.own.as_mut().filter(|own| own.tenure == tenure)
         {
-            let Some(entry) = self.entries.get_mut(&spi_in) else {
-                continue;
+            let reserved = &mut entry.base.reserved;
+            let before = u64::from(reserved.block) / WIDTH;
+            let ahead = own.ahead.clamp(before, (2 * before).min(MOST).max(before));
+            let ahead = ahead.next_multiple_of(Reserved::UNIT.into());
+            *reserved = Reserved {
+                slot: reserved.slot,
+                tenure,
+                ceiling: reserved.limit(tenure).max(own.used).saturating_add(ahead),
+                block: (ahead * WIDTH) as u32,
             };
-            let pending = entry.own.as_mut().and_then(|own| own.pending.as_mut());
-            let mut checkpoint = entry.base;
-            if let Some(pending) = pending {
-                checkpoint.ceiling = pending.checkpoint.ceiling;
-                checkpoint.block = pending.checkpoint.block;
-                pending.checkpoint = checkpoint;
-                pending.seq = Some(seq);
-                self.waiting.push_back((seq, spi_in));
-            }
-            checkpoints.push(checkpoint);
+            entry.fresh = true;
+            own.pending = Some((written.seq, reserved.ceiling));
+            self.waiting.push_back((written.seq, spi_in));
         }
-        checkpoints
+        entry.written = written;
+        Some(entry.base)
     }
 
     /// Everything up to `seq` is on all members of the view.
     pub(crate) fn released(&mut self, seq: DeltaSeq) -> Vec<Raise> {
-        let rank = self.rank;
         let mut raises = Vec::new();
         while let Some((at, spi_in)) = self.waiting.front().copied()
             && at <= seq
@@ -275,24 +358,16 @@ impl Reservations {
             let Some(own) = &mut entry.own else {
                 continue;
             };
-            let Some(pending) = own.pending.take_if(|pending| pending.seq == Some(at)) else {
+            let Some((_, ceiling)) = own.pending.take_if(|(pending, _)| *pending == at) else {
                 continue;
             };
-            let sequence_in = entry.base.sequence_in;
-            entry.base = Checkpoint {
-                sequence_in,
-                ..pending.checkpoint
-            };
-            entry.top = entry.top.max(top(&entry.base, rank));
-            entry.spent = None;
-            own.start = pending.advance.unwrap_or(own.used);
-            own.ceiling = pending.checkpoint.ceiling;
-            own.gained = pending.gained;
+            own.from = own.used;
+            entry.fresh = false;
+            entry.stands.1 = ceiling;
             raises.push(Raise {
                 spi_in,
                 local_spi: entry.base.local_spi,
-                ceiling: own.ceiling,
-                advance: pending.advance,
+                ceiling,
             });
         }
         raises
@@ -306,62 +381,74 @@ impl Reservations {
             self.waiting.pop_front();
             if let Some(entry) = self.entries.get_mut(&spi_in)
                 && let Some(own) = &mut entry.own
-                && let Some(pending) = own.pending.take_if(|pending| pending.seq == Some(at))
             {
-                entry.top = entry.top.max(top(&pending.checkpoint, self.rank));
+                own.pending = own.pending.filter(|(pending, _)| *pending != at);
             }
         }
     }
 
-    /// Another member wrote a checkpoint. While this member owns the SA its own numbers stay as they
-    /// are: nobody has used those of a checkpoint that it did not acknowledge. Where the copy has to
-    /// move, says where. `spent` if it may be older than this run of this member.
+    /// Another member wrote a checkpoint. While this member owns the SA, where it stands stays as it
+    /// is: nobody has used the numbers of a checkpoint that it did not acknowledge. Where the copy has
+    /// to move, says where. `told` if it is the owner's word, whatever is known.
     pub(crate) fn take(
         &mut self,
         checkpoint: &Checkpoint,
         written: Stamp,
-        owned: bool,
-        checked: bool,
-        spent: bool,
+        holding: Holding,
+        told: bool,
     ) -> Option<Standing> {
-        let rank = self.rank;
+        let fixed = self.fixed;
         let entry = self.entries.get_mut(&checkpoint.spi_in)?;
-        entry.top = entry.top.max(top(checkpoint, rank));
-        // A raise has its stamp before it is in effect, and a snapshot may tell it then and later.
-        let ceiling = entry.base.ceiling;
-        let stale = checkpoint.ceiling < ceiling
-            || (written, checkpoint.ceiling) <= (entry.written, ceiling);
-        if owned || (checked && stale) {
+        let reserved = checkpoint.reserved;
+        let newer = told || written > entry.written;
+        if !newer || reserved.slot != entry.base.reserved.slot {
             return None;
         }
-        let moved = checkpoint.ceiling > entry.base.ceiling || !checked;
+        if holding.owned && reserved.tenure >= holding.tenure {
+            return None;
+        }
         entry.written = written;
+        let moved = reserved != entry.base.reserved;
         entry.base = Checkpoint {
             sequence_in: checkpoint.sequence_in.max(entry.base.sequence_in),
             ..*checkpoint
         };
+        entry.fresh |= moved;
+        if holding.owned {
+            return None;
+        }
         if moved {
             entry.own = None;
-            entry.spent = spent.then_some(entry.top);
+            entry.move_to(fixed, holding.follows());
         }
-        self.standing(checkpoint.spi_in)
+        Some(entry.standing())
+    }
+
+    /// The copy of a CHILD_SA moves to where it follows the ownership `follows`, if it does not stand
+    /// there. `level` is the view in which all members know what was written before it.
+    pub(crate) fn follow(
+        &mut self,
+        spi_in: SpiIn,
+        follows: Tenure,
+        level: Epoch,
+    ) -> Option<Standing> {
+        let fixed = self.fixed;
+        let entry = self.entries.get_mut(&spi_in)?;
+        if entry.written.epoch < level {
+            entry.fresh = false;
+        }
+        if entry.follows >= follows {
+            return None;
+        }
+        entry.own = None;
+        entry.move_to(fixed, follows);
+        Some(entry.standing())
     }
 
     /// What a member that knows nothing has to be told about a CHILD_SA.
     pub(crate) fn checkpoint(&self, spi_in: SpiIn) -> Option<(Checkpoint, Stamp)> {
         let entry = self.entries.get(&spi_in)?;
-        let known = entry.base.ceiling != FIRST || entry.base.sequence_in != 0;
-        known.then_some((entry.base, entry.written))
-    }
-
-    /// This member wrote the checkpoints of a delta.
-    pub(crate) fn wrote(&mut self, checkpoints: &[Checkpoint], written: Stamp) {
-        for checkpoint in checkpoints {
-            if let Some(entry) = self.entries.get_mut(&checkpoint.spi_in) {
-                entry.written = written;
-                entry.top = entry.top.max(top(checkpoint, self.rank));
-            }
-        }
+        Some((entry.base, entry.written))
     }
 
     /// Checkpoints that wait for being published.
@@ -371,22 +458,58 @@ impl Reservations {
 }
 
 impl Entry {
-    /// The block of the member with this rank; an empty one above all others if it is spent.
-    const fn block(&self, rank: Rank) -> (u64, u64) {
-        match self.spent {
-            Some(top) => (top, top),
-            None => block(&self.base, rank),
+    /// Where a copy stands that follows `tenure`.
+    fn place(&self, fixed: Option<u64>, tenure: Tenure) -> (u64, u64) {
+        let reserved = &self.base.reserved;
+        if let Some(index) = fixed {
+            let block = u64::from(reserved.block);
+            let start = reserved.ceiling + index * block;
+            return (start, start + block);
         }
+        let next = Tenure(tenure.0.saturating_add(1));
+        let start = reserved.limit(tenure);
+        let end = if self.fresh {
+            reserved.least(next)
+        } else {
+            reserved.limit(next)
+        };
+        (start, end.max(start))
+    }
+
+    /// Forwards only.
+    fn move_to(&mut self, fixed: Option<u64>, tenure: Tenure) {
+        let (start, end) = self.place(fixed, tenure);
+        let used = self.own.map_or(0, |own| own.used);
+        let start = start.max(self.stands.0).max(used);
+        self.stands = (start, end.max(start));
+        self.follows = self.follows.max(tenure);
+    }
+
+    fn standing(&self) -> Standing {
+        let used = self.own.map_or(0, |own| own.used);
+        Standing {
+            sequence_out: self.stands.0.max(used),
+            ceiling: self.stands.1,
+            sequence_in: self.base.sequence_in,
+        }
+    }
+
+    /// Half of what this member has is used.
+    fn wants(&self) -> bool {
+        self.own.is_some_and(|own| {
+            let half = self.stands.1.saturating_sub(own.from) / 2;
+            own.pending.is_none() && own.used >= own.from + half
+        })
     }
 }
 
 impl Own {
-    const fn new(start: u64, ceiling: u64, gained: Epoch) -> Self {
+    const fn new(tenure: Tenure, from: u64) -> Self {
         Self {
-            start,
-            ceiling,
-            used: start,
-            gained,
+            tenure,
+            from,
+            used: from,
+            ahead: FIRST,
             pending: None,
             measured: None,
         }
@@ -397,23 +520,11 @@ impl Own {
         let (since, from) = *self.measured.get_or_insert((now, self.used));
         let elapsed = now.saturating_since(since);
         if elapsed.is_zero() {
-            return FIRST;
+            return self.ahead;
         }
         let packets = u128::from(self.used - from);
         let rate = packets * AHEAD.as_nanos() / elapsed.as_nanos();
         self.measured = Some((now, self.used));
         u64::try_from(rate).unwrap_or(MOST).clamp(FIRST, MOST)
     }
-}
-
-/// Above all that a checkpoint reserves.
-const fn top(checkpoint: &Checkpoint, rank: Rank) -> u64 {
-    checkpoint.ceiling + rank.members * checkpoint.block as u64
-}
-
-/// The block of the member with this rank: above `.0`, up to `.1`.
-const fn block(checkpoint: &Checkpoint, rank: Rank) -> (u64, u64) {
-    let width = checkpoint.block as u64;
-    let start = checkpoint.ceiling + rank.index * width;
-    (start, start + width)
 }

@@ -16,7 +16,8 @@ impl Cluster {
             .peers
             .values()
             .filter_map(|peer| self.next_of_peer(peer));
-        let others = [self.flush_at, self.ownership.next_expiry()];
+        let placing = self.placing.map(|placing| placing.due);
+        let others = [self.flush_at, self.ownership.next_expiry(), placing];
         peers.chain(others.into_iter().flatten()).min()
     }
 
@@ -29,6 +30,7 @@ impl Cluster {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush(now);
         }
+        self.place_copies(now);
         let members: Vec<MemberId> = self.peers.keys().copied().collect();
         for member in members {
             self.check_acknowledgements(now, member);

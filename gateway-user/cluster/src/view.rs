@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use gateway_common::member::MemberId;
+use gateway_common::slot::Slot;
 
 use crate::frame::Incarnation;
 use crate::slot_map::SlotMap;
@@ -26,6 +28,69 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// Numbers the ownerships of one slot, one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tenure(pub u32);
+
+impl Tenure {
+    /// The ownership before this one.
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
+    /// How many ownerships have begun since `earlier`, if that is not later.
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0) as u64
+    }
+}
+
+/// The ownership that each slot is in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tenures(Arc<[u32; Slot::COUNT]>);
+
+impl Tenures {
+    /// The same for every slot.
+    pub fn all(tenure: Tenure) -> Self {
+        Self::from_numbers([tenure.0; Slot::COUNT])
+    }
+
+    /// One each, by slot.
+    pub fn from_numbers(numbers: [u32; Slot::COUNT]) -> Self {
+        Self(Arc::new(numbers))
+    }
+
+    /// Of one slot.
+    pub fn of(&self, slot: Slot) -> Tenure {
+        Tenure(self.0[usize::from(slot.0)])
+    }
+
+    /// By slot.
+    pub fn numbers(&self) -> &[u32; Slot::COUNT] {
+        &self.0
+    }
+
+    /// Leaves out `count` of every slot.
+    pub(crate) fn skip(&mut self, count: u32) {
+        for number in Arc::make_mut(&mut self.0) {
+            *number = number.saturating_add(count);
+        }
+    }
+}
+
+impl Default for Tenures {
+    fn default() -> Self {
+        Self::all(Tenure(0))
+    }
+}
+
+impl fmt::Debug for Tenures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let highest = self.0.iter().max().copied().unwrap_or(0);
+        write!(f, "up to {highest}")
+    }
+}
+
 /// What a majority of the previous view agreed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
@@ -36,9 +101,32 @@ pub struct View {
     pub members: BTreeMap<MemberId, Incarnation>,
     /// Who owns which slot; owners are members. Some may own none (drained, standby).
     pub slots: SlotMap,
+    /// Which ownership each slot is in: another run of another member, another number. Of these the
+    /// members know what part of an SA's sequence numbers is whose ([`crate::reservation`]).
+    pub tenures: Tenures,
 }
 
 impl View {
+    /// The same with its ownerships numbered: one more than in the view `before` where another run
+    /// owns the slot, or none does.
+    #[must_use]
+    pub fn following(mut self, before: &Self) -> Self {
+        let mut numbers = *before.tenures.numbers();
+        for ((slot, _), number) in self.slots.iter().zip(&mut numbers) {
+            if self.owner(slot) != before.owner(slot) {
+                *number = number.saturating_add(1);
+            }
+        }
+        self.tenures = Tenures::from_numbers(numbers);
+        self
+    }
+
+    /// The run that owns `slot`.
+    fn owner(&self, slot: Slot) -> Option<(MemberId, Incarnation)> {
+        let owner = self.slots.owner(slot)?;
+        Some((owner, *self.members.get(&owner)?))
+    }
+
     /// Whether `incarnation` of `member` is in it.
     pub fn admits(&self, member: MemberId, incarnation: Incarnation) -> bool {
         self.members

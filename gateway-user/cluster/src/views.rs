@@ -53,7 +53,7 @@ impl Cluster {
         let gained = owned.difference(&owned_before);
         self.active = self.active.intersection(&owned);
         self.ready = self.ready.intersection(&owned);
-        self.note_gained(self.view.epoch, &gained);
+        self.place_gained();
         self.end_streams(&old);
         self.expect_feeding(&old);
         self.plan_feeding(&old, &gained);

@@ -1,6 +1,6 @@
 //! Between the words of the engine and those of the cluster core.
 
-use gateway_cluster::change::{Change, Child, Identities, Mirror, Negotiation, Sa};
+use gateway_cluster::change::{Change, Child, Identities, Mirror, Negotiation, Reserved, Sa};
 use gateway_cluster::network::Network;
 use gateway_cluster::secret::Secret;
 use gateway_common::time::Instant;
@@ -92,5 +92,6 @@ fn child(sa: &output::ChildSa) -> Child {
         spi_out: sa.spi_out,
         peer: sa.remote,
         remote_nets,
+        reserved: Reserved::default(),
     }
 }

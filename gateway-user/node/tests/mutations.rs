@@ -71,6 +71,11 @@ fn blocks_of_their_own() {
 }
 
 #[test]
+fn the_order_of_blocks() {
+    is_noticed(Mechanism::BlockOrder, false);
+}
+
+#[test]
 fn the_full_sync_gate() {
     is_noticed(Mechanism::FullSyncGate, false);
 }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_cluster::Cluster;
-use gateway_cluster::change::{Change, Child, Mirror, Sa};
+use gateway_cluster::change::{Change, Child, Mirror, Reserved, Sa};
 use gateway_cluster::frame::Incarnation;
 use gateway_cluster::network::Network;
 use gateway_cluster::output::Output;
 use gateway_cluster::secret::Secret;
 use gateway_cluster::slot_map::{SlotMap, Weighted};
-use gateway_cluster::view::{Epoch, View};
+use gateway_cluster::view::{Epoch, Tenure, Tenures, View};
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::crypto::Encryption;
 use gateway_ike::identity::Identity;
@@ -56,6 +56,8 @@ fn view(epoch: u64, members: &[u8], owner: u8) -> View {
         epoch: Epoch(epoch),
         members: members.iter().map(|m| (id(*m), Incarnation(1))).collect(),
         slots: SlotMap::from_owners([Some(id(owner)); Slot::COUNT]),
+        // In these tests every view has another owner.
+        tenures: Tenures::all(Tenure(epoch as u32)),
     }
 }
 
@@ -144,6 +146,7 @@ fn published(record: &IkeSaRecord) -> Change {
             spi_out: sa.spi_out,
             peer: sa.remote,
             remote_nets: Network::new(0, sa.remote, 32).into_iter().collect(),
+            reserved: Reserved::default(),
         }],
         record: Secret::new(record.encode().expose().to_vec()),
         ..Sa::default()

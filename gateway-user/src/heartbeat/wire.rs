@@ -12,8 +12,9 @@ const MAGIC: [u8; 4] = *b"gwhb";
 const VERSION: u8 = 1;
 const HEADER: usize = 12;
 
-/// Longest datagram, in octets: fits an Ethernet frame with IPv6 and a VLAN tag.
-pub(super) const MAX_DATAGRAM: usize = 1452;
+/// Longest datagram, in octets. Most fit an Ethernet frame with IPv6 and a VLAN tag (1,452); views of
+/// more than 50 members, or of slots that changed hands very unequally, may come in fragments.
+pub(super) const MAX_DATAGRAM: usize = 2500;
 
 /// Member ids in envelopes; the witness has none.
 pub(super) const WITNESS: u8 = 0;

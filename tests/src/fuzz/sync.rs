@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gateway_cluster::Cluster;
-use gateway_cluster::change::{Change, Child, Mirror, Sa};
+use gateway_cluster::change::{Change, Child, Mirror, Reserved, Sa};
 use gateway_cluster::config::{Config, Limits};
 use gateway_cluster::frame::{DeltaSeq, Frame, Hello, Incarnation, MAX_FRAME, PROTOCOL};
 use gateway_cluster::output::Output;
 use gateway_cluster::secret::Secret;
 use gateway_cluster::slot_map::{Mode, SlotMap, Weighted};
-use gateway_cluster::view::{Epoch, View};
+use gateway_cluster::view::{Epoch, Tenures, View};
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
@@ -112,6 +112,7 @@ impl Driver {
             epoch: Epoch(1),
             members: [(member(1), Incarnation(7))].into(),
             slots: SlotMap::UNSET.next(&[owner], Mode::LoadSharing),
+            tenures: Tenures::default(),
         };
         driver.core.handle_view(now, view);
         driver.core.handle_connected(now, peer_id());
@@ -147,6 +148,7 @@ impl Driver {
                     spi_out: [n; 4],
                     peer: [192, 0, 2, n].into(),
                     remote_nets: Vec::new(),
+                    reserved: Reserved::default(),
                 }],
                 record: Secret::new(vec![n; 100]),
                 ..Sa::default()

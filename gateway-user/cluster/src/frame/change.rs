@@ -5,12 +5,15 @@ use std::time::Duration;
 use super::tlv::{HEADER, Once, Reader, Value, Writer};
 use super::{FrameError, field};
 use gateway_common::member::MemberId;
+use gateway_common::slot::Slot;
 
 use super::{DeltaSeq, Incarnation, Position};
-use crate::change::{Change, Checkpoint, Child, Cookie, Marker, Negotiation, Reached, Sa};
+use crate::change::{
+    Change, Checkpoint, Child, Cookie, Marker, Negotiation, Reached, Reserved, Sa,
+};
 use crate::network::Network;
 use crate::secret::Secret;
-use crate::view::Epoch;
+use crate::view::{Epoch, Tenure};
 
 const LOCAL_COOKIE: u16 = 1;
 const PEER_COOKIE: u16 = 2;
@@ -27,12 +30,16 @@ const EPOCH: u16 = 12;
 const WHOLE: u16 = 13;
 const REACHED: u16 = 14;
 const MOVES: u16 = 16;
+const RESERVED: u16 = 17;
 
 /// Octets of a checkpoint.
-const CHECKPOINT_LEN: usize = 32;
+const CHECKPOINT_LEN: usize = 20 + RESERVED_LEN;
+
+/// Octets of what is reserved.
+const RESERVED_LEN: usize = 15;
 
 /// Enough for a few fields of fixed length.
-const SMALL: usize = 128;
+const SMALL: usize = 160;
 
 /// An upper bound of the octets that [`write_upsert`] appends.
 pub(super) fn sa_capacity(sa: &Sa) -> usize {
@@ -101,6 +108,7 @@ fn write_sa(writer: &mut Writer, sa: &Sa) {
             for network in &child.remote_nets {
                 w.nested(NETWORK, |w| write_network(w, network));
             }
+            w.nested(RESERVED, |w| write_reserved(w, &child.reserved));
         });
     }
     if let Some(identities) = &sa.identities {
@@ -129,9 +137,27 @@ fn write_marker(writer: &mut Writer, marker: &Marker) {
 fn write_checkpoint(writer: &mut Writer, checkpoint: &Checkpoint) {
     writer.raw(&checkpoint.local_spi);
     writer.raw(&checkpoint.spi_in);
-    writer.raw(&checkpoint.block.to_be_bytes());
-    writer.raw(&checkpoint.ceiling.to_be_bytes());
+    write_reserved(writer, &checkpoint.reserved);
     writer.raw(&checkpoint.sequence_in.to_be_bytes());
+}
+
+fn write_reserved(writer: &mut Writer, reserved: &Reserved) {
+    writer.raw(&[reserved.slot.0]);
+    writer.raw(&reserved.tenure.0.to_be_bytes());
+    let units = u16::try_from(reserved.block / Reserved::UNIT).unwrap_or(u16::MAX);
+    writer.raw(&units.to_be_bytes());
+    writer.raw(&reserved.ceiling.to_be_bytes());
+}
+
+fn reserved(value: Value<'_>, name: &'static str) -> Result<Reserved, FrameError> {
+    let [slot, tenure @ .., b0, b1, c0, c1, c2, c3, c4, c5, c6, c7] =
+        value.array::<RESERVED_LEN>(name)?;
+    Ok(Reserved {
+        slot: Slot(slot),
+        tenure: Tenure(u32::from_be_bytes(tenure)),
+        block: u32::from(u16::from_be_bytes([b0, b1])) * Reserved::UNIT,
+        ceiling: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
+    })
 }
 
 pub(super) fn view(value: Value<'_>, _: &'static str) -> Result<Change, FrameError> {
@@ -178,9 +204,8 @@ pub(super) fn checkpoints(value: Value<'_>, name: &'static str) -> Result<Change
         Ok(Checkpoint {
             local_spi: part(0, 8).array(name)?,
             spi_in: part(8, 12).array(name)?,
-            block: part(12, 16).u32(name)?,
-            ceiling: part(16, 24).u64(name)?,
-            sequence_in: part(24, 32).u64(name)?,
+            reserved: reserved(part(12, 12 + RESERVED_LEN), name)?,
+            sequence_in: part(12 + RESERVED_LEN, CHECKPOINT_LEN).u64(name)?,
         })
     });
     checkpoints
@@ -279,6 +304,7 @@ fn child(body: Reader<'_>) -> Result<Child, FrameError> {
     let mut spi_out = Once::new("outbound SPI");
     let mut vip = Once::new("VIP");
     let mut peer = Once::new("the peer's address");
+    let mut numbers = Once::new("reserved numbers");
     let mut remote_nets = Vec::new();
     for tlv in body {
         let (kind, value) = tlv?;
@@ -288,6 +314,7 @@ fn child(body: Reader<'_>) -> Result<Child, FrameError> {
             VIP => vip.set(value, Value::address)?,
             PEER => peer.set(value, Value::address)?,
             NETWORK => remote_nets.push(network(value)?),
+            RESERVED => numbers.set(value, reserved)?,
             _ => {}
         }
     }
@@ -297,6 +324,7 @@ fn child(body: Reader<'_>) -> Result<Child, FrameError> {
         spi_out: spi_out.required()?,
         peer: peer.required()?,
         remote_nets,
+        reserved: numbers.optional().unwrap_or_default(),
     })
 }
 

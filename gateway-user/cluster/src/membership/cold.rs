@@ -5,11 +5,12 @@ use gateway_common::time::Instant;
 use super::accept::Acceptor;
 use super::config::Timing;
 use super::io::{Event, Output, Persisted};
+use super::propose::FORGOTTEN;
 use super::tally::Handover;
 use super::wire::{Ballot, Basis};
 use super::{MemberSet, Membership};
 use crate::slot_map::Weighted;
-use crate::view::{Epoch, View};
+use crate::view::{Epoch, Tenures, View};
 
 /// Epochs that are left out by a view without a majority, times the distance of the member from 64:
 /// two such views and what follows each have different numbers.
@@ -133,6 +134,7 @@ impl Membership {
             epoch: self.lone_epoch(),
             members: [(local, self.config.incarnation)].into(),
             slots: self.view.slots.clone(),
+            tenures: Tenures::default(),
         };
         view.slots = view.slots.next_active(
             &[Weighted {
@@ -142,6 +144,8 @@ impl Membership {
             self.config.failback,
             None,
         );
+        let mut view = view.following(&self.view);
+        view.tenures.skip(FORGOTTEN);
         let unsafe_takeover = self.view.epoch > Epoch::default();
         let base = self.handover.end().max(self.now);
         let handover = Handover::after_all(base, self.ledger.others(local));

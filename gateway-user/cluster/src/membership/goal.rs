@@ -8,7 +8,7 @@ use super::wire::{Basis, Heartbeat};
 use super::{MemberSet, Membership};
 use crate::frame::Incarnation;
 use crate::slot_map::{Mode, SlotMap, Weighted};
-use crate::view::{SyncReport, View};
+use crate::view::{SyncReport, Tenures, View};
 
 /// Connected members, by id.
 struct Graph([MemberSet; 64]);
@@ -42,7 +42,9 @@ impl Membership {
             epoch: self.view.epoch.next(),
             slots: self.spread(members),
             members: runs,
+            tenures: Tenures::default(),
         };
+        let view = view.following(&self.view);
         let changes = view.members != self.view.members || view.slots != self.view.slots;
         (changes || basis == Basis::Cold).then_some(view)
     }

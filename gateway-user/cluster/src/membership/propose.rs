@@ -10,6 +10,9 @@ use crate::view::{Epoch, View};
 /// Repetitions before a ballot is given up.
 const TRIES: u32 = 6;
 
+/// Views that nobody remembers who takes part in a cold start: at most so many.
+pub(super) const FORGOTTEN: u32 = 16;
+
 /// What this member proposes, and when.
 #[derive(Debug, Default)]
 pub(super) struct Proposer {
@@ -276,6 +279,7 @@ impl Membership {
             let mut goal = self.goal(basis)?;
             if cold {
                 goal.epoch = after_all(latest.unwrap_or_default().max(self.view.epoch));
+                goal.tenures.skip(FORGOTTEN);
             }
             Some(goal)
         });
@@ -309,6 +313,6 @@ fn after_all(latest: Epoch) -> Epoch {
     if latest == Epoch::default() {
         latest.next()
     } else {
-        Epoch(latest.0.saturating_add(16))
+        Epoch(latest.0.saturating_add(u64::from(FORGOTTEN)))
     }
 }

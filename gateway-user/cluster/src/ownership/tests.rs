@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::change::{Child, Sa, Stamp};
+use crate::change::{Child, Reserved, Sa, Stamp};
 use crate::frame::DeltaSeq;
 use crate::network::Network;
 use crate::secret::Secret;
@@ -42,6 +42,7 @@ fn sa(n: u8, children: &[u8]) -> Sa {
                 spi_out: [*c ^ 0xff; 4],
                 peer: ip("192.0.2.1"),
                 remote_nets: vec![net("10.2.0.0", 16)],
+                reserved: Reserved::default(),
             })
             .collect(),
         record: Secret::new(vec![n, children.len() as u8]),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
-use crate::change::{Change, Child, Cookie, Mirror, NEGOTIATION_LIFETIME, Negotiation, Sa};
+use crate::change::{
+    Change, Child, Cookie, Mirror, NEGOTIATION_LIFETIME, Negotiation, Reserved, Sa,
+};
 use crate::config::{Config, Limits};
 use crate::frame::{DeltaSeq, Incarnation};
 use crate::network::Network;
@@ -15,7 +17,7 @@ use crate::secret::Secret;
 use crate::slot_map::{Mode, Weighted};
 use crate::status::PeerStatus;
 use crate::table::TableChange;
-use crate::view::{SyncReport, View};
+use crate::view::{SyncReport, Tenures, View};
 use crate::{Cluster, PublishError};
 
 pub(super) fn id(id: u8) -> MemberId {
@@ -64,6 +66,7 @@ pub(super) fn established(local_spi: Cookie, version: u8) -> Change {
         spi_out: [9, version, local_spi[1], local_spi[0]],
         peer: [192, 0, 2, local_spi[1]].into(),
         remote_nets: vec![Network::new(0, [10, local_spi[1], 0, 0].into(), 16).unwrap()],
+        reserved: Reserved::default(),
     };
     Change::SaUpsert(Sa {
         local_spi,
@@ -161,13 +164,15 @@ impl Net {
             })
             .collect();
         let runs = members.iter();
-        self.view = View {
+        let next = View {
             epoch: self.view.epoch.next(),
             members: runs
                 .map(|m| (id(*m), Incarnation(self.nodes[m].run)))
                 .collect(),
             slots: self.view.slots.next(&weighted, Mode::LoadSharing),
+            tenures: Tenures::default(),
         };
+        self.view = next.following(&self.view);
         for member in 1..=self.members {
             let (now, view) = (self.now, self.view.clone());
             let core = &mut self.node(member).core;

@@ -3,12 +3,13 @@
 use gateway_common::slot::Slot;
 
 use super::net::{Net, id};
-use crate::change::{Change, Checkpoint, Child, Mirror, Sa};
+use crate::change::{Change, Checkpoint, Child, Mirror, Reserved, Sa};
 use crate::config::Limits;
 use crate::frame::{DeltaSeq, encode_delta};
 use crate::network::Network;
 use crate::output::Output;
 use crate::secret::Secret;
+use crate::view::Tenure;
 
 /// An IKE SA with one CHILD_SA, both outer addresses and the network of IPv6, and a record as long
 /// as one with a pre-shared key becomes.
@@ -22,6 +23,7 @@ fn pair() -> Change {
             spi_out: [2; 4],
             peer: address,
             remote_nets: vec![Network::new(0, address, 64).unwrap()],
+            reserved: Reserved::default(),
         }],
         identities: Some([3; 16]),
         moves: 1,
@@ -42,8 +44,12 @@ fn an_sa_pair_costs_one_packet_and_a_checkpoint_little() {
     let checkpoint = Checkpoint {
         local_spi: [9; 8],
         spi_in: [1; 4],
-        ceiling: u64::MAX,
-        block: u32::MAX,
+        reserved: Reserved {
+            slot: Slot(255),
+            tenure: Tenure(u32::MAX),
+            ceiling: u64::MAX,
+            block: u32::MAX,
+        },
         sequence_in: u64::MAX,
     };
     let change = Change::Checkpoints(vec![checkpoint]);

@@ -6,14 +6,14 @@ use std::time::Duration;
 use gateway_common::{slot::Slot, time::Instant};
 
 use super::net::{Net, cookie, id, opened};
-use crate::change::{Change, Child, Cookie, Mirror, Sa};
+use crate::change::{Change, Child, Cookie, Mirror, Reserved, Sa};
 use crate::config::Limits;
 use crate::frame::{DeltaSeq, Incarnation};
 use crate::output::Output;
 use crate::secret::Secret;
 use crate::slot_map::{Mode, Weighted};
 use crate::table::TableChange;
-use crate::view::{Epoch, View};
+use crate::view::{Epoch, Tenures, View};
 
 /// SplitMix64: the seed decides everything.
 pub(super) struct Dice(pub(super) u64);
@@ -113,14 +113,16 @@ impl World {
                 weight: 1,
             })
             .collect();
-        self.view = View {
+        let next = View {
             epoch: self.view.epoch.next(),
             members: members
                 .iter()
                 .map(|m| (id(*m), Incarnation(self.net.nodes[m].run)))
                 .collect(),
             slots: self.view.slots.next(&weighted, Mode::LoadSharing),
+            tenures: Tenures::default(),
         };
+        self.view = next.following(&self.view);
         for member in self.alive() {
             let view = self.view.clone();
             self.installs.entry(member).or_default().push_back(view);
@@ -365,10 +367,10 @@ impl World {
             let used = *position;
             if from <= to {
                 let sent = self.sent.entry(spi_in).or_default();
-                let below = sent.range(..=to).next_back();
+                let last = sent.last_key_value();
                 assert!(
-                    below.is_none_or(|(_, end)| *end < from),
-                    "member {member} repeats {from}..={to} of {spi_in:?}: {below:?}"
+                    last.is_none_or(|(_, end)| *end < from),
+                    "member {member} sends {from}..={to} of {spi_in:?} after {last:?}"
                 );
                 sent.insert(from, to);
             }
@@ -413,14 +415,10 @@ impl World {
     }
 
     fn carry_out(&mut self, member: u8, effect: &Output) {
-        let owns = |slot| self.net.core(member).owns(slot);
         match *effect {
             Output::Moved {
-                spi_in,
-                slot,
-                standing,
-                ..
-            } if !owns(slot) => {
+                spi_in, standing, ..
+            } => {
                 let kernel = self.kernels.entry(member).or_default();
                 let position = kernel.position.entry(spi_in).or_default();
                 *position = standing.sequence_out.max(*position);
@@ -680,6 +678,7 @@ pub(super) fn sa(local_spi: Cookie, version: u32) -> Change {
         spi_out: spi_in(local_spi),
         peer: [192, 0, 2, local_spi[4]].into(),
         remote_nets: Vec::new(),
+        reserved: Reserved::default(),
     };
     let mut record = version.to_be_bytes().to_vec();
     record.resize(100, 7);

@@ -183,7 +183,8 @@ impl World {
         self.pump(member);
     }
 
-    /// Carries out everything that the two machines of an agent want, and sets its timer.
+    /// Carries out everything that the two machines of an agent want, and sets its timer. The main
+    /// loop does all that a notice of the membership leads to before it takes the next.
     pub(super) fn pump(&mut self, member: MemberId) {
         while self.check.violation.is_none() {
             let Some(host) = self.hosts.get_mut(&member) else {
@@ -192,10 +193,10 @@ impl World {
             let Some(agent) = &mut host.agent else {
                 return;
             };
-            if let Some(output) = agent.membership.poll_output() {
-                self.carry_membership(member, output);
-            } else if let Some(effect) = agent.node.poll_effect() {
+            if let Some(effect) = agent.node.poll_effect() {
                 self.carry_node(member, effect);
+            } else if let Some(output) = agent.membership.poll_output() {
+                self.carry_membership(member, output);
             } else {
                 break;
             }

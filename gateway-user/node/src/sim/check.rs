@@ -3,7 +3,8 @@
 //! 1. *One exchange, one member*: of every message of an IKE SA (SPIs, direction, Message ID) only
 //!    one version is ever on the wire, and no two members' agents could process the same IKE SA.
 //! 2. *No (key, number) twice*: every ESP packet that a fence lets out takes its sequence numbers
-//!    from its key's unused ones; every sealed IKE message its IV.
+//!    from its key's unused ones, above all that were used before, whoever used them: below that the
+//!    peer's window refuses them. Every sealed IKE message takes its IV.
 //! 3. *One fence*: after every change of a SLOT_OWNER or a LEASE no slot is open on two hosts,
 //!    agents dead or alive.
 //! 4. *On the wire means on every replica*: when a message of an IKE SA leaves, the record on every
@@ -109,10 +110,15 @@ impl Check {
     pub(super) fn esp_leaves(&mut self, who: &dyn std::fmt::Display, packet: &Packet) {
         self.esp_sent += packet.last - packet.first + 1;
         let used = self.esp.entry(packet.key).or_default();
+        let (top, spi) = (used.top(), packet.spi);
         if let Some(number) = used.take(packet.first, packet.last) {
             self.fail(format!(
-                "invariant 2: sequence number {number} of SPI {:02x?} again, by member {who}",
-                packet.spi
+                "invariant 2: sequence number {number} of SPI {spi:02x?} again, by member {who}"
+            ));
+        } else if packet.first <= top {
+            self.fail(format!(
+                "invariant 2: SPI {spi:02x?} goes on at {} after {top}, by member {who}",
+                packet.first
             ));
         }
     }

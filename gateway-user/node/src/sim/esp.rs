@@ -31,6 +31,11 @@ pub(super) struct Packet {
 pub(super) struct Used(BTreeMap<u64, u64>);
 
 impl Used {
+    /// The highest of them; 0 if there is none.
+    pub(super) fn top(&self) -> u64 {
+        self.0.last_key_value().map_or(0, |(_, to)| *to)
+    }
+
     /// Notes first..=last; the first number of them that had been used before, if any.
     pub(super) fn take(&mut self, first: u64, last: u64) -> Option<u64> {
         if let Some((from, to)) = self.0.range(..=last).next_back()
@@ -106,5 +111,6 @@ mod tests {
         assert_eq!(used.take(90, 300), Some(100));
         assert_eq!(used.take(6, 9), None);
         assert_eq!(used.take(150, 150), Some(150));
+        assert_eq!(used.top(), 200);
     }
 }

@@ -177,7 +177,7 @@ impl Kernel {
             // Adjusting changes addresses and selectors; counters only go forwards, and only
             // while another member owns the slot.
             Some(sa) => {
-                let owned = self.slot_owner.owner(sa.child.slot) == Some(self.member);
+                let owned = self.slot_owner.owner(child.slot) == Some(self.member);
                 sa.child = child;
                 if !owned {
                     sa.advance(standing);

@@ -15,8 +15,10 @@ pub enum Mechanism {
     Levelling,
     /// A ceiling rises when the other members have moved their copies above it.
     Ceiling,
-    /// Each member has a block of sequence numbers of its own.
+    /// Each ownership of a slot has a block of sequence numbers of its own,
     DisjointBlocks,
+    /// above those of the ones before.
+    BlockOrder,
     /// What an earlier epoch wrote does not replace what a later one did.
     EpochCheck,
     /// Grants and votes are for one epoch.
@@ -29,7 +31,7 @@ pub enum Mechanism {
 
 impl Mechanism {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Lease,
         Self::SendTime,
         Self::ActivationWait,
@@ -37,6 +39,7 @@ impl Mechanism {
         Self::Levelling,
         Self::Ceiling,
         Self::DisjointBlocks,
+        Self::BlockOrder,
         Self::EpochCheck,
         Self::ViewEpochCheck,
         Self::Incarnation,
@@ -58,6 +61,7 @@ impl Mechanism {
             Self::Levelling => "levelling",
             Self::Ceiling => "ceiling",
             Self::DisjointBlocks => "disjoint-blocks",
+            Self::BlockOrder => "block-order",
             Self::EpochCheck => "epoch-check",
             Self::ViewEpochCheck => "view-epoch-check",
             Self::Incarnation => "incarnation",
@@ -84,6 +88,7 @@ impl Mechanism {
             no_epoch_check: self == Self::EpochCheck,
             no_ceiling: self == Self::Ceiling,
             overlapping_blocks: self == Self::DisjointBlocks,
+            blocks_by_member: self == Self::BlockOrder,
             no_full_sync_gate: self == Self::FullSyncGate,
         }
     }

@@ -6,7 +6,7 @@ use gateway_cluster::config::{Config, Limits};
 use gateway_cluster::frame::{DeltaSeq, Incarnation};
 use gateway_cluster::output::Output;
 use gateway_cluster::slot_map::{Mode, SlotMap, Weighted};
-use gateway_cluster::view::{Epoch, View};
+use gateway_cluster::view::{Epoch, Tenures, View};
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
@@ -45,6 +45,7 @@ impl Driven {
             epoch: Epoch(1),
             members: [(id(1), Incarnation(1))].into(),
             slots: SlotMap::UNSET.next(&[owner], Mode::LoadSharing),
+            tenures: Tenures::default(),
         };
         let mut core = Cluster::new(core, Instant::from_nanos(0));
         core.handle_view(Instant::from_nanos(0), view);

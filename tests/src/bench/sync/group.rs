@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use gateway_cluster::frame::Incarnation;
 use gateway_cluster::secret::Secret;
 use gateway_cluster::slot_map::{Mode, SlotMap, Weighted};
-use gateway_cluster::view::{Epoch, SyncReport, View};
+use gateway_cluster::view::{Epoch, SyncReport, Tenure, Tenures, View};
 use gateway_common::member::MemberId;
 use gateway_common::time::Instant;
 use gateway_ike::config::{Config as Engine, Limits};
@@ -131,6 +131,7 @@ impl Group {
             epoch: Epoch(self.epoch),
             members: admitted.collect::<Result<_>>()?,
             slots,
+            tenures: Tenures::all(Tenure(u32::try_from(self.epoch)?)),
         };
         let now = self.now;
         for number in members {

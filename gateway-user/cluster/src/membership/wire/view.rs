@@ -8,7 +8,7 @@ use super::cursor::{Cursor, Writer};
 use super::{DecodeError, Left};
 use crate::frame::Incarnation;
 use crate::slot_map::SlotMap;
-use crate::view::{Epoch, View};
+use crate::view::{Epoch, Tenures, View};
 
 pub(super) fn encode(out: &mut Writer, view: &View) {
     out.u64(view.epoch.0);
@@ -20,6 +20,43 @@ pub(super) fn encode(out: &mut Writer, view: &View) {
     for (_, owner) in view.slots.iter() {
         out.member(owner);
     }
+    encode_tenures(out, &view.tenures);
+}
+
+/// The lowest, then what each slot's is above it, in as few octets as all of them fit in.
+fn encode_tenures(out: &mut Writer, tenures: &Tenures) {
+    let numbers = tenures.numbers();
+    let lowest = numbers.iter().min().copied().unwrap_or(0);
+    let highest = numbers.iter().max().copied().unwrap_or(0);
+    let width = match highest - lowest {
+        0..=0xff => 1,
+        0x100..=0xffff => 2,
+        _ => 4,
+    };
+    out.u32(lowest);
+    out.u8(width);
+    for number in numbers {
+        let above = (number - lowest).to_be_bytes();
+        out.bytes(&above[4 - usize::from(width)..]);
+    }
+}
+
+fn decode_tenures(body: &mut Cursor<'_>) -> Result<Tenures, DecodeError> {
+    let lowest = body.u32()?;
+    let width = body.u8()?;
+    let mut numbers = [0; Slot::COUNT];
+    for number in &mut numbers {
+        let above = match width {
+            1 => u32::from(body.u8()?),
+            2 => u32::from(body.u16()?),
+            4 => body.u32()?,
+            _ => return Err(DecodeError::Invalid("width")),
+        };
+        *number = lowest
+            .checked_add(above)
+            .ok_or(DecodeError::Invalid("tenure"))?;
+    }
+    Ok(Tenures::from_numbers(numbers))
 }
 
 pub(super) fn decode(body: &mut Cursor<'_>) -> Result<View, DecodeError> {
@@ -39,6 +76,7 @@ pub(super) fn decode(body: &mut Cursor<'_>) -> Result<View, DecodeError> {
         epoch,
         members,
         slots: SlotMap::from_owners(owners),
+        tenures: decode_tenures(body)?,
     })
 }
 
