@@ -226,6 +226,24 @@ impl Cluster {
         true
     }
 
+    /// Asks `to` to see to something, which is the driver's business: [`Output::Order`] comes out
+    /// there. `false` if the member cannot be reached. Nobody says whether it arrived.
+    pub fn order(&mut self, to: MemberId, octets: Vec<u8>) -> bool {
+        let reachable = self
+            .peers
+            .get(&to)
+            .is_some_and(|peer| peer.link == Link::Up);
+        if reachable {
+            let frame = Arc::new(Frame::Order { octets }.encode());
+            self.outputs.push_back(Output::Send {
+                to,
+                frame,
+                class: Class::Datagram,
+            });
+        }
+        reachable
+    }
+
     /// The next effect; see [`Output`] for what order means.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.emit_ownership();

@@ -60,6 +60,11 @@ impl Gate {
         admitted
     }
 
+    /// The negotiation with `cookie` is mirrored in any case.
+    pub(crate) fn pass(&mut self, cookie: Cookie) {
+        self.mirrored.insert(cookie);
+    }
+
     /// The negotiation ended. `true` if the others have to be told.
     pub(crate) fn ended(&mut self, cookie: Cookie) -> bool {
         self.mirrored.remove(&cookie)

@@ -95,6 +95,13 @@ pub enum Output {
         /// The IKE message, without non-ESP marker.
         datagram: Vec<u8>,
     },
+    /// Another member wants this seen to ([`crate::Cluster::order`]).
+    Order {
+        /// Who.
+        from: MemberId,
+        /// What, in the driver's octets.
+        octets: Vec<u8>,
+    },
     /// A member can be spoken to: hellos were exchanged and fit.
     PeerUp(MemberId),
     /// A member cannot be spoken to any more.

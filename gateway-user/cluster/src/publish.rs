@@ -113,7 +113,12 @@ impl Cluster {
         let half_open = self.ownership.half_open(local);
         let limits = &self.config.limits;
         let cookie = negotiation.local_cookie;
-        if self.gate.admit(limits, now, half_open, cookie) {
+        // What we begin ourselves nobody can flood us with, and its answer may reach any member.
+        let ours = negotiation.peer_cookie == [0; 8];
+        if ours {
+            self.gate.pass(cookie);
+        }
+        if ours || self.gate.admit(limits, now, half_open, cookie) {
             self.mirror(now, slot, &change, mirror);
         }
     }

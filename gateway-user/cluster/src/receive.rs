@@ -108,6 +108,11 @@ impl Cluster {
                 });
                 Ok(())
             }
+            Frame::Order { octets } => {
+                let from = member;
+                self.outputs.push_back(Output::Order { from, octets });
+                Ok(())
+            }
             Frame::Ping { nonce } => {
                 self.send(member, Frame::Pong { nonce }.encode());
                 Ok(())

@@ -72,6 +72,7 @@ impl Node {
                 }
                 self.children.remove(local_spi);
                 self.index.remove(local_spi);
+                self.start.gone(local_spi);
                 self.send_change(now, id, slot, Change::Removed { local_spi });
             }
             change => {
@@ -103,6 +104,7 @@ impl Node {
         self.awake.entry(place.here).or_default().insert(spi);
         let closed = record.closed.is_some();
         self.index.put(spi, place.here, now, closed);
+        self.start.note(&record);
         let contact = record.contact;
         if place.there.is_none() {
             // Decided here, as far as those of the same identities are awake.
@@ -184,6 +186,7 @@ impl Node {
             ClusterOutput::RecordRemoved { slot, local_spi } => {
                 self.put_to_sleep(now, slot, local_spi);
                 self.index.remove(local_spi);
+                self.start.gone(local_spi);
                 let gone = self.children.remove(local_spi);
                 self.remove_copies(gone);
             }
@@ -230,6 +233,7 @@ impl Node {
                 let path = Path::new(path.local, path.remote);
                 self.receive(now, Origin::Relayed(from), path, &datagram);
             }
+            ClusterOutput::Order { octets, .. } => self.take_order(now, &octets),
             ClusterOutput::Report(report) => self.effects.push_back(Effect::Report(report)),
             ClusterOutput::PeerUp(member) => {
                 self.effects.push_back(Effect::Event(Event::PeerUp(member)));
@@ -259,6 +263,7 @@ impl Node {
         };
         let closed = record.closed.is_some();
         self.index.put(local_spi, slot, now, closed);
+        self.note_elsewhere(now, &record);
         for child in &mut record.children {
             child.sa.slot = slot;
         }

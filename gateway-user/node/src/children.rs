@@ -21,7 +21,8 @@ struct Installed {
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     by_sa: BTreeMap<[u8; 8], Vec<Installed>>,
-    claims: BTreeMap<ChildId, u32>,
+    /// How many claim it, and who did last.
+    claims: BTreeMap<ChildId, (u32, [u8; 8])>,
 }
 
 /// What a new state of an IKE SA means for the kernel.
@@ -40,7 +41,8 @@ impl Children {
         let mut difference = Difference::default();
         let before = self.by_sa.remove(&local_spi).unwrap_or_default();
         for (index, child) in now.iter().enumerate() {
-            let claims = self.claims.entry(child.id).or_default();
+            let (claims, last) = self.claims.entry(child.id).or_default();
+            *last = local_spi;
             let known = before.contains(child);
             // A child that a predecessor claims stands there already.
             if !known && (*claims == 0 || before.iter().any(|b| b.id == child.id)) {
@@ -63,10 +65,15 @@ impl Children {
         gone
     }
 
+    /// The IKE SA that a CHILD_SA belongs to.
+    pub(crate) fn owner(&self, child: &ChildId) -> Option<[u8; 8]> {
+        self.claims.get(child).map(|(_, owner)| *owner)
+    }
+
     fn release(&mut self, children: &[Installed], gone: &mut Vec<ChildId>) {
         for child in children {
             match self.claims.get_mut(&child.id) {
-                Some(claims) if *claims > 1 => *claims -= 1,
+                Some((claims, _)) if *claims > 1 => *claims -= 1,
                 Some(_) => {
                     self.claims.remove(&child.id);
                     gone.push(child.id);

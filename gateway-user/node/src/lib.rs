@@ -13,15 +13,18 @@ mod fresh;
 mod held;
 mod moves;
 mod node;
+mod order;
 mod records;
 mod redirect;
 #[cfg(feature = "simulator")]
 pub mod sim;
+mod start;
 mod status;
 mod translate;
 mod walk;
 
 pub use config::Config;
 pub use node::Node;
+pub use order::{Order, Outcome, Refused, What};
 pub use status::{Counters, Status};
 pub use walk::WalkLimits;

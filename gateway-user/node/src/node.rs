@@ -23,6 +23,7 @@ use crate::fresh::Fresh;
 use crate::held::Held;
 use crate::moves::Moves;
 use crate::records::{Index, Spi};
+use crate::start::Start;
 use crate::status::Counters;
 use crate::walk::{Care, Walk};
 
@@ -48,6 +49,7 @@ pub struct Node {
     pub(crate) moves: Moves,
     pub(crate) fresh: Fresh,
     pub(crate) cookies: Cookies,
+    pub(crate) start: Start,
     pub(crate) counters: Counters,
     pub(crate) effects: VecDeque<Effect>,
 }
@@ -56,6 +58,7 @@ impl Node {
     /// A member that has just started: it owns nothing before a view admits it and is active.
     pub fn new(config: Config, crypto: Arc<dyn CryptoProvider>, now: Instant) -> Self {
         let mut node = Self {
+            start: Start::new(&config.ike),
             endpoint: Endpoint::new(config.ike, Arc::clone(&crypto), now),
             crypto,
             cluster: Cluster::new(config.cluster, now),
@@ -154,6 +157,7 @@ impl Node {
                 .push_back(Effect::Kernel(KernelOp::RemoveCopy(child)));
         }
         self.held.forget(|slot| lost.contains(slot));
+        self.leave_connections(now, &lost);
         self.gained = self.gained.union(&owned(&self.cluster).difference(&before));
         self.collect(now);
     }
@@ -166,10 +170,13 @@ impl Node {
         }
         self.cluster.handle_active(now, epoch);
         let gained = std::mem::replace(&mut self.gained, SlotSet::EMPTY);
-        let gained = gained.iter();
-        self.walk
-            .add(now, gained.filter(|slot| self.cluster.owns(*slot)));
+        let gained: Vec<Slot> = gained
+            .iter()
+            .filter(|slot| self.cluster.owns(*slot))
+            .collect();
+        self.walk.add(now, gained.iter().copied());
         self.refresh_cookies(now);
+        self.start_connections(now, &gained);
         self.collect(now);
     }
 
@@ -188,8 +195,13 @@ impl Node {
             KernelEvent::ReceivedUpTo { child, sequence } => {
                 self.cluster.handle_received(now, child.spi_in, sequence);
             }
-            // The engine has timers of its own.
-            KernelEvent::Expired { .. } => {}
+            // The engine has timers of its own for time, but not for octets and packets.
+            KernelEvent::Expired { child, hard } => {
+                let owner = self.children.owner(&child);
+                if owner.is_some_and(|spi| self.wake(now, spi)) {
+                    self.endpoint.handle_expire(now, child, hard);
+                }
+            }
         }
         self.collect(now);
     }

@@ -65,8 +65,17 @@ fn sa(crypto: &dyn CryptoProvider, record: &IkeSaRecord) -> Sa {
 
 /// Under which equal pairs of identities are equal: names compare without regard to case.
 pub(crate) fn identities(crypto: &dyn CryptoProvider, record: &IkeSaRecord) -> Identities {
+    identity_pair(crypto, &record.local_id, &record.remote_id)
+}
+
+/// The same for two identities.
+pub(crate) fn identity_pair(
+    crypto: &dyn CryptoProvider,
+    local_id: &Identity,
+    remote_id: &Identity,
+) -> Identities {
     let mut key = Vec::new();
-    for identity in [&record.local_id, &record.remote_id] {
+    for identity in [local_id, remote_id] {
         let (kind, mut data) = identity.to_payload();
         if matches!(identity, Identity::Fqdn(_) | Identity::Rfc822(_)) {
             data.make_ascii_lowercase();

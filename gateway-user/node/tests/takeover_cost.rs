@@ -123,6 +123,7 @@ fn record(n: u32) -> IkeSaRecord {
         transport: TransportState::default(),
         age: Duration::ZERO,
         rekey_after: None,
+        reauth_after: None,
         expires_after: None,
         wanted: Vec::new(),
         children: vec![ChildRecord {

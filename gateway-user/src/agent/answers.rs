@@ -11,6 +11,7 @@ use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 use gateway_ike::endpoint::{ChildStatus, SaStatus};
 use gateway_ike::output::ChildId;
+use gateway_node::What;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -77,6 +78,10 @@ impl Agent {
             Request::Table => self.table().and_then(value),
             Request::Sas { all } => value(self.sas(*all)),
             Request::Stats => self.stats().and_then(value),
+            Request::Initiate(target) => self.order(What::Initiate, target).and_then(value),
+            Request::Terminate(target) => self.order(What::Terminate, target).and_then(value),
+            Request::Rekey(target) => self.order(What::Rekey, target).and_then(value),
+            Request::Connections => value(self.connections()),
             Request::Check => value(Checks {
                 checks: super::preflight(&self.config),
             }),

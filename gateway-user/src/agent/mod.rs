@@ -6,6 +6,7 @@
 
 mod answers;
 mod cluster_answers;
+mod connections;
 mod effects;
 mod harden;
 mod house;

@@ -5,6 +5,7 @@ mod cluster;
 pub mod model;
 pub mod render;
 pub mod render_cluster;
+pub mod render_connections;
 mod server;
 
 pub use client::{ClientError, call};

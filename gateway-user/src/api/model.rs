@@ -46,6 +46,14 @@ pub enum Request {
         #[serde(default)]
         all: bool,
     },
+    /// Brings up a connection; answers [`Ordered`].
+    Initiate(Target),
+    /// Deletes a connection's SAs; answers [`Ordered`].
+    Terminate(Target),
+    /// Makes successors of a connection's SAs; answers [`Ordered`].
+    Rekey(Target),
+    /// [`Connections`].
+    Connections,
     /// [`Stats`].
     Stats,
     /// [`Checks`].
@@ -64,6 +72,79 @@ pub enum Request {
         /// On or off.
         enabled: bool,
     },
+}
+
+/// A connection, or one of its children.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// The connection's name.
+    pub connection: String,
+    /// Name of its child; absent: the IKE SA, or all children when it is initiated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<String>,
+}
+
+/// An order has been accepted. What comes of it is in the log and among the SAs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// It was begun on this member this often.
+    pub here: usize,
+    /// It was passed on to these members.
+    pub passed_on: Vec<u8>,
+}
+
+/// What is configured, as `gatewayctl connections` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// In configured order.
+    pub connections: Vec<ConnectionInfo>,
+}
+
+/// A configured connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionInfo {
+    /// Its name.
+    pub name: String,
+    /// Addresses of ours; empty = all VIPs.
+    pub local_addrs: Vec<String>,
+    /// Addresses of the peer.
+    pub remote_addrs: Vec<String>,
+    /// Our identity.
+    pub local_id: String,
+    /// The peer's.
+    pub remote_id: String,
+    /// IKE proposals.
+    pub proposals: Vec<String>,
+    /// The slot in which it is initiated.
+    pub slot: u8,
+    /// The member that initiates it; 0 if there is none now.
+    pub owner: u8,
+    /// Its live IKE SAs in the cluster.
+    pub ike_sas: usize,
+    /// Its children.
+    pub children: Vec<ConfiguredChild>,
+}
+
+/// A configured child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfiguredChild {
+    /// Its name.
+    pub name: String,
+    /// Our side's selectors.
+    pub local_ts: Vec<String>,
+    /// The peer's side's selectors.
+    pub remote_ts: Vec<String>,
+    /// ESP proposals.
+    pub esp_proposals: Vec<String>,
+    /// "none", "trap" or "start".
+    pub start_action: String,
+    /// "none", "trap" or "start".
+    pub close_action: String,
+    /// "clear", "trap" or "restart".
+    pub dpd_action: String,
+    /// Its live CHILD_SAs in the cluster.
+    pub child_sas: usize,
 }
 
 /// Any answer.

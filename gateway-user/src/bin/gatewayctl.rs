@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway_common::member::MemberId;
 use gateway_user::api::model::{
-    Accepted, Check, Checks, Health, Members, Pnotes, Redirected, Request, Sas, Stats, Status,
-    SyncStatus, Table, ViewStatus,
+    Accepted, Check, Checks, Connections, Health, Members, Ordered, Pnotes, Redirected, Request,
+    Sas, Stats, Status, SyncStatus, Table, Target, ViewStatus,
 };
-use gateway_user::api::{self, render, render_cluster};
+use gateway_user::api::{self, render, render_cluster, render_connections};
 use gateway_user::pki;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -63,6 +63,14 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Bring up a connection. Any member can be asked: the owner of its slot does it.
+    Initiate(About),
+    /// Delete a connection's IKE SA, or a child of it, with a DELETE to the peer.
+    Terminate(About),
+    /// Make successors of a connection's IKE SA, or of a child of it.
+    Rekey(About),
+    /// The configured connections, who initiates them, and what of them is up.
+    Connections,
     /// Counters of the XDP programs, the members and the engine.
     Stats,
     /// Pre-flight: what on this host would break the cluster, and how to mend it.
@@ -87,6 +95,24 @@ enum Command {
     /// The cluster's own certification authority.
     #[command(subcommand)]
     Pki(Pki),
+}
+
+#[derive(Args)]
+struct About {
+    /// The connection's name.
+    connection: String,
+    /// One of its children instead of the IKE SA; with `initiate`: this one only.
+    #[arg(long)]
+    child: Option<String>,
+}
+
+impl About {
+    fn target(&self) -> Target {
+        Target {
+            connection: self.connection.clone(),
+            child: self.child.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -182,6 +208,12 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Bootstrap => order(cli, &Request::Bootstrap)?,
         Command::Table => ask::<Table>(cli, &Request::Table, render::table)?,
         Command::Sas { all } => ask::<Sas>(cli, &Request::Sas { all: *all }, render::sas)?,
+        Command::Initiate(about) => about_sas(cli, &Request::Initiate(about.target()))?,
+        Command::Terminate(about) => about_sas(cli, &Request::Terminate(about.target()))?,
+        Command::Rekey(about) => about_sas(cli, &Request::Rekey(about.target()))?,
+        Command::Connections => {
+            ask::<Connections>(cli, &Request::Connections, render_connections::connections)?;
+        }
         Command::Stats => ask::<Stats>(cli, &Request::Stats, render::stats)?,
         Command::Redirect { to, connection } => {
             let request = Request::Redirect {
@@ -203,6 +235,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Pki(command) => pki(command)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn about_sas(cli: &Cli, request: &Request) -> Result<()> {
+    ask::<Ordered>(cli, request, render_connections::ordered)
 }
 
 fn order(cli: &Cli, request: &Request) -> Result<()> {

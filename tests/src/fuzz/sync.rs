@@ -198,6 +198,7 @@ impl Driver {
                 | Output::MoveEnded { .. }
                 | Output::CookieSecret(_)
                 | Output::Relayed { .. }
+                | Output::Order { .. }
                 | Output::Report(_)
                 | Output::Event(_) => {}
             }

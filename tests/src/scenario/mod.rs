@@ -8,6 +8,7 @@ mod faults;
 mod flood;
 mod harness;
 mod hostile;
+mod initiate;
 mod libreswan;
 mod load;
 mod operate;
@@ -244,6 +245,24 @@ const ROWS: &[Row] = &[
         Tier::Both,
         tunnel::delete,
         "the peer deletes; nothing is left anywhere",
+    ),
+    (
+        "initiate",
+        Tier::Both,
+        initiate::by_order,
+        "a member is asked, the owner initiates; it dies, and the next one goes on",
+    ),
+    (
+        "initiate-both",
+        Tier::Native,
+        initiate::both,
+        "both sides start at once: one tunnel",
+    ),
+    (
+        "initiate-unreachable",
+        Tier::Native,
+        initiate::unreachable,
+        "the peer comes late: the tunnel comes up with it",
     ),
     (
         "hostile-sync",

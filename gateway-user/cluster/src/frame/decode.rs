@@ -140,6 +140,19 @@ pub(super) fn decode_relay(body: Reader<'_>) -> Result<Frame, FrameError> {
     })
 }
 
+pub(super) fn decode_order(body: Reader<'_>) -> Result<Frame, FrameError> {
+    let mut octets = Once::new("order");
+    for tlv in body {
+        let (kind, value) = tlv?;
+        if kind == field::ORDER {
+            octets.set(value, |value, _| Ok(value.0.to_vec()))?;
+        }
+    }
+    Ok(Frame::Order {
+        octets: octets.required()?,
+    })
+}
+
 /// The fields that the small frames consist of.
 pub(super) struct Numbers {
     seq: Once<u64>,

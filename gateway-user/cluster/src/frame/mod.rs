@@ -14,7 +14,7 @@ use gateway_common::{member::MemberId, slot::Slot};
 
 use self::decode::{
     decode_ack, decode_begin, decode_change, decode_hello, decode_move, decode_moved,
-    decode_numbers, decode_relay, decode_tail,
+    decode_numbers, decode_order, decode_relay, decode_tail,
 };
 pub(crate) use self::encode::{
     encode_delta, encode_entry, encode_move, encode_relay, encode_sa_entry, encode_tail,
@@ -191,6 +191,12 @@ pub enum Frame {
         /// Without non-ESP marker.
         datagram: Vec<u8>,
     },
+    /// Something that the listener has to see to, because it owns the slot; an operator or a packet
+    /// asked for it on another member. What it says is the driver's business.
+    Order {
+        /// The driver's octets.
+        octets: Vec<u8>,
+    },
     /// Are you there?
     Ping {
         /// Comes back.
@@ -242,6 +248,7 @@ mod kind {
     // 11 was a request to send everything again.
     pub(super) const MOVE: u8 = 12;
     pub(super) const MOVED: u8 = 13;
+    pub(super) const ORDER: u8 = 14;
 }
 
 mod field {
@@ -273,6 +280,7 @@ mod field {
     pub(super) const SLOTS: u16 = 44;
     pub(super) const DELTA: u16 = 45;
     pub(super) const COOKIE: u16 = 46;
+    pub(super) const ORDER: u16 = 47;
 }
 
 impl Frame {
@@ -325,6 +333,7 @@ impl Frame {
                 w.tlv(field::COMPLETE, &[u8::from(*taken)]);
             }),
             Self::Relay { path, datagram } => encode_relay(path, datagram),
+            Self::Order { octets } => small(kind::ORDER, |w| w.tlv(field::ORDER, octets)),
             Self::Ping { nonce } => small(kind::PING, |w| {
                 w.tlv(field::NONCE, &nonce.to_be_bytes());
             }),
@@ -364,6 +373,7 @@ impl Frame {
             kind::MOVE => decode_move(body),
             kind::MOVED => decode_moved(body),
             kind::RELAY => decode_relay(body),
+            kind::ORDER => decode_order(body),
             kind::PING => decode_numbers(body).and_then(|numbers| {
                 let nonce = numbers.nonce.required()?;
                 Ok(Self::Ping { nonce })

@@ -493,6 +493,7 @@ impl Node {
             Output::Advance { .. }
             | Output::Moved { .. }
             | Output::MoveEnded { .. }
+            | Output::Order { .. }
             | Output::CookieSecret(_) => self.effects.push(output),
             Output::PeerUp(peer) => assert!(self.up.insert(peer)),
             Output::PeerDown(peer) => assert!(self.up.remove(&peer)),

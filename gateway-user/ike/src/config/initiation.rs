@@ -103,7 +103,7 @@ pub struct Volume {
 
 impl Connection {
     /// Pairs of our and the peer's address that an initiation tries, in this order.
-    pub(crate) fn destinations(&self) -> Vec<(IpAddr, IpAddr)> {
+    pub fn destinations(&self) -> Vec<(IpAddr, IpAddr)> {
         let sources = &self.initiation.source_addrs;
         let remote = self
             .remote_addrs

@@ -29,9 +29,14 @@ impl HalfOpen {
         self.total
     }
 
+    /// Half-open IKE SAs from `source`.
+    pub(crate) fn from(&self, source: IpAddr) -> usize {
+        self.by_source.get(&source).copied().unwrap_or(0)
+    }
+
     /// Decides on one more from `source`.
     pub(crate) fn admit(&self, limits: &Limits, source: IpAddr) -> Admission {
-        let from_source = self.by_source.get(&source).copied().unwrap_or(0);
+        let from_source = self.from(source);
         if self.total >= limits.half_open_limit || from_source >= limits.half_open_limit_per_source
         {
             Admission::Refuse

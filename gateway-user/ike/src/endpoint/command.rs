@@ -111,6 +111,8 @@ pub struct InitiateOrder {
     /// The driver knows of no IKE SA between the two identities, in the whole cluster (RFC 7296
     /// §2.4).
     pub initial_contact: bool,
+    /// The slot of the IKE SA; by default [`Slot::for_connection`].
+    pub slot: Option<Slot>,
 }
 
 /// An SA, by our SPI in network order.

@@ -192,7 +192,14 @@ impl Endpoint {
             core.ike_spis.contains(spi)
         })
         .ok_or(LocalError::NoSpi)?;
-        let sa = IkeSa::respond_to_init(&core.config, &*core.crypto, request, &chosen, local_spi)?;
+        let sa = IkeSa::respond_to_init(
+            &core.config,
+            &*core.crypto,
+            request,
+            &chosen,
+            local_spi,
+            now,
+        )?;
         let deadline = now + core.config.limits.half_open_timeout;
         core.ike_spis.insert(local_spi);
         core.timers.set(deadline, Timer::HalfOpen(local_spi));

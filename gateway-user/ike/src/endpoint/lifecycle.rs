@@ -6,7 +6,7 @@ use super::Endpoint;
 use super::timers::Timer;
 use crate::output::{Change, EventKind};
 use crate::record::IkeSaRecord;
-use crate::sa::{Answer, Establishment, Farewell, IkeSa, Step};
+use crate::sa::{Answer, Cause, Establishment, Farewell, IkeSa, Step};
 
 impl Endpoint {
     /// Does the endpoint's part of a step, and puts the IKE SA back unless it is over.
@@ -18,9 +18,9 @@ impl Endpoint {
                 self.establish(now, &mut sa, establishment);
                 self.answer(now, sa, answer);
             }
-            Step::Close(answer, reason) => {
+            Step::Close(answer, cause, reason) => {
                 let farewell = sa.farewell(&mut self.core, answer);
-                self.close(now, sa, reason, farewell);
+                self.close(now, sa, (cause, reason), farewell);
             }
             Step::Rekeyed(successor, answer) => {
                 let spi = successor.local_spi;
@@ -29,7 +29,11 @@ impl Endpoint {
                 // It may go on with what it inherited.
                 self.with_sa(now, spi, |_, _| ());
             }
-            Step::Gone(reason) => self.close(now, sa, reason, None),
+            Step::Gone(cause, reason) => self.close(now, sa, (cause, reason), None),
+            Step::Reauthenticate => {
+                self.reauthenticate(now, &sa);
+                self.keep(now, sa);
+            }
             Step::Opened => self.opened(now, sa),
             Step::Unopened(reason) => self.unopened(now, &sa, &reason, true),
             Step::Succeeded(succession) => self.succeeded(now, sa, *succession),
@@ -44,7 +48,12 @@ impl Endpoint {
         if sa.answer(&mut self.core, now, answer) {
             self.keep(now, sa);
         } else {
-            self.close(now, sa, "its answer cannot be sealed", None);
+            self.close(
+                now,
+                sa,
+                (Cause::Failure, "its answer cannot be sealed"),
+                None,
+            );
         }
     }
 
@@ -55,6 +64,12 @@ impl Endpoint {
         self.enforce_uniqueness(now, sa, establishment.contact);
         sa.note_contact(establishment.contact);
         self.book_established(now, sa);
+        // The peer was faster.
+        let connection = sa.established().map(|e| e.connection.name.clone());
+        let children = self.take_initiation(&connection.unwrap_or_default());
+        sa.want_children(&children);
+        let began = sa.began.unwrap_or(now);
+        self.settle_twins(now, sa, began);
     }
 
     /// An IKE SA that IKE_AUTH has made becomes visible.
@@ -116,9 +131,10 @@ impl Endpoint {
         &mut self,
         now: Instant,
         mut sa: Box<IkeSa>,
-        reason: &str,
+        (cause, reason): (Cause, &str),
         farewell: Option<Farewell>,
     ) {
+        let again = self.to_make_anew(&sa, cause);
         // RFC 7296 §2.8.2: the peer deletes it in favour of its own successor.
         if let Some(rival) = sa.rival() {
             self.bequeath(now, &mut sa, rival);
@@ -142,6 +158,9 @@ impl Endpoint {
         }
         self.core.iv_floor = self.core.iv_floor.max(sa.iv_position());
         self.let_linger(now, &sa, after, farewell);
+        if let Some(order) = again {
+            self.initiate(now, &order);
+        }
     }
 
     /// It counts no longer as half-open. Its request stays known until it would have timed out, so
@@ -212,7 +231,12 @@ impl Endpoint {
             self.core.counters.half_open_timeouts += 1;
             let reason = "no complete IKE_AUTH in time".to_owned();
             sa.event(&mut self.core, EventKind::ExchangeFailed { reason });
-            self.close(now, sa, "no complete IKE_AUTH in time", None);
+            self.close(
+                now,
+                sa,
+                (Cause::Failure, "no complete IKE_AUTH in time"),
+                None,
+            );
         }
         self.forget_negotiation(spi);
     }

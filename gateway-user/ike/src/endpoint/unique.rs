@@ -7,7 +7,7 @@ use crate::config::Uniqueness;
 use crate::identity::Identity;
 use crate::output::EventKind;
 use crate::record::{Contact, IkeSaRecord};
-use crate::sa::IkeSa;
+use crate::sa::{Cause, IkeSa};
 
 impl Endpoint {
     /// Our SPIs of the live IKE SAs between two identities, those that have a successor included:
@@ -54,6 +54,10 @@ impl Endpoint {
             let other = self.sas.get(other).and_then(|other| other.established());
             other.is_some_and(|other| other.established_at <= since)
         });
+        // What both sides have made at the same time is dealt with otherwise: the peer did not know
+        // of ours when it said that there is no other.
+        let twins = sa.began.map(|began| self.twins(sa, began));
+        others.retain(|other| twins.as_ref().is_none_or(|twins| !twins.contains(other)));
         match policy {
             Uniqueness::Never => {}
             // RFC 7296 §2.4: the recipient MAY delete all others with the same identities without
@@ -61,7 +65,8 @@ impl Endpoint {
             _ if contact == Contact::Initial => {
                 for other in others {
                     if let Some(other) = self.sas.remove(&other) {
-                        self.close(now, other, "the peer made initial contact again", None);
+                        let why = (Cause::OurWill, "the peer made initial contact again");
+                        self.close(now, other, why, None);
                     }
                 }
             }

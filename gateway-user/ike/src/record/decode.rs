@@ -147,6 +147,11 @@ impl IkeSaRecord {
             transport: TransportState::decode(&mut fields, addresses)?,
             age: fields.take(kind::AGE, "age", Reader::duration)?,
             rekey_after: fields.maybe(kind::REKEY_AFTER, "soft lifetime", Reader::duration)?,
+            reauth_after: fields.maybe(
+                kind::REAUTH_AFTER,
+                "time of reauthentication",
+                Reader::duration,
+            )?,
             expires_after: fields.maybe(kind::EXPIRES_AFTER, "hard lifetime", Reader::duration)?,
             wanted: wanted
                 .into_iter()

@@ -85,6 +85,7 @@ impl IkeSaRecord {
         }
         for (after, kind) in [
             (self.rekey_after, kind::REKEY_AFTER),
+            (self.reauth_after, kind::REAUTH_AFTER),
             (self.expires_after, kind::EXPIRES_AFTER),
             (self.closed, kind::CLOSED),
         ] {

@@ -107,6 +107,8 @@ pub struct IkeSaRecord {
     pub age: Duration,
     /// Age at which we rekey it, jitter included.
     pub rekey_after: Option<Duration>,
+    /// Age at which we replace it by one that is authenticated anew, jitter included.
+    pub reauth_after: Option<Duration>,
     /// Age at which we delete it.
     pub expires_after: Option<Duration>,
     /// Names of children that are to be made anew.
@@ -255,6 +257,7 @@ mod kind {
     pub(super) const PEER_SYNCS: u16 = 25;
     pub(super) const PEER_SYNCED: u16 = 26;
     pub(super) const PREDECESSOR: u16 = 27;
+    pub(super) const REAUTH_AFTER: u16 = 30;
     /// Integrity algorithm, absent with combined-mode ones.
     pub(super) const INTEGRITY: u16 = 40;
     /// Additional key exchanges: seven transform ids, 0 for none; absent if there is none.

@@ -21,6 +21,8 @@ pub(crate) enum Clock {
     Expire,
     /// It has to be rekeyed.
     Rekey,
+    /// It has to be authenticated anew.
+    Reauthenticate,
     /// Something that the peer refused is to be tried again.
     Retry,
     /// The peer has been silent.

@@ -63,6 +63,8 @@ pub(crate) struct IkeSa {
     pub(crate) nat: NatState,
     /// Its IKE_AUTH response is on its way: a negotiation no more. Set by the endpoint.
     pub(crate) announced: bool,
+    /// When its first message came or was sent, if this member has made it.
+    pub(crate) began: Option<Instant>,
     pub(crate) proposal: IkeProposal,
     keys: IkeKeys,
     ivs: IvSequence,
@@ -112,6 +114,8 @@ pub(crate) struct Established {
     replaced: bool,
     /// We delete it.
     closing: bool,
+    /// We delete it because something went wrong.
+    failed: bool,
     /// Our SPI of the IKE SA that it was made from.
     pub(crate) predecessor: Option<[u8; 8]>,
     /// What the first record says of it, and no later one.
@@ -126,6 +130,8 @@ pub(crate) struct Established {
     last_sync: Option<CachedResponse>,
     /// When it is to be rekeyed, and when it ends.
     rekey_at: Option<Instant>,
+    /// When it is to be authenticated anew.
+    reauth_at: Option<Instant>,
     expires_at: Option<Instant>,
     /// When the last authentic message came.
     heard_at: Instant,
@@ -161,6 +167,7 @@ impl Established {
             unwanted: Vec::new(),
             replaced: false,
             closing: false,
+            failed: false,
             predecessor: None,
             contact: None,
             dirty: false,
@@ -169,6 +176,7 @@ impl Established {
             resumed: false,
             last_sync: None,
             rekey_at: None,
+            reauth_at: None,
             expires_at: None,
             heard_at: now,
             refused_since: None,
@@ -233,6 +241,17 @@ pub(crate) struct Establishment {
     pub(crate) contact: Contact,
 }
 
+/// Why an IKE SA ends: what is made anew depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// We want it so.
+    OurWill,
+    /// The peer wants it so.
+    PeersWill,
+    /// The peer is dead, or something went wrong.
+    Failure,
+}
+
 /// What a request has come to, as far as the endpoint has a part in it.
 pub(crate) enum Step {
     /// The answer waits for the kernel.
@@ -244,12 +263,14 @@ pub(crate) enum Step {
     /// IKE_AUTH is complete; the endpoint does its part and then calls [`IkeSa::answer`].
     Establish(Establishment, Answer),
     /// The IKE SA is over; this is its last answer.
-    Close(Answer, &'static str),
+    Close(Answer, Cause, &'static str),
     /// The IKE SA has a successor that took the children (RFC 7296 §2.18); the endpoint adds it
     /// and then calls [`IkeSa::answer`].
     Rekeyed(Box<IkeSa>, Answer),
     /// The IKE SA is over, and nobody waits for an answer.
-    Gone(&'static str),
+    Gone(Cause, &'static str),
+    /// The IKE SA is to be replaced by one that is authenticated anew.
+    Reauthenticate,
     /// The peer has answered IKE_AUTH and is authenticated.
     Opened,
     /// It has answered, and there will be no IKE SA.

@@ -71,6 +71,9 @@ impl IkeSa {
             rekey_after: established
                 .rekey_at
                 .map(|at| at.saturating_since(established.established_at)),
+            reauth_after: established
+                .reauth_at
+                .map(|at| at.saturating_since(established.established_at)),
             expires_after: established
                 .expires_at
                 .map(|at| at.saturating_since(established.established_at)),
@@ -126,6 +129,7 @@ impl IkeSa {
         established.peer_syncs = record.peer_syncs;
         established.peer_synced = record.peer_synced;
         established.rekey_at = left(now, record.rekey_after, record.age);
+        established.reauth_at = left(now, record.reauth_after, record.age);
         established.expires_at = left(now, record.expires_after, record.age);
         established.unknown = record.unknown;
         established.outstanding = record
@@ -142,6 +146,7 @@ impl IkeSa {
             path: record.path,
             nat: record.nat,
             announced: true,
+            began: None,
             proposal: record.proposal,
             keys: record.keys,
             ivs: IvSequence::resume(config.member, config.incarnation, record.next_iv),

@@ -4,7 +4,7 @@ use gateway_common::time::Instant;
 
 use super::reassembly::{Unsealed, Whole};
 use super::window::{Arrival, CachedResponse};
-use super::{Answer, IkeSa, Pending, Request, Silence, State, Step};
+use super::{Answer, Cause, IkeSa, Pending, Request, Silence, State, Step};
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError, PeerError, notify_for};
 use crate::output::{ChildId, EventKind, KernelRequest, Path};
@@ -242,7 +242,7 @@ impl IkeSa {
         // An IKE SA that is not authenticated has nothing to live on for.
         let unauthenticated = matches!(self.state, State::ExpectAuth(_));
         if error.is_fatal(in_auth) || unauthenticated {
-            Step::Close(answer, "a fatal error was answered")
+            Step::Close(answer, Cause::Failure, "a fatal error was answered")
         } else {
             Step::Answer(answer)
         }

@@ -326,6 +326,7 @@ prop_compose! {
             contact: end.0,
             closed: end.1.map(Duration::from_nanos),
             rekey_after: lifetimes[0].map(Duration::from_nanos),
+            reauth_after: lifetimes[0].map(|after| Duration::from_nanos(after / 3)),
             expires_after: lifetimes[1].map(Duration::from_nanos),
             wanted: wanted.into_iter().collect(),
             age: Duration::from_nanos(counters.3),

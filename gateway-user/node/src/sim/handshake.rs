@@ -318,6 +318,7 @@ impl Handshake {
             transport: TransportState::default(),
             age: Duration::ZERO,
             rekey_after: None,
+            reauth_after: None,
             expires_after: None,
             wanted: Vec::new(),
             children: vec![ChildRecord {

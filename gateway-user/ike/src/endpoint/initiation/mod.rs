@@ -4,11 +4,11 @@
 //! faster. It makes one attempt after the other, each with an SPI of its own: all addresses of the
 //! peer in turn, then a pause that grows.
 
+mod again;
 mod table;
 
 use std::sync::Arc;
 
-use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
 pub(super) use self::table::Initiations;
@@ -85,7 +85,8 @@ impl Endpoint {
         let plan = Plan {
             connection: Arc::clone(&initiation.connection),
             child: initiation.children.first().cloned(),
-            slot: Slot::for_connection(&initiation.connection.name),
+            slot: initiation.slot,
+            began: now,
             path: Path::new((local, PORT_IKE).into(), (remote, PORT_IKE).into()),
             initial_contact: initiation.initial_contact,
         };
@@ -111,6 +112,8 @@ impl Endpoint {
             return self.drop_response(path);
         };
         let spi = opening.local_spi;
+        let mut opening = opening;
+        opening.plan.initial_contact &= !self.peer_is_near(&opening.plan);
         match opening.handle_response(&mut self.core, now, path, message) {
             Next::Wait(opening, useless) => {
                 self.openings.insert(spi, opening);
@@ -130,6 +133,17 @@ impl Endpoint {
                 self.opening_failed(now, spi, &error.to_string(), true);
             }
         }
+    }
+
+    /// Whether the peer has an IKE SA with us, or is about to make one (RFC 7296 §2.4: initial
+    /// contact says that there is no other).
+    fn peer_is_near(&self, plan: &Plan) -> bool {
+        let connection = &plan.connection;
+        let held = connection.remote_id.exact().is_some_and(|remote_id| {
+            let mut held = self.find(&connection.local_id, remote_id);
+            held.next().is_some()
+        });
+        held || self.half_open.from(plan.path.remote.ip()) > 0
     }
 
     /// The request of an attempt has waited long enough.
@@ -190,10 +204,21 @@ impl Endpoint {
     }
 
     fn attempt_failed(&mut self, now: Instant, id: u64, reason: &str, refused: bool) {
+        let Some(initiation) = self.initiations.get(id) else {
+            return;
+        };
+        let connection = Arc::clone(&initiation.connection);
+        // The peer was faster, and our own attempt had come too far to be called back.
+        let reauthenticates = initiation.replaces.is_some();
+        if let Some(spi) = self.live_sa(&connection).filter(|_| !reauthenticates) {
+            let taken = self.initiations.take(&mut self.core, id);
+            let children = taken.map(|taken| taken.children).unwrap_or_default();
+            return self.with_sa(now, spi, |sa, _| sa.want_children(&children));
+        }
         let Some(initiation) = self.initiations.get_mut(id) else {
             return;
         };
-        let name = initiation.connection.name.clone();
+        let name = connection.name.clone();
         let to = initiation
             .destination()
             .map_or_else(String::new, |(_, remote)| format!(" to {remote}"));
@@ -225,18 +250,49 @@ impl Endpoint {
     /// Our IKE_AUTH was answered, the peer is authenticated, and its first CHILD_SA stands, if there
     /// is one.
     pub(super) fn opened(&mut self, now: Instant, mut sa: Box<IkeSa>) {
+        let began = sa.began.unwrap_or(now);
         sa.announced = true;
         let initiation = self
             .initiations
             .ended(sa.local_spi)
             .and_then(|id| self.initiations.take(&mut self.core, id));
+        let mut replaces = None;
         if let Some(initiation) = initiation {
             sa.want_children(&initiation.children);
+            replaces = initiation.replaces;
         }
         self.book_established(now, &mut sa);
+        self.settle_twins(now, &mut sa, began);
         sa.publish(&mut self.core, now);
         self.keep(now, sa);
+        if let Some(old) = replaces {
+            self.at_sa(now, old, |old, _| old.terminate());
+        }
         self.next_in_queue(now);
+    }
+
+    /// The IKE SA is to be authenticated anew: make before break. Only if we can reach its peer by
+    /// ourselves; otherwise it is the peer's business.
+    pub(super) fn reauthenticate(&mut self, now: Instant, sa: &IkeSa) {
+        let Some(established) = sa.established() else {
+            return;
+        };
+        let connection = Arc::clone(&established.connection);
+        if connection.destinations().is_empty()
+            || self.initiations.by_name(&connection.name).is_some()
+        {
+            return;
+        }
+        let order = InitiateOrder {
+            connection: connection.name.clone(),
+            persistent: true,
+            slot: Some(sa.slot),
+            ..InitiateOrder::default()
+        };
+        let mut initiation = Initiation::new(connection, sa.children_to_be(), &order);
+        initiation.replaces = Some(sa.local_spi);
+        let id = self.initiations.add(initiation);
+        self.attempt(now, id);
     }
 
     /// The peer has brought up the connection by itself, or another member goes on with it. An

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
 use crate::config::{ChildConfig, Connection};
@@ -19,6 +20,9 @@ pub(super) struct Initiation {
     /// The first one goes with IKE_AUTH, the others follow.
     pub(super) children: Vec<Arc<ChildConfig>>,
     pub(super) initial_contact: bool,
+    pub(super) slot: Slot,
+    /// Our SPI of the IKE SA that the new one replaces, when it is there (reauthentication).
+    pub(super) replaces: Option<[u8; 8]>,
     pub(super) phase: Phase,
     persistent: bool,
     /// Attempts so far.
@@ -56,6 +60,10 @@ impl Initiation {
             connection,
             children,
             initial_contact: order.initial_contact,
+            slot: order
+                .slot
+                .unwrap_or_else(|| Slot::for_connection(&order.connection)),
+            replaces: None,
             phase: Phase::Queued,
             persistent: order.persistent,
             attempts: 0,
@@ -132,6 +140,10 @@ impl Initiations {
 
     pub(super) fn by_name(&self, name: &str) -> Option<u64> {
         self.by_name.get(name).copied()
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Initiation> {
+        self.all.get(&id)
     }
 
     pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Initiation> {

@@ -2,11 +2,12 @@
 
 use gateway_common::time::Instant;
 
+use crate::config::CloseAction;
 use crate::endpoint::core::Core;
 use crate::error::IkeError;
 use crate::output::EventKind;
-use crate::record::Purpose;
-use crate::sa::{Answer, IkeSa, Request, Step};
+use crate::record::{ChildState, Purpose};
+use crate::sa::{Answer, Cause, IkeSa, Request, Step};
 use crate::wire::{DeleteRepr, MessageBuilder, NotifyType, Payload, Payloads, ProtocolId};
 
 /// Unknown SPIs that are remembered: a peer deletes one CHILD_SA too early, not dozens.
@@ -32,11 +33,16 @@ impl IkeSa {
             // INFORMATIONAL response."
             return Ok(Step::Close(
                 Answer { request, message },
+                Cause::PeersWill,
                 "deleted by the peer",
             ));
         }
         if let Some(reason) = self.peers_verdict(core, payloads) {
-            return Ok(Step::Close(Answer { request, message }, reason));
+            return Ok(Step::Close(
+                Answer { request, message },
+                Cause::Failure,
+                reason,
+            ));
         }
         let message = self.mobility(core, now, request, payloads, message);
         let deleted = self.delete_children(core, payloads);
@@ -84,12 +90,26 @@ impl IkeSa {
                 self.note_unknown_delete(spi);
                 continue;
             };
-            self.take_out_child(core, spi_in, "deleted by the peer");
+            let child = self.take_out_child(core, spi_in, "deleted by the peer");
             if !self.is_closing_child(spi_in) {
                 deleted.push(spi_in);
             }
+            if let Some(child) = child.filter(|child| child.state == ChildState::Current) {
+                self.closed_by_peer(&child.sa.name);
+            }
         }
         deleted
+    }
+
+    /// swanctl's `close_action`; `trap` needs nothing, the policy stands.
+    fn closed_by_peer(&mut self, name: &str) {
+        let again = self.established().is_some_and(|e| {
+            let mut children = e.connection.children.iter();
+            children.any(|child| child.name == name && child.actions.close == CloseAction::Start)
+        });
+        if again && !self.has_child(name) {
+            self.want_child(name);
+        }
     }
 
     /// Perhaps the DELETE of a CHILD_SA of ours has overtaken the response that makes it.

@@ -2,6 +2,7 @@
 
 use gateway_common::abi::Address;
 use gateway_common::slot::Slot;
+use gateway_common::time::Instant;
 
 use crate::auth::{Announced, Transcript, announce};
 use crate::config::{Childless, Config, Transport};
@@ -42,6 +43,7 @@ impl IkeSa {
         request: InitRequest<'_>,
         chosen: &Chosen<IkeProposal>,
         local_spi: [u8; 8],
+        now: Instant,
     ) -> Result<Self, IkeError> {
         let proposal = chosen.suite;
         let nonce_i = request.payloads.require_nonce()?.data;
@@ -124,6 +126,7 @@ impl IkeSa {
             path: request.path,
             nat: detected.unwrap_or_default(),
             announced: false,
+            began: Some(now),
             proposal,
             keys,
             ivs: fresh_ivs(config),

@@ -85,6 +85,7 @@ impl IkeSa {
             path: self.path,
             nat: self.nat,
             announced: true,
+            began: None,
             proposal: chosen.suite,
             keys,
             ivs: fresh_ivs(&core.config),
@@ -137,6 +138,9 @@ impl IkeSa {
         heir.predecessor = Some(self.local_spi);
         heir.peer_syncs = established.peer_syncs;
         heir.set_lifetimes(core, now);
+        // The peer was authenticated when the first one was made.
+        heir.reauth_at = established.reauth_at;
+        heir.end_after_reauthentication();
         Ok(heir)
     }
 

@@ -9,7 +9,7 @@ use crate::error::IkeError;
 use crate::record::{ChildState, Purpose};
 use crate::sa::mobike::COOKIE_LEN;
 use crate::sa::redirect::redirect_data;
-use crate::sa::{Child, IkeSa, Step};
+use crate::sa::{Cause, Child, IkeSa, Step};
 use crate::wire::{DeleteRepr, ExchangeType, MessageBuilder, NotifyRepr, NotifyType, Payload};
 
 impl IkeSa {
@@ -136,6 +136,44 @@ impl IkeSa {
         Step::Waiting
     }
 
+    /// As [`Self::terminate`], because something went wrong.
+    pub(super) fn terminate_failed(&mut self) -> Step {
+        if let Some(established) = self.established_mut() {
+            established.failed = true;
+        }
+        self.terminate()
+    }
+
+    /// Why we have deleted it.
+    pub(super) fn cause_of_closing(&self) -> Cause {
+        match self.established() {
+            Some(established) if established.failed => Cause::Failure,
+            _ => Cause::OurWill,
+        }
+    }
+
+    /// Configurations of the children that it has and that have no successor.
+    pub(crate) fn children_in_use(&self) -> impl Iterator<Item = &Arc<ChildConfig>> {
+        let established = self.established();
+        let configured = established.map(|e| &e.connection.children);
+        configured.into_iter().flatten().filter(move |config| {
+            established.is_some_and(|e| {
+                let current = |child: &&Child| child.state == ChildState::Current;
+                let mut current = e.children.iter().filter(current);
+                current.any(|child| child.sa.name == config.name)
+            })
+        })
+    }
+
+    /// Configurations of the children that it has, or will have if the peer agrees.
+    pub(crate) fn children_to_be(&self) -> Vec<Arc<ChildConfig>> {
+        let configured = self.established().map(|e| &e.connection.children);
+        let all = configured.into_iter().flatten();
+        all.filter(|config| self.has_child(&config.name))
+            .cloned()
+            .collect()
+    }
+
     /// Deletes a child, with a DELETE to the peer. It is used until the peer has confirmed.
     pub(crate) fn terminate_child(&mut self, spi: [u8; 4]) {
         if let Some(established) = self.established_mut()
@@ -182,7 +220,7 @@ impl IkeSa {
     }
 
     /// Asks for a child from scratch, unless its configuration is gone.
-    pub(super) fn want_child(&mut self, name: &str) {
+    pub(in crate::sa) fn want_child(&mut self, name: &str) {
         let configured = self
             .established()
             .is_some_and(|e| e.connection.children.iter().any(|c| c.name == name));
@@ -204,7 +242,7 @@ impl IkeSa {
     }
 
     /// Whether there is a child of this name, or will be if the peer agrees.
-    fn has_child(&self, name: &str) -> bool {
+    pub(in crate::sa) fn has_child(&self, name: &str) -> bool {
         let Some(established) = self.established() else {
             return false;
         };

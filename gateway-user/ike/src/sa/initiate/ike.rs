@@ -180,6 +180,7 @@ impl IkeSa {
             path: self.path,
             nat: self.nat,
             announced: true,
+            began: None,
             proposal: suite,
             keys,
             ivs: fresh_ivs(&core.config),

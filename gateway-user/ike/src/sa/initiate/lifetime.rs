@@ -35,7 +35,9 @@ impl IkeSa {
         match clock {
             Clock::Retransmit => return self.retransmit(core, now),
             Clock::Install => return self.install_timeout(core, now),
-            Clock::Replaced | Clock::Expire => return self.terminate(),
+            Clock::Replaced => return self.terminate(),
+            Clock::Expire => return self.terminate_failed(),
+            Clock::Reauthenticate => return Step::Reauthenticate,
             Clock::Rekey => self.add_task(Task::RekeyIke),
             Clock::Retry => {
                 if let Some(established) = self.established_mut() {
@@ -80,6 +82,7 @@ impl IkeSa {
         let dpd = established.connection.dpd_delay;
         let (replaced, closing) = (established.replaced, established.closing);
         let (rekey_at, expires_at) = (established.rekey_at, established.expires_at);
+        let reauth_at = established.reauth_at;
         let outstanding = established.outstanding.is_some();
         let owed = !established.unwanted.is_empty()
             || established
@@ -89,6 +92,9 @@ impl IkeSa {
         self.start_keepalives(core, now);
         if let Some(at) = rekey_at.filter(|_| !replaced) {
             self.set_clock(core, Clock::Rekey, at);
+        }
+        if let Some(at) = reauth_at.filter(|_| !replaced) {
+            self.set_clock(core, Clock::Reauthenticate, at);
         }
         if let Some(at) = expires_at {
             self.set_clock(core, Clock::Expire, at);
@@ -123,6 +129,25 @@ impl Established {
             let early = jitter(&*core.crypto, connection.rand_time);
             self.rekey_at = Some(now + rekey_time.saturating_sub(early));
             self.expires_at = Some(now + rekey_time + connection.over_time);
+        }
+        let reauth_time = connection.initiation.reauth_time;
+        if !reauth_time.is_zero() {
+            let early = jitter(&*core.crypto, connection.rand_time.min(reauth_time / 2));
+            self.reauth_at = Some(now + reauth_time.saturating_sub(early));
+        }
+        self.end_after_reauthentication();
+    }
+
+    /// An IKE SA that should have been authenticated anew ends, as one that should have been
+    /// rekeyed does.
+    pub(in crate::sa) fn end_after_reauthentication(&mut self) {
+        let connection = &self.connection;
+        let grace = connection
+            .over_time
+            .max(connection.initiation.reauth_time / 10);
+        if let Some(at) = self.reauth_at {
+            let end = at + connection.rand_time + grace;
+            self.expires_at = Some(self.expires_at.map_or(end, |other| other.min(end)));
         }
     }
 

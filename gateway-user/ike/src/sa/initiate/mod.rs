@@ -16,7 +16,7 @@ use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
 use super::clock::{Clock, jitter};
-use super::{Established, IkeSa, Step};
+use super::{Cause, Established, IkeSa, Step};
 use crate::config::Gateway;
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError};
@@ -193,7 +193,7 @@ impl IkeSa {
                 Err(error) => {
                     self.failed(core, "request", &error);
                     if task == Task::CloseIke {
-                        return Some(Step::Gone("its DELETE cannot be sealed"));
+                        return Some(Step::Gone(Cause::Failure, "its DELETE cannot be sealed"));
                     }
                     self.defer(core, now, task);
                 }
@@ -366,10 +366,13 @@ impl IkeSa {
                 );
                 Step::Waiting
             }
-            Some(Purpose::CloseIke) => Step::Gone("deleted by us, without an answer of the peer"),
+            Some(Purpose::CloseIke) => Step::Gone(
+                self.cause_of_closing(),
+                "deleted by us, without an answer of the peer",
+            ),
             _ => {
                 core.counters.peers_lost += 1;
-                Step::Gone("the peer does not answer")
+                Step::Gone(Cause::Failure, "the peer does not answer")
             }
         }
     }

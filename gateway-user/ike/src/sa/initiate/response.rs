@@ -8,7 +8,7 @@ use crate::error::{IkeError, PeerError};
 use crate::output::{EventKind, Path};
 use crate::record::Purpose;
 use crate::sa::reassembly::Unsealed;
-use crate::sa::{IkeSa, Silence, Step};
+use crate::sa::{Cause, IkeSa, Silence, Step};
 use crate::wire::{HeaderRepr, Message, NotifyType, Opened, Payloads};
 
 impl IkeSa {
@@ -69,7 +69,10 @@ impl IkeSa {
         self.move_to(core, path);
         if self.is_fatal(core, &payloads) && outstanding.request.purpose != Purpose::CloseIke {
             self.release_offer(core, &outstanding);
-            return Ok(Step::Gone("the peer found our request unacceptable"));
+            return Ok(Step::Gone(
+                Cause::Failure,
+                "the peer found our request unacceptable",
+            ));
         }
         if message.header().exchange != exchange_of(&outstanding.request.purpose) {
             self.release_offer(core, &outstanding);
@@ -88,7 +91,7 @@ impl IkeSa {
     ) -> Result<Step, IkeError> {
         match &outstanding.request.purpose {
             Purpose::Liveness => Ok(Step::Waiting),
-            Purpose::CloseIke => Ok(Step::Gone("deleted by us")),
+            Purpose::CloseIke => Ok(Step::Gone(self.cause_of_closing(), "deleted by us")),
             Purpose::CloseChildren(spis) => {
                 let spis = spis.clone();
                 self.children_closed(core, &spis);
@@ -151,7 +154,7 @@ impl IkeSa {
     fn useless_response(&mut self, core: &mut Core, error: &IkeError) -> Step {
         self.failed(core, "response", error);
         self.drop_outstanding(core);
-        self.terminate()
+        self.terminate_failed()
     }
 
     /// Frees what was reserved for the answer.
@@ -175,7 +178,7 @@ impl IkeSa {
         if now.saturating_since(since) >= limit {
             let reason = "the peer says TEMPORARY_FAILURE for too long".to_owned();
             self.event(core, EventKind::ExchangeFailed { reason });
-            return self.terminate();
+            return self.terminate_failed();
         }
         self.defer(core, now, task);
         Step::Waiting

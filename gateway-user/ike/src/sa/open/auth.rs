@@ -36,7 +36,7 @@ impl IkeSa {
         negotiated: Negotiated,
     ) -> Result<Box<Self>, IkeError> {
         let (local_spi, path) = (opened.local_spi, opened.path);
-        let slot = negotiated.plan.slot;
+        let (slot, began) = (negotiated.plan.slot, negotiated.plan.began);
         let offer = match &negotiated.plan.child {
             Some(child) => Some(draw_offer(core, local_spi, child)?),
             None => None,
@@ -49,6 +49,7 @@ impl IkeSa {
             path,
             nat: opened.nat,
             announced: false,
+            began: Some(began),
             proposal: opened.proposal,
             keys: opened.keys,
             ivs: fresh_ivs(&core.config),

@@ -13,6 +13,7 @@ mod resend;
 use std::sync::Arc;
 
 use gateway_common::slot::Slot;
+use gateway_common::time::Instant;
 
 pub(crate) use self::init::{ExpectInitResponse, Next};
 pub(crate) use self::resend::Overdue;
@@ -33,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) child: Option<Arc<ChildConfig>>,
     pub(crate) slot: Slot,
     pub(crate) path: Path,
+    /// When the attempt began.
+    pub(crate) began: Instant,
     /// No IKE SA between these two identities is known (RFC 7296 §2.4: INITIAL_CONTACT).
     pub(crate) initial_contact: bool,
 }

@@ -2,4 +2,6 @@
 
 mod additional;
 mod handshake;
-mod link;
+mod lifecycle;
+pub(crate) mod link;
+mod storm;

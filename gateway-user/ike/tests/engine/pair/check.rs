@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_common::time::Instant;
-use gateway_ike::wire::{Body, Message};
+use gateway_ike::wire::{Body, ExchangeType, Message};
 
 use super::Side;
 
@@ -30,6 +30,10 @@ impl Wire {
     pub(super) fn saw(&mut self, from: usize, bytes: &[u8]) {
         let message = Message::parse(bytes).unwrap();
         let header = message.header();
+        // It may come again with a cookie, and has no keys.
+        if header.exchange == ExchangeType::IKE_SA_INIT {
+            return;
+        }
         let (encrypted, fragment) = match message.body() {
             Body::Encrypted(encrypted) => (encrypted, 0),
             Body::Fragment(fragment, sealed) => {

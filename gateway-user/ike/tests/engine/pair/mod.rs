@@ -93,7 +93,13 @@ impl Pair {
         tweak: impl Fn(usize, &mut Connection, &mut ChildConfig),
     ) -> Self {
         let (sides, now) = side::established(seed, tweak);
-        let mut pair = Self {
+        let mut pair = Self::between(seed, sides, now);
+        pair.settle(Duration::from_secs(1));
+        pair
+    }
+
+    fn between(seed: u64, sides: [Side; 2], now: Instant) -> Self {
+        Self {
             now,
             sides,
             weather: Weather::FAIR,
@@ -103,9 +109,16 @@ impl Pair {
             events: 0,
             points: 0,
             deaths: Vec::new(),
-        };
-        pair.settle(Duration::from_secs(1));
-        pair
+        }
+    }
+
+    /// Without an IKE SA; either side can initiate one.
+    pub(crate) fn unconnected(
+        seed: u64,
+        tweak: impl Fn(usize, &mut Connection, &mut ChildConfig),
+    ) -> Self {
+        let (sides, now) = side::unconnected(seed, tweak);
+        Self::between(seed, sides, now)
     }
 
     /// Notes something for whoever has to find out why it failed.
@@ -221,6 +234,10 @@ impl Pair {
 
     fn obey(&mut self, side: usize, order: Order) {
         let member = &mut self.sides[side];
+        if let Order::Initiate { persistent } = order {
+            member.initiate(self.now, persistent);
+            return self.carry_out(side);
+        }
         let Some(sa) = member.current() else { return };
         let child = sa.children.last().map(|child| child.spi_in);
         let command = match (order, child) {
@@ -233,7 +250,10 @@ impl Pair {
             },
             (Order::RekeyChild, Some(child)) => Command::Rekey(Target::Child(child)),
             (Order::RekeyChild, None) => return,
+            (Order::Terminate, _) => Command::Terminate(Target::Ike(sa.local_spi)),
+            (Order::TerminateChild, Some(child)) => Command::Terminate(Target::Child(child)),
             (Order::Die, _) => return self.take_over(side),
+            (Order::TerminateChild, None) | (Order::Initiate { .. }, _) => return,
         };
         member.endpoint.handle_command(self.now, command);
         self.carry_out(side);
@@ -255,6 +275,10 @@ impl Pair {
         let now = self.now;
         self.sides[side].take_over(now);
         self.carry_out(side);
+        if self.sides[side].starts && self.sides[side].spis().is_empty() {
+            self.sides[side].initiate(now, true);
+            self.carry_out(side);
+        }
         let spis: Vec<_> = self.sides[side].spis();
         for local_spi in spis {
             let liveness = Command::Liveness { local_spi };
@@ -309,6 +333,17 @@ impl Pair {
         for side in 0..2 {
             self.order_now(side, Order::Liveness);
             self.settle(Duration::from_secs(1));
+        }
+        // A liveness check that was lost in the storm comes again, some time.
+        for _ in 0..60 {
+            let asks = |side: &Side| {
+                let records = side.records(self.now);
+                records.iter().any(|record| record.outstanding.is_some())
+            };
+            if !self.sides.iter().any(asks) {
+                break;
+            }
+            self.settle(Duration::from_millis(997));
         }
         check::agree(&self.sides, self.now, context);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway_common::member::MemberId;
 use gateway_common::time::Instant;
 use gateway_ike::config::{ChildConfig, Config, Connection, Secret};
-use gateway_ike::endpoint::{Command, Endpoint, SaStatus};
+use gateway_ike::endpoint::{Command, Endpoint, InitiateOrder, SaStatus};
 use gateway_ike::output::{
     Change, ChildId, ChildSa, Delta, DeltaId, EventKind, KernelRequest, KernelResult, Output, Path,
     Transmit,
@@ -18,6 +18,7 @@ use gateway_ike::secret::SecretBytes;
 use crate::config::{PSK, child, config, id};
 use crate::gateway::{Gateway, crypto};
 use crate::initiator::Initiator;
+use crate::opening::link::configs;
 
 /// What an operator or a node may order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,9 @@ pub(crate) enum Order {
     RekeyChild,
     RekeyIke,
     Sync,
+    Initiate { persistent: bool },
+    Terminate,
+    TerminateChild,
     Die,
 }
 
@@ -54,6 +58,8 @@ pub(crate) struct Side {
     held: VecDeque<(DeltaId, Transmit)>,
     pub(crate) kernel: BTreeMap<ChildId, ChildSa>,
     pub(crate) log: Vec<String>,
+    /// Whoever takes over initiates what is not there.
+    pub(crate) starts: bool,
 }
 
 /// Both sides' configuration, and that they retransmit often enough for any weather.
@@ -110,6 +116,23 @@ pub(super) fn established(
     )
 }
 
+/// Two sides that know each other's addresses and have nothing yet.
+pub(super) fn unconnected(
+    seed: u64,
+    tweak: impl Fn(usize, &mut Connection, &mut ChildConfig),
+) -> ([Side; 2], Instant) {
+    let now = Instant::from_nanos(1_000_000_000);
+    let [a, b] = configs(tweak).map(|config| Arc::clone(&config.connections[0]));
+    let seeds = [seed, seed + 0x5000_0000];
+    (
+        [
+            Side::blank(a, [5, 6], seeds[0], now),
+            Side::blank(b, [25, 26], seeds[1], now),
+        ],
+        now,
+    )
+}
+
 /// The same IKE SA as the peer sees it.
 fn mirror(record: &IkeSaRecord, next_request: u32) -> IkeSaRecord {
     let mut mirrored = record.clone();
@@ -141,8 +164,16 @@ impl Side {
     ) -> Self {
         record.peer_syncs = true;
         record.transport.fragments = true;
+        let mut side = Self::blank(connection, members, seed, now);
+        let octets = record.encode().expose().to_vec();
+        side.replica.insert(record.local_spi, (octets, now));
+        side.import(now);
+        side
+    }
+
+    fn blank(connection: Arc<Connection>, members: [u8; 2], seed: u64, now: Instant) -> Self {
         let config = Arc::new(side_config(&connection, members[0], 1));
-        let mut side = Self {
+        Self {
             endpoint: Endpoint::new(config, crypto(seed), now),
             connection,
             members,
@@ -154,11 +185,19 @@ impl Side {
             held: VecDeque::new(),
             kernel: BTreeMap::new(),
             log: Vec::new(),
+            starts: false,
+        }
+    }
+
+    /// Orders a tunnel.
+    pub(crate) fn initiate(&mut self, now: Instant, persistent: bool) {
+        let order = InitiateOrder {
+            connection: self.connection.name.clone(),
+            persistent,
+            initial_contact: true,
+            ..InitiateOrder::default()
         };
-        let octets = record.encode().expose().to_vec();
-        side.replica.insert(record.local_spi, (octets, now));
-        side.import(now);
-        side
+        self.endpoint.handle_command(now, Command::Initiate(order));
     }
 
     /// Imports what the replica has, whose kernel has copies of the children.

@@ -1,0 +1,120 @@
+//! What we do by ourselves when a tunnel ends or grows old.
+
+use std::time::Duration;
+
+use gateway_ike::config::{Actions, CloseAction, DpdAction};
+
+use crate::pair::{Order, Pair};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn up(seed: u64, actions: Actions, dpd: u64) -> Pair {
+    let mut pair = Pair::unconnected(seed, |side, connection, child| {
+        if side == 0 {
+            child.actions = actions;
+            connection.dpd_delay = Duration::from_secs(dpd);
+        }
+    });
+    pair.order_now(0, Order::Initiate { persistent: true });
+    pair.settle(Duration::from_secs(3));
+    pair.assert_well("in the beginning");
+    pair
+}
+
+fn count(pair: &Pair, side: usize) -> (usize, usize) {
+    let endpoint = &pair.sides[side].endpoint;
+    (endpoint.sas().count(), endpoint.child_sas())
+}
+
+#[test]
+fn close_action_start_brings_back_what_the_peer_closes() {
+    let actions = Actions {
+        close: CloseAction::Start,
+        ..Actions::default()
+    };
+    for order in [Order::Terminate, Order::TerminateChild] {
+        let mut pair = up(1, actions, 0);
+        let before = pair.sides[0].records(pair.now)[0].children[0].sa.spi_in;
+        pair.order_now(1, order);
+        pair.settle(MINUTE);
+        pair.assert_well("after the peer's DELETE");
+        let after = pair.sides[0].records(pair.now)[0].children[0].sa.spi_in;
+        assert_ne!(before, after);
+    }
+}
+
+#[test]
+fn close_action_none_leaves_it() {
+    let mut pair = up(2, Actions::default(), 0);
+    pair.order_now(1, Order::TerminateChild);
+    pair.settle(MINUTE);
+    assert_eq!(count(&pair, 0), (1, 0));
+    pair.order_now(1, Order::Terminate);
+    pair.settle(MINUTE);
+    assert_eq!(count(&pair, 0), (0, 0));
+}
+
+/// What the operator ends stays ended, whatever the actions are.
+#[test]
+fn what_we_end_stays_ended() {
+    let actions = Actions {
+        close: CloseAction::Start,
+        dpd: DpdAction::Restart,
+        ..Actions::default()
+    };
+    let mut pair = up(3, actions, 5);
+    pair.order_now(0, Order::Terminate);
+    pair.settle(5 * MINUTE);
+    assert_eq!((count(&pair, 0), count(&pair, 1)), ((0, 0), (0, 0)));
+}
+
+#[test]
+fn dpd_action_decides_what_follows_a_dead_peer() {
+    for (dpd, expected) in [(DpdAction::Restart, 1), (DpdAction::Clear, 0)] {
+        let actions = Actions {
+            dpd,
+            ..Actions::default()
+        };
+        let mut pair = up(4, actions, 5);
+        // The peer's members lose all they know.
+        pair.sides[1].restore(std::collections::BTreeMap::new());
+        pair.order_now(1, Order::Die);
+        pair.settle(10 * MINUTE);
+        assert_eq!(count(&pair, 0).0, expected);
+        if expected == 1 {
+            pair.assert_well("after the restart");
+        }
+    }
+}
+
+/// Make before break: there is a tunnel at any time, and the identities are proved again.
+#[test]
+fn reauthentication_makes_before_it_breaks() {
+    let mut pair = Pair::unconnected(5, |side, connection, _| {
+        if side == 0 {
+            connection.initiation.reauth_time = MINUTE;
+            connection.rekey_time = Duration::from_secs(25);
+            connection.over_time = Duration::from_secs(10);
+        }
+    });
+    pair.order_now(0, Order::Initiate { persistent: true });
+    pair.settle(Duration::from_secs(3));
+    let auths = |pair: &Pair| pair.sides[1].endpoint.counters().auth_requests;
+    assert_eq!(auths(&pair), 1);
+    for _ in 0..600 {
+        pair.settle(Duration::from_millis(500));
+        for side in 0..2 {
+            assert!(
+                !pair.sides[side].kernel.is_empty(),
+                "{:#?}",
+                pair.sides[side].log
+            );
+        }
+    }
+    assert!(
+        (5..=7).contains(&auths(&pair)),
+        "{} authentications",
+        auths(&pair)
+    );
+    pair.assert_well("after five minutes");
+}

@@ -1,0 +1,84 @@
+//! Tables of `gatewayctl connections` and the answers to orders about them.
+
+use std::fmt::Write;
+
+use super::model::{ConnectionInfo, Connections, Ordered};
+
+/// `gatewayctl connections`, in the layout of `swanctl --list-conns`.
+pub fn connections(connections: &Connections) -> String {
+    if connections.connections.is_empty() {
+        return "no connections configured\n".into();
+    }
+    connections.connections.iter().map(connection).collect()
+}
+
+fn connection(connection: &ConnectionInfo) -> String {
+    let any = |list: &[String]| {
+        if list.is_empty() {
+            "%any".to_owned()
+        } else {
+            list.join(", ")
+        }
+    };
+    let owner = match connection.owner {
+        0 => "nobody".to_owned(),
+        member => format!("member {member}"),
+    };
+    let mut text = format!(
+        "{}: slot {}, initiated by {owner}, {} IKE SA(s) up\n  local:  {} as {}\n  remote: {} as {}\n",
+        connection.name,
+        connection.slot,
+        connection.ike_sas,
+        any(&connection.local_addrs),
+        connection.local_id,
+        any(&connection.remote_addrs),
+        connection.remote_id,
+    );
+    for child in &connection.children {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "  {}: {} === {}, start_action {}, close_action {}, dpd_action {}, {} up",
+            child.name,
+            child.local_ts.join(" "),
+            child.remote_ts.join(" "),
+            child.start_action,
+            child.close_action,
+            child.dpd_action,
+            child.child_sas,
+        );
+    }
+    text
+}
+
+/// What has become of `gatewayctl initiate`, `terminate` and `rekey`.
+pub fn ordered(ordered: &Ordered) -> String {
+    let mut parts = Vec::new();
+    if ordered.here > 0 {
+        parts.push("begun on this member".to_owned());
+    }
+    parts.extend(
+        ordered
+            .passed_on
+            .iter()
+            .map(|member| format!("passed on to member {member}")),
+    );
+    format!(
+        "{}; the log and \"gatewayctl sas\" show what comes of it\n",
+        parts.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_says_who_carries_it_out() {
+        let text = ordered(&Ordered {
+            here: 1,
+            passed_on: vec![3],
+        });
+        assert!(text.starts_with("begun on this member, passed on to member 3;"));
+    }
+}

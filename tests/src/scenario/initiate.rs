@@ -1,0 +1,204 @@
+//! The cluster initiates: by order, by configuration, and at the same time as its peer.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::Context;
+use super::harness::{Lab, Wishes};
+use crate::lab::wait_until;
+
+/// A connection to the first site that the cluster can initiate.
+const OUT: &str = r#"
+[[connection]]
+name = "out"
+local_addrs = ["203.0.113.10"]
+remote_addrs = ["198.51.100.10"]
+proposals = ["aes128gcm16-prfsha256-x25519"]
+[connection.local]
+id = "gw.example.org"
+[connection.remote]
+id = "site-1"
+[connection.children.net]
+local_ts = ["10.1.0.0/16"]
+remote_ts = ["10.2.1.0/24"]
+esp_proposals = ["aes128gcm16"]
+"#;
+
+/// The same, and it is to be up.
+const START: &str = r#"
+[[connection]]
+name = "out"
+local_addrs = ["203.0.113.10"]
+remote_addrs = ["198.51.100.10"]
+proposals = ["aes128gcm16-prfsha256-x25519"]
+[connection.local]
+id = "gw.example.org"
+[connection.remote]
+id = "site-1"
+[connection.children.net]
+local_ts = ["10.1.0.0/16"]
+remote_ts = ["10.2.1.0/24"]
+esp_proposals = ["aes128gcm16"]
+start_action = "start"
+"#;
+
+fn out() -> Wishes {
+    Wishes {
+        tables: OUT,
+        ..Wishes::default()
+    }
+}
+
+/// The member that initiates connection `out`.
+fn owner_of_out(lab: &Lab) -> Result<u8> {
+    let answer = lab.cluster.member(1)?.ask("connections")?;
+    let rows = answer["connections"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let row = rows.iter().find(|row| row["name"] == "out");
+    let owner = row.and_then(|row| row["owner"].as_u64());
+    Ok(u8::try_from(owner.context("nobody owns connection out")?)?)
+}
+
+/// Waits for the one tunnel, on both sides.
+fn wait_one_tunnel(lab: &Lab, limit: u64) -> Result<(u8, Value)> {
+    let mut found = None;
+    wait_until(
+        Duration::from_secs(limit),
+        "one tunnel on both sides",
+        || {
+            let mut sas = lab.cluster.ike_sas()?;
+            sas.retain(|(_, sa)| {
+                sa["children"]
+                    .as_array()
+                    .is_some_and(|list| list.len() == 1)
+            });
+            let peer = (lab.peer.established()?, lab.peer.installed()?);
+            if sas.len() != 1 || peer != (1, 1) {
+                return Ok(false);
+            }
+            found = sas.pop();
+            Ok(true)
+        },
+    )?;
+    found.context("no tunnel")
+}
+
+fn ask(lab: &Lab, member: u8, command: &str, child: bool) -> Result<Value> {
+    let mut request = json!({ "command": command, "connection": "out" });
+    if child {
+        request["child"] = "net".into();
+    }
+    lab.cluster.member(member.into())?.request(&request)
+}
+
+/// Any member can be asked, the owner does it; when that one dies the peer notices nothing, and the
+/// next owner goes on as original initiator.
+pub(super) fn by_order(context: &Context) -> Result<String> {
+    let mut lab = Lab::sprayed(context, "initiate", &out())?;
+    let expected = owner_of_out(&lab)?;
+    let asked = lab.other_than(expected);
+    let answer = ask(&lab, asked, "initiate", false)?;
+    ensure!(
+        answer["passed_on"] == json!([expected]),
+        "asked member {asked}, the owner is {expected}: {answer}"
+    );
+    let (owner, sa) = wait_one_tunnel(&lab, 20)?;
+    ensure!(
+        owner == expected,
+        "member {owner} initiated, not {expected}"
+    );
+    ensure!(sa["connection"] == "out", "connection {}", sa["connection"]);
+    lab.wait_tables(1, 1)?;
+    let negotiated = lab.peer.log().matches("IKE_AUTH response").count();
+
+    lab.cluster.member_mut(owner)?.kill();
+    let survivors: Vec<u8> = lab
+        .member_ids()
+        .into_iter()
+        .filter(|id| *id != owner)
+        .collect();
+    lab.wait_serving(&survivors)?;
+    let other = survivors.first().copied().context("nobody is left")?;
+    wait_until(
+        Duration::from_secs(20),
+        "the new owner to rekey the child",
+        || Ok(ask(&lab, other, "rekey", true).is_ok()),
+    )?;
+    let old = sa["children"][0]["spi_in"].clone();
+    let mut after = Value::Null;
+    wait_until(Duration::from_secs(20), "the new CHILD_SA alone", || {
+        for id in &survivors {
+            let sas = lab.cluster.member((*id).into())?.ask("sas")?;
+            if let Some([sa]) = sas["ike_sas"].as_array().map(Vec::as_slice) {
+                after = sa["children"][0]["spi_in"].clone();
+                let alone = sa["children"].as_array().map(Vec::len) == Some(1);
+                return Ok(alone && after != old && lab.peer.installed()? == 1);
+            }
+        }
+        Ok(false)
+    })?;
+    ensure!(lab.peer.established()? == 1, "the peer has no IKE SA");
+    let again = lab.peer.log().matches("IKE_AUTH response").count();
+    ensure!(
+        again == negotiated,
+        "{} negotiation(s) after the takeover",
+        again - negotiated
+    );
+    ask(&lab, other, "terminate", false)?;
+    wait_until(Duration::from_secs(20), "the peer to have nothing", || {
+        Ok(lab.peer.established()? == 0)
+    })?;
+    Ok(format!(
+        "asked {asked}, initiated by {owner}, rekeyed ({old} -> {after}) and deleted after its death"
+    ))
+}
+
+/// Both sides start at the same moment, and one tunnel stays.
+pub(super) fn both(context: &Context) -> Result<String> {
+    let lab = Lab::sprayed(context, "initiate-both", &out())?;
+    let owner = owner_of_out(&lab)?;
+    for round in 1..=3 {
+        std::thread::scope(|scope| {
+            // It may be told that its IKE SA was deleted in favour of the other one.
+            scope.spawn(|| drop(lab.peer.initiate("site-1", 10)));
+            ask(&lab, owner, "initiate", false)
+        })?;
+        wait_one_tunnel(&lab, 30).with_context(|| format!("round {round}"))?;
+        // It stays.
+        std::thread::sleep(Duration::from_secs(2));
+        wait_one_tunnel(&lab, 1).with_context(|| format!("round {round}, later"))?;
+        lab.peer.swanctl(&["--terminate", "--ike", "site-1"])?;
+        lab.wait_tables_empty()?;
+    }
+    let crossed = lab.log_lines(&["both sides have initiated"]).len();
+    Ok(format!("3 rounds, {crossed} with two IKE SAs for a moment"))
+}
+
+/// It is to be up: the owner tries while the peer is not there, and succeeds when it is.
+pub(super) fn unreachable(context: &Context) -> Result<String> {
+    let wishes = Wishes {
+        tables: START,
+        ike: "retry_initiate_interval = \"2s\"",
+        ..Wishes::default()
+    };
+    // The members are up, and try, before the peer is started.
+    let lab = Lab::sprayed(context, "initiate-unreachable", &wishes)?;
+    let owner = owner_of_out(&lab)?;
+    let (member, _) = wait_one_tunnel(&lab, 60)?;
+    ensure!(member == owner, "member {member} initiated, not {owner}");
+    let resent = lab
+        .cluster
+        .member(owner.into())?
+        .engine("requests_resent")?;
+    for other in lab.member_ids().into_iter().filter(|id| *id != owner) {
+        let sent = lab.cluster.member(other.into())?.engine("requests_sent")?;
+        ensure!(sent == 0, "member {other} sent {sent} request(s), too");
+    }
+    Ok(format!(
+        "up after {resent} retransmission(s) by its owner {owner}"
+    ))
+}
