@@ -195,6 +195,22 @@ pub struct ChildSa {
     pub if_id_out: u32,
     /// Seconds after installation at which the kernel drops the SAs.
     pub hard_lifetime_seconds: u64,
+    /// How much the SAs may carry.
+    pub quota: Quota,
+}
+
+/// How much each SA of a CHILD_SA may carry; 0 = without bound. The kernel counts, and says so with
+/// an XFRM EXPIRE. Whoever takes over begins to count anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Quota {
+    /// Octets after which it is rekeyed.
+    pub soft_bytes: u64,
+    /// Octets after which the kernel drops it.
+    pub hard_bytes: u64,
+    /// Packets after which it is rekeyed.
+    pub soft_packets: u64,
+    /// Packets after which the kernel drops it.
+    pub hard_packets: u64,
 }
 
 impl ChildSa {

@@ -126,6 +126,7 @@ mod tests {
             if_id_in: 0,
             if_id_out: 0,
             hard_lifetime_seconds: 60,
+            quota: gateway_ike::output::Quota::default(),
         }
     }
 

@@ -88,6 +88,7 @@ fn record(n: u32) -> IkeSaRecord {
         if_id_in: 0,
         if_id_out: 0,
         hard_lifetime_seconds: 100_000,
+        quota: gateway_ike::output::Quota::default(),
     };
     let proposals = IkeProposal::parse("aes128gcm16-prfsha256-x25519").unwrap();
     IkeSaRecord {

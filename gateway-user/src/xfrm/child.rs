@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use gateway_common::abi::{MARK_MASK, MARK_SA, mark};
 use gateway_ike::crypto::Encryption;
-use gateway_ike::output::ChildSa;
+use gateway_ike::output::{ChildSa, Quota};
 use gateway_ike::secret::SecretBytes;
 
 use super::replay::{EVENT_EVERY_IN, EVENT_EVERY_OUT, Position};
@@ -63,6 +63,7 @@ pub(super) fn inbound(child: &ChildSa, reqid: u32) -> Sa {
         output_mark: None,
         if_id: child.if_id_in,
         hard_lifetime_seconds: child.hard_lifetime_seconds,
+        quota: child.quota,
         start: Position::default(),
         event_every: EVENT_EVERY_IN,
     }
@@ -84,6 +85,7 @@ pub(super) fn outbound(child: &ChildSa, reqid: u32) -> Sa {
         output_mark: Some((mark(MARK_SA, child.slot.0), MARK_MASK)),
         if_id: child.if_id_out,
         hard_lifetime_seconds: child.hard_lifetime_seconds,
+        quota: child.quota,
         start: Position::default(),
         event_every: EVENT_EVERY_OUT,
     }
@@ -110,6 +112,7 @@ pub(super) fn probe(local: IpAddr) -> Sa {
         output_mark: None,
         if_id: 0,
         hard_lifetime_seconds: 1,
+        quota: Quota::default(),
         start: Position::default(),
         event_every: 0,
     }

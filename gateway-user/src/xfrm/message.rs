@@ -16,7 +16,7 @@ use super::types::{Action, Policy, PolicyKey, Replay, Request, Sa, SaId, Templat
 use super::uapi::{
     AeventId, AlgoHead, AlgoIcvHead, EncapTmpl, IPPROTO_ESP, Id, LifetimeCfg, NlAttr, NlMsgHdr,
     ReplayEsnHead, ReplayState, Selector, UDP_ENCAP_ESPINUDP, UserPolicyId, UserPolicyInfo,
-    UserSaId, UserSaInfo, UserTmpl, XFRM_AE_ETHR, XFRM_AE_RTHR, XFRM_MODE_TUNNEL,
+    UserSaId, UserSaInfo, UserTmpl, XFRM_AE_ETHR, XFRM_AE_RTHR, XFRM_INF, XFRM_MODE_TUNNEL,
     XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FLAG_ICMP, XFRM_STATE_AF_UNSPEC,
     XFRM_STATE_ESN, XfrmAddress, attr, msg,
 };
@@ -305,6 +305,11 @@ fn needs_esn_state(replay: Replay) -> bool {
     replay.esn || replay.window > 32
 }
 
+/// XFRM_INF stands for no limit; the kernel would take 0 at its word.
+const fn limit(amount: u64) -> u64 {
+    if amount == 0 { XFRM_INF } else { amount }
+}
+
 fn sa_info(sa: &Sa) -> UserSaInfo {
     UserSaInfo {
         // An all-zero selector with AF_UNSPEC: the policies select, and inner packets may be of
@@ -314,6 +319,10 @@ fn sa_info(sa: &Sa) -> UserSaInfo {
         saddr: address(sa.src),
         lft: LifetimeCfg {
             hard_add_expires_seconds: sa.hard_lifetime_seconds,
+            soft_byte_limit: limit(sa.quota.soft_bytes),
+            hard_byte_limit: limit(sa.quota.hard_bytes),
+            soft_packet_limit: limit(sa.quota.soft_packets),
+            hard_packet_limit: limit(sa.quota.hard_packets),
             ..LifetimeCfg::default()
         },
         reqid: sa.reqid,

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use gateway_ike::output::Quota;
 use ipnet::IpNet;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -13,7 +14,7 @@ use super::types::{
 use super::uapi::{
     AeventId, AlgoHead, AlgoIcvHead, EncapTmpl, IPPROTO_ESP, NlAttr, NlMsgHdr, ReplayEsnHead,
     ReplayState, Selector, UserExpire, UserPolicyInfo, UserPolicyType, UserSaId, UserSaInfo,
-    UserTmpl, XFRM_AE_CU, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK,
+    UserTmpl, XFRM_AE_CU, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK,
     XFRM_POLICY_FLAG_ICMP, XFRM_POLICY_TYPE_MAIN, XFRM_STATE_ESN, XfrmAddress, attr,
 };
 
@@ -88,6 +89,10 @@ pub(super) fn sa(payload: &[u8]) -> Option<SaState> {
     state(&info, attributes)
 }
 
+const fn amount(limit: u64) -> u64 {
+    if limit == XFRM_INF { 0 } else { limit }
+}
+
 fn state(info: &UserSaInfo, attributes: &[u8]) -> Option<SaState> {
     if info.id.proto != IPPROTO_ESP || info.mode != XFRM_MODE_TUNNEL {
         return None;
@@ -104,6 +109,12 @@ fn state(info: &UserSaInfo, attributes: &[u8]) -> Option<SaState> {
         output_mark: None,
         if_id: 0,
         hard_lifetime_seconds: info.lft.hard_add_expires_seconds,
+        quota: Quota {
+            soft_bytes: amount(info.lft.soft_byte_limit),
+            hard_bytes: amount(info.lft.hard_byte_limit),
+            soft_packets: amount(info.lft.soft_packet_limit),
+            hard_packets: amount(info.lft.hard_packet_limit),
+        },
         packets: info.curlft.packets,
         bytes: info.curlft.bytes,
         sequence_out: 0,

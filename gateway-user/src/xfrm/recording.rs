@@ -164,6 +164,7 @@ impl State {
                     state.if_id = sa.if_id;
                 }
                 state.hard_lifetime_seconds = sa.hard_lifetime_seconds;
+                state.quota = sa.quota;
             }
             Request::DeleteSa(id) => {
                 if self.sas.remove(id).is_none() {
@@ -229,6 +230,7 @@ fn recorded(sa: &Sa) -> SaState {
         output_mark: sa.output_mark,
         if_id: sa.if_id,
         hard_lifetime_seconds: sa.hard_lifetime_seconds,
+        quota: sa.quota,
         packets: 0,
         bytes: 0,
         sequence_out,

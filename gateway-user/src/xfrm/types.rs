@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use gateway_ike::crypto::Encryption;
+use gateway_ike::output::Quota;
 use gateway_ike::secret::SecretBytes;
 use serde::{Serialize, Serializer};
 
@@ -55,6 +56,8 @@ pub struct Sa {
     pub if_id: u32,
     /// Seconds after installation at which the kernel deletes the SA; 0 = never.
     pub hard_lifetime_seconds: u64,
+    /// How much it may carry.
+    pub quota: Quota,
     /// Where it starts. Ignored when an installed SA is updated.
     pub start: Position,
     /// Packets between two replay events, and none by the clock; 0 = the kernel's defaults
@@ -105,6 +108,9 @@ pub struct SaState {
     pub if_id: u32,
     /// Seconds after installation at which the kernel deletes the SA; 0 = never.
     pub hard_lifetime_seconds: u64,
+    /// How much it may carry.
+    #[serde(skip)]
+    pub quota: Quota,
     /// Packets that were transformed.
     pub packets: u64,
     /// Octets of these packets.

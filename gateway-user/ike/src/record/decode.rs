@@ -13,7 +13,7 @@ use super::{
 use crate::crypto::{Encryption, Integrity, KeyExchangeMethod, Prf};
 use crate::identity::Identity;
 use crate::keys::{IkeKeys, SkD, SkE, SkP};
-use crate::output::{ChildSa, Path, TrafficSelector};
+use crate::output::{ChildSa, Path, Quota, TrafficSelector};
 use crate::proposal::{AdditionalKes, IkeProposal, MAX_ADDITIONAL_KES};
 use crate::secret::SecretBytes;
 use crate::wire::IdType;
@@ -218,6 +218,9 @@ fn decode_child(
         if_id_in,
         if_id_out,
         hard_lifetime_seconds: fields.take(child_kind::LIFETIME, "lifetime", Reader::u64)?,
+        quota: fields
+            .maybe(child_kind::QUOTA, "quota", quota)?
+            .unwrap_or_default(),
     };
     Ok(ChildRecord {
         sa,
@@ -231,6 +234,15 @@ fn decode_child(
             .maybe(child_kind::STATE, "child state", child_state)?
             .unwrap_or_default(),
         unknown: fields.unknown(),
+    })
+}
+
+fn quota(reader: &mut Reader<'_>) -> Result<Quota, RecordError> {
+    Ok(Quota {
+        soft_bytes: reader.u64()?,
+        hard_bytes: reader.u64()?,
+        soft_packets: reader.u64()?,
+        hard_packets: reader.u64()?,
     })
 }
 

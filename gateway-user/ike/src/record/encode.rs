@@ -8,7 +8,7 @@ use super::tlv::{Writer, nanos};
 use super::{ChildRecord, ChildState, Contact, IkeSaRecord, Role, VERSION, child_kind, kind};
 use crate::crypto::{Encryption, KeyExchangeMethod};
 use crate::identity::Identity;
-use crate::output::{ChildSa, TrafficSelector};
+use crate::output::{ChildSa, Quota, TrafficSelector};
 use crate::secret::SecretBytes;
 
 /// A usual record with one child is about 1 KB; a larger one grows.
@@ -147,6 +147,7 @@ fn encode_child(child: &ChildRecord) -> SecretBytes {
         if_id_in,
         if_id_out,
         hard_lifetime_seconds,
+        quota,
     } = &child.sa;
     let mut out = Writer::with_capacity(USUAL_LEN / 2);
     out.tlv(child_kind::NAME, &[name.as_bytes()]);
@@ -178,6 +179,18 @@ fn encode_child(child: &ChildRecord) -> SecretBytes {
         child_kind::LIFETIME,
         &[&hard_lifetime_seconds.to_be_bytes()],
     );
+    if *quota != Quota::default() {
+        let amounts = [
+            quota.soft_bytes,
+            quota.hard_bytes,
+            quota.soft_packets,
+            quota.hard_packets,
+        ];
+        out.tlv(
+            child_kind::QUOTA,
+            &[amounts.map(u64::to_be_bytes).as_flattened()],
+        );
+    }
     out.tlv(child_kind::AGE, &[&nanos(child.age)]);
     if let Some(after) = child.rekey_after {
         out.tlv(child_kind::REKEY_AFTER, &[&nanos(after)]);

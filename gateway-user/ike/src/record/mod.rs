@@ -289,6 +289,7 @@ mod child_kind {
     pub(super) const AGE: u16 = 13;
     pub(super) const REKEY_AFTER: u16 = 14;
     pub(super) const STATE: u16 = 15;
+    pub(super) const QUOTA: u16 = 30;
     /// Integrity algorithm, absent with combined-mode ones.
     pub(super) const INTEGRITY: u16 = 40;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gateway_common::time::Instant;
 
-use super::clock::jitter;
+use super::clock::{draw_quota, jitter};
 use super::{Child, Establishment, IkeSa, Pending, Request};
 use crate::config::{ChildConfig, Connection};
 use crate::crypto::KeyExchangeMethod;
@@ -272,6 +272,7 @@ impl IkeSa {
             if_id_in: config.if_id_in,
             if_id_out: config.if_id_out,
             hard_lifetime_seconds: config.life_time.as_secs(),
+            quota: draw_quota(&*core.crypto, config.volume),
         })
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use gateway_common::time::Instant;
 
 use super::IkeSa;
+use crate::config::Volume;
 use crate::crypto::CryptoProvider;
 use crate::endpoint::core::Core;
+use crate::output::Quota;
 
 /// What is due. The order is that in which things are done that are due at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,11 +76,31 @@ impl IkeSa {
 
 /// A random duration below `bound`.
 pub(crate) fn jitter(crypto: &dyn CryptoProvider, bound: Duration) -> Duration {
+    let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
+    Duration::from_nanos(below(crypto, nanos))
+}
+
+/// A random number below `bound`, or 0.
+fn below(crypto: &dyn CryptoProvider, bound: u64) -> u64 {
     let mut octets = [0; 4];
     crypto.random(&mut octets);
     let fraction = u64::from(u32::from_be_bytes(octets));
-    let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
     // Below 2^64: the product of 64 and 32 bits, shifted back by 32.
-    let below = (u128::from(nanos) * u128::from(fraction)) >> 32;
-    Duration::from_nanos(u64::try_from(below).unwrap_or(u64::MAX))
+    let below = (u128::from(bound) * u128::from(fraction)) >> 32;
+    u64::try_from(below).unwrap_or(u64::MAX)
+}
+
+/// What a CHILD_SA may carry: soft bounds have jitter, as lifetimes do. Without bounds nothing is
+/// drawn.
+pub(super) fn draw_quota(crypto: &dyn CryptoProvider, volume: Volume) -> Quota {
+    let soft = |rekey: u64, rand: u64| match rekey {
+        0 => 0,
+        _ => rekey.saturating_sub(below(crypto, rand)).max(1),
+    };
+    Quota {
+        soft_bytes: soft(volume.rekey_bytes, volume.rand_bytes),
+        hard_bytes: volume.life_bytes,
+        soft_packets: soft(volume.rekey_packets, volume.rand_packets),
+        hard_packets: volume.life_packets,
+    }
 }

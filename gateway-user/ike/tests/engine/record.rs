@@ -7,7 +7,7 @@ use gateway_common::slot::Slot;
 use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
 use gateway_ike::identity::Identity;
 use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
-use gateway_ike::output::{ChildSa, Path, TrafficSelector};
+use gateway_ike::output::{ChildSa, Path, Quota, TrafficSelector};
 use gateway_ike::proposal::{AdditionalKes, IkeProposal};
 use gateway_ike::record::{
     CachedResponse, ChildOffer, ChildRecord, ChildState, Contact, IkeOffer, IkeSaRecord,
@@ -138,6 +138,11 @@ fn children(connection: String, slot: Slot) -> impl Strategy<Value = Vec<ChildRe
                     if_id_in: c.2,
                     if_id_out: c.3,
                     hard_lifetime_seconds: c.4,
+                    quota: Quota {
+                        soft_bytes: c.4 / 2,
+                        hard_packets: c.4 % 3,
+                        ..Quota::default()
+                    },
                 },
                 age: Duration::from_nanos(c.5),
                 rekey_after: d.3.map(Duration::from_nanos),

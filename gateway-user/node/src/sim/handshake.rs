@@ -290,6 +290,7 @@ impl Handshake {
             if_id_in: 0,
             if_id_out: 0,
             hard_lifetime_seconds: 100_000,
+            quota: gateway_ike::output::Quota::default(),
         };
         IkeSaRecord {
             local_spi: self.spi_i,

@@ -111,6 +111,11 @@ fn other_sa(sa: &Sa) -> other::state::ModifyMessage {
     info.id.spi = u32::from_be_bytes(sa.id.spi);
     info.id.proto = other::constants::IPPROTO_ESP;
     info.lifetime_cfg.hard_add_expires_seconds = sa.hard_lifetime_seconds;
+    let inf = |amount: u64| if amount == 0 { u64::MAX } else { amount };
+    info.lifetime_cfg.soft_byte_limit = inf(sa.quota.soft_bytes);
+    info.lifetime_cfg.hard_byte_limit = inf(sa.quota.hard_bytes);
+    info.lifetime_cfg.soft_packet_limit = inf(sa.quota.soft_packets);
+    info.lifetime_cfg.hard_packet_limit = inf(sa.quota.hard_packets);
     let mut nlas = algorithms(sa);
     if let Some(ports) = sa.encapsulation {
         nlas.push(XfrmAttrs::EncapsulationTemplate(other::EncapTmpl {
@@ -176,6 +181,11 @@ fn sas() -> Vec<Sa> {
                 dst_port: 61234,
             }),
             hard_lifetime_seconds: 0,
+            quota: gateway_ike::output::Quota {
+                soft_bytes: 1 << 40,
+                hard_packets: 1 << 33,
+                ..gateway_ike::output::Quota::default()
+            },
             ..sa(2)
         },
         Sa {
@@ -421,6 +431,7 @@ fn what_we_encode_we_read_back() {
             (state.output_mark, state.if_id, state.hard_lifetime_seconds),
             (sa.output_mark, sa.if_id, sa.hard_lifetime_seconds)
         );
+        assert_eq!(state.quota, sa.quota);
     }
     for policy in policies() {
         let bytes = encode(&Request::NewPolicy(&policy));

@@ -57,6 +57,7 @@ pub(crate) fn child(n: u8) -> ChildSa {
         if_id_in: 0,
         if_id_out: 0,
         hard_lifetime_seconds: 3960,
+        quota: gateway_ike::output::Quota::default(),
     }
 }
 

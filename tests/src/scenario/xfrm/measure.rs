@@ -29,6 +29,7 @@ pub(super) fn sa(number: u32, esn: bool) -> Sa {
         output_mark: None,
         if_id: 0,
         hard_lifetime_seconds: 3600,
+        quota: gateway_ike::output::Quota::default(),
         start: Position::default(),
         event_every: EVENT_EVERY_OUT,
     }

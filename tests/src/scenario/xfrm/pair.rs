@@ -332,6 +332,7 @@ pub(super) fn ends(kind: Kind, number: u8) -> (ChildSa, ChildSa) {
         if_id_in: 0,
         if_id_out: 0,
         hard_lifetime_seconds: 3600,
+        quota: gateway_ike::output::Quota::default(),
     };
     let far = ChildSa {
         spi_in: near.spi_out,

@@ -14,6 +14,7 @@ use crate::keys::ChildKeys;
 use crate::output::{ChildSa, KernelRequest, TrafficSelector};
 use crate::proposal::{AdditionalKes, EspExchange, EspProposal, agreed_esp, offer_esp};
 use crate::record::{ChildOffer, ChildState, KeyExchangeState, Purpose};
+use crate::sa::clock::draw_quota;
 use crate::sa::{IkeSa, Step, draw_nonce};
 use crate::selector::narrow_both;
 use crate::wire::{
@@ -277,6 +278,12 @@ impl IkeSa {
                 model,
                 |c| c.life_time.as_secs(),
                 |o| o.hard_lifetime_seconds,
+            ),
+            quota: inherit(
+                config,
+                model,
+                |c| draw_quota(&*core.crypto, c.volume),
+                |o| o.quota,
             ),
         };
         Ok(Installing {

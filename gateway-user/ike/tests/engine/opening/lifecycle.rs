@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gateway_ike::config::{Actions, CloseAction, DpdAction};
+use gateway_ike::config::{Actions, CloseAction, DpdAction, Volume};
+use gateway_ike::output::Quota;
 
 use crate::pair::{Order, Pair};
 
@@ -117,4 +118,50 @@ fn reauthentication_makes_before_it_breaks() {
         auths(&pair)
     );
     pair.assert_well("after five minutes");
+}
+
+/// The kernel counts octets and packets; its soft EXPIRE makes a successor, its hard one a new child.
+#[test]
+fn what_a_child_may_carry_is_told_to_the_kernel() {
+    let volume = Volume {
+        rekey_bytes: 1_000_000,
+        rand_bytes: 400_000,
+        life_bytes: 1_100_000,
+        rekey_packets: 0,
+        rand_packets: 0,
+        life_packets: 5000,
+    };
+    let mut drawn = std::collections::BTreeSet::new();
+    for seed in 10..20 {
+        let mut pair = Pair::unconnected(seed, |side, _, child| {
+            if side == 0 {
+                child.volume = volume;
+            }
+        });
+        pair.order_now(0, Order::Initiate { persistent: true });
+        pair.settle(Duration::from_secs(3));
+        let quota =
+            |pair: &Pair, side: usize| pair.sides[side].kernel.values().next().unwrap().quota;
+        let ours = quota(&pair, 0);
+        assert!((600_000..=1_000_000).contains(&ours.soft_bytes), "{ours:?}");
+        assert_eq!(
+            (ours.hard_bytes, ours.soft_packets, ours.hard_packets),
+            (1_100_000, 0, 5000)
+        );
+        assert_eq!(quota(&pair, 1), Quota::default());
+        drawn.insert(ours.soft_bytes);
+        for hard in [false, true] {
+            let child = *pair.sides[0].kernel.keys().next().unwrap();
+            if hard {
+                // The kernel has dropped it; so has the peer's, as far as it is concerned.
+                pair.expire(0, child, true);
+            } else {
+                pair.expire(0, child, false);
+            }
+            pair.settle(MINUTE);
+            pair.assert_well(&format!("hard: {hard}"));
+            assert!(!pair.sides[0].kernel.contains_key(&child));
+        }
+    }
+    assert!(drawn.len() >= 8, "jitter: {drawn:?}");
 }
