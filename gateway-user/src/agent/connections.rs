@@ -76,19 +76,16 @@ fn child_info(child: &ChildConfig, sas: &[&SaStatus]) -> ConfiguredChild {
         esp_proposals: texts(&child.esp_proposals),
         start_action: match child.actions.start {
             StartAction::None => "none",
-            StartAction::Trap => "trap",
             StartAction::Start => "start",
         }
         .into(),
         close_action: match child.actions.close {
             CloseAction::None => "none",
-            CloseAction::Trap => "trap",
             CloseAction::Start => "start",
         }
         .into(),
         dpd_action: match child.actions.dpd {
             DpdAction::Clear => "clear",
-            DpdAction::Trap => "trap",
             DpdAction::Restart => "restart",
         }
         .into(),

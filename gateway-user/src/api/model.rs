@@ -137,11 +137,11 @@ pub struct ConfiguredChild {
     pub remote_ts: Vec<String>,
     /// ESP proposals.
     pub esp_proposals: Vec<String>,
-    /// "none", "trap" or "start".
+    /// "none" or "start".
     pub start_action: String,
-    /// "none", "trap" or "start".
+    /// "none" or "start".
     pub close_action: String,
-    /// "clear", "trap" or "restart".
+    /// "clear" or "restart".
     pub dpd_action: String,
     /// Its live CHILD_SAs in the cluster.
     pub child_sas: usize,

@@ -93,7 +93,7 @@ fn check_connection(
         None => IdentityPattern::Any,
         Some(text) => identity(&format!("{key}.remote.id"), text)?,
     };
-    Ok(Connection {
+    let connection = Connection {
         name,
         local_addrs,
         remote_addrs: remote_addresses(&format!("{key}.remote_addrs"), &raw.remote_addrs)?,
@@ -124,7 +124,28 @@ fn check_connection(
             keyingtries: raw.keyingtries,
             reauth_time: times.reauth_time,
         },
-    })
+    };
+    can_be_initiated(key, &connection)?;
+    Ok(connection)
+}
+
+/// What is to be started needs somebody to start it with.
+fn can_be_initiated(key: &str, connection: &Connection) -> Result<(), ConfigError> {
+    let begins = |child: &&Arc<ChildConfig>| {
+        let Actions { start, close, dpd } = child.actions;
+        start == StartAction::Start || close == CloseAction::Start || dpd == DpdAction::Restart
+    };
+    match connection.children.iter().find(begins) {
+        Some(child) if connection.destinations().is_empty() => Err(ConfigError::new(
+            format!("{key}.remote_addrs"),
+            format!(
+                "has no single address to which children.{} could be started",
+                child.name
+            ),
+            "an address of a family of which we have one, too",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_children(
@@ -173,29 +194,37 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
         )?,
         if_id_in: raw.if_id_in,
         if_id_out: raw.if_id_out,
-        actions: actions(raw),
+        actions: actions(key, raw)?,
         volume: lifetimes::volume(key, raw)?,
     })
 }
 
-fn actions(raw: &raw::Child) -> Actions {
-    Actions {
+fn actions(key: &str, raw: &raw::Child) -> Result<Actions, ConfigError> {
+    // A policy that asks for its SA would have to stand on every member, whichever gets the packet.
+    let trap = |name: &str, allowed: &str| {
+        ConfigError::new(
+            format!("{key}.{name}"),
+            "is \"trap\": tunnels that the first packet brings up are not supported yet",
+            allowed,
+        )
+    };
+    Ok(Actions {
         start: match raw.start_action {
             raw::StartAction::None => StartAction::None,
-            raw::StartAction::Trap => StartAction::Trap,
             raw::StartAction::Start => StartAction::Start,
+            raw::StartAction::Trap => return Err(trap("start_action", "none or start")),
         },
         close: match raw.close_action {
             raw::CloseAction::None => CloseAction::None,
-            raw::CloseAction::Trap => CloseAction::Trap,
             raw::CloseAction::Start => CloseAction::Start,
+            raw::CloseAction::Trap => return Err(trap("close_action", "none or start")),
         },
         dpd: match raw.dpd_action {
             raw::DpdAction::Clear => DpdAction::Clear,
-            raw::DpdAction::Trap => DpdAction::Trap,
             raw::DpdAction::Restart => DpdAction::Restart,
+            raw::DpdAction::Trap => return Err(trap("dpd_action", "clear or restart")),
         },
-    }
+    })
 }
 
 fn selectors(key: &str, texts: &[String]) -> Result<Vec<TrafficSelector>, ConfigError> {

@@ -511,3 +511,58 @@ fn what_happens_after_a_takeover() {
     let error = error("[sync]", "[takeover]\nrekeys_per_second = 0\n[sync]");
     assert!(error.contains("takeover.rekeys_per_second"), "{error}");
 }
+
+#[test]
+fn what_is_started_by_us() {
+    use gateway_ike::config::{CloseAction, DpdAction, StartAction, Volume};
+    const LIFE: &str = "life_time = \"2h\"";
+    const LOCAL: &str = "local = { id = \"gw.example.org\" }";
+    let file = GOOD.replacen(
+        LIFE,
+        "start_action = \"start\"\nclose_action = \"start\"\ndpd_action = \"restart\"\n\
+         rekey_bytes = 1000\nlife_packets = 7",
+        1,
+    );
+    let addressed = file.replacen(
+        LOCAL,
+        &format!(
+            "{LOCAL}\nremote_addrs = [\"198.51.100.1\"]\nkeyingtries = 0\nreauth_time = \"1d\""
+        ),
+        1,
+    );
+    let connection = Config::parse(&addressed).unwrap().connections.remove(0);
+    let child = &connection.children[0];
+    assert_eq!(child.actions.start, StartAction::Start);
+    assert_eq!(child.actions.close, CloseAction::Start);
+    assert_eq!(child.actions.dpd, DpdAction::Restart);
+    let volume = Volume {
+        rekey_bytes: 1000,
+        rand_bytes: 100,
+        life_bytes: 1100,
+        life_packets: 7,
+        ..Volume::default()
+    };
+    assert_eq!(child.volume, volume);
+    assert_eq!(connection.initiation.keyingtries, 0);
+    assert_eq!(
+        connection.initiation.reauth_time,
+        Duration::from_secs(86_400)
+    );
+    assert_eq!(connection.destinations().len(), 1);
+    // Without an address there is nobody to start with; packets start nothing.
+    let nobody = Config::parse(&file).unwrap_err().to_string();
+    assert!(nobody.contains("children.net could be started"), "{nobody}");
+    for (key, allowed) in [
+        ("start_action", "none or start"),
+        ("close_action", "none or start"),
+        ("dpd_action", "clear or restart"),
+    ] {
+        let refused = error(LIFE, &format!("{key} = \"trap\""));
+        assert!(
+            refused.contains(key) && refused.contains(allowed),
+            "{refused}"
+        );
+    }
+    let late = error(LIFE, "rekey_packets = 10\nlife_packets = 10");
+    assert!(late.contains("it would end before it is rekeyed"), "{late}");
+}

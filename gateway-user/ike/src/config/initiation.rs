@@ -11,8 +11,6 @@ pub enum StartAction {
     /// Nothing but an order.
     #[default]
     None,
-    /// The first packet that needs it.
-    Trap,
     /// That it is configured.
     Start,
 }
@@ -23,8 +21,6 @@ pub enum CloseAction {
     /// Nothing.
     #[default]
     None,
-    /// The next packet that needs it makes a new one.
-    Trap,
     /// We make a new one.
     Start,
 }
@@ -35,8 +31,6 @@ pub enum DpdAction {
     /// It is gone.
     #[default]
     Clear,
-    /// The next packet that needs it makes a new one.
-    Trap,
     /// We make a new one, under a new IKE SA.
     Restart,
 }
@@ -50,15 +44,6 @@ pub struct Actions {
     pub close: CloseAction,
     /// When the peer is dead.
     pub dpd: DpdAction,
-}
-
-impl Actions {
-    /// Whether packets that need the CHILD_SA shall make us initiate it.
-    pub fn traps(self) -> bool {
-        self.start == StartAction::Trap
-            || self.close == CloseAction::Trap
-            || self.dpd == DpdAction::Trap
-    }
 }
 
 /// How a connection is initiated.

@@ -101,7 +101,7 @@ impl IkeSa {
         deleted
     }
 
-    /// swanctl's `close_action`; `trap` needs nothing, the policy stands.
+    /// swanctl's `close_action`.
     fn closed_by_peer(&mut self, name: &str) {
         let again = self.established().is_some_and(|e| {
             let mut children = e.connection.children.iter();
