@@ -248,19 +248,19 @@ const ROWS: &[Row] = &[
     ),
     (
         "initiate",
-        Tier::Both,
+        Tier::RecordedNightly,
         initiate::by_order,
         "a member is asked, the owner initiates; it dies, and the next one goes on",
     ),
     (
         "initiate-both",
-        Tier::Native,
+        Tier::RecordedNightly,
         initiate::both,
         "both sides start at once: one tunnel",
     ),
     (
         "initiate-unreachable",
-        Tier::Native,
+        Tier::RecordedNightly,
         initiate::unreachable,
         "the peer comes late: the tunnel comes up with it",
     ),
