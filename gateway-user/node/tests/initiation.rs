@@ -12,8 +12,8 @@ use gateway_cluster::slot_map::{SlotMap, Weighted};
 use gateway_cluster::view::{Epoch, View};
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::config::{
-    Actions, ChildConfig, Connection, Initiation, Limits, RemoteAddress, Secret, StartAction,
-    Transport, Uniqueness, Volume,
+    Actions, Authentication, ChildConfig, Connection, Initiation, Limits, RemoteAddress, Secret,
+    StartAction, Transport, Uniqueness, Volume,
 };
 use gateway_ike::endpoint::Endpoint;
 use gateway_ike::output::{KernelRequest, KernelResult, Output, Path, Transmit};
@@ -75,6 +75,7 @@ fn connection(gateway: bool, start: StartAction) -> Connection {
         dpd_delay: Duration::ZERO,
         unique: Uniqueness::No,
         transport: Transport::default(),
+        auth: Authentication::default(),
         initiation: Initiation {
             source_addrs: vec![addresses[0]],
             ..Initiation::default()
@@ -91,6 +92,7 @@ fn ike_config(member: u8, gateway: bool, start: StartAction) -> gateway_ike::con
             ids: Vec::new(),
             secret: SecretBytes::from(&b"secret"[..]),
         }],
+        ppks: Vec::new(),
         limits: Limits::default(),
     }
 }
