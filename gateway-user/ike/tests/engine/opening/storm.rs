@@ -51,22 +51,35 @@ fn both_sides_initiate_and_one_tunnel_stays() {
 }
 
 /// Whoever gives up leaves nothing behind, on either side.
+///
+/// The storm ends with the handshake: liveness checks in such weather would end the SAs that came
+/// up, and every seed would count as a failure. An exchange of nine transmissions each of which
+/// needs two datagrams to arrive comes through in 57 of 100 cases at 70 % loss, so two thirds of
+/// the handshakes fail, in IKE_SA_INIT or in IKE_AUTH.
 #[test]
 fn a_failure_is_clean() {
+    const SEEDS: u64 = 60;
     let mut failures = 0;
-    for seed in 0..60 {
+    for seed in 0..SEEDS {
         let mut pair = Pair::unconnected(0x2000 + seed, |_, connection, _| {
             connection.dpd_delay = Duration::from_secs(5);
         });
         pair.weather = Weather {
-            loss: 60,
+            loss: 70,
             ..Weather::STORM
         };
         pair.order_now(0, Order::Initiate { persistent: false });
-        pair.settle(2 * MINUTE);
+        pair.settle(milliseconds(1));
+        let mut patience = 10 * 60 * 10;
+        while pair.sides[0].endpoint.initiations() > 0 {
+            pair.settle(milliseconds(100));
+            patience -= 1;
+            assert!(patience > 0, "seed {seed} never ends");
+        }
+        let failed = pair.sides[0].spis().is_empty();
         pair.weather = Weather::FAIR;
         pair.settle(10 * MINUTE);
-        if pair.sides[0].spis().is_empty() {
+        if failed {
             failures += 1;
             for side in &pair.sides {
                 assert!(side.spis().is_empty(), "seed {seed}: {:#?}", side.log);
@@ -78,7 +91,10 @@ fn a_failure_is_clean() {
             pair.assert_well(&format!("seed {seed}"));
         }
     }
-    assert!((5..60).contains(&failures), "{failures} of 60 failed");
+    assert!(
+        (SEEDS / 3..SEEDS).contains(&failures),
+        "{failures} of {SEEDS} failed"
+    );
 }
 
 /// At every point of the handshake a member may die, of either side; whoever goes on starts what is
