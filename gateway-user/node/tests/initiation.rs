@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gateway_cluster::frame::Incarnation;
 use gateway_cluster::slot_map::{SlotMap, Weighted};
-use gateway_cluster::view::{Epoch, View};
+use gateway_cluster::view::{Epoch, Tenures, View};
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::config::{
     Actions, Authentication, ChildConfig, Connection, Initiation, Limits, RemoteAddress, Secret,
@@ -160,6 +160,7 @@ impl World {
             epoch: Epoch(epoch),
             members: members.iter().map(|m| (id(*m), Incarnation(1))).collect(),
             slots: SlotMap::from_owners([Some(id(owner)); Slot::COUNT]),
+            tenures: Tenures::default(),
         };
         for node in self.nodes.iter_mut().flatten() {
             node.handle_view(self.now, view());

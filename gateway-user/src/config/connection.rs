@@ -172,31 +172,63 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
         )
     })?;
     let times = lifetimes::child(key, raw)?;
+    refuse_offload(key, raw.hw_offload)?;
+    let mut esp_proposals = suites(
+        &format!("{key}.esp_proposals"),
+        &raw.esp_proposals,
+        ESP_EXAMPLE,
+        parse_esp,
+        EspProposal::defaults,
+    )?;
+    if raw.replay_window == 0 && raw.esp_proposals.is_empty() {
+        // Only those that the operator asks for by name contradict it.
+        esp_proposals.retain(|suite| !suite.esn);
+    }
     Ok(ChildConfig {
         name,
         local_ts,
         remote_ts,
-        esp_proposals: suites(
-            &format!("{key}.esp_proposals"),
-            &raw.esp_proposals,
-            ESP_EXAMPLE,
-            parse_esp,
-            EspProposal::defaults,
-        )?,
         life_time: times.life_time,
         rekey_time: times.rekey_time,
         rand_time: times.rand_time,
-        replay_window: value::in_range(
-            &format!("{key}.replay_window"),
-            raw.replay_window,
-            1,
-            4096,
-        )?,
+        replay_window: replay_window(key, raw.replay_window, &esp_proposals)?,
+        esp_proposals,
         if_id_in: raw.if_id_in,
         if_id_out: raw.if_id_out,
         actions: actions(key, raw)?,
         volume: lifetimes::volume(key, raw)?,
     })
+}
+
+/// 0 switches the protection against replays off, which extended sequence numbers do not allow: the
+/// window tells their upper half (RFC 4303 §3.4.3).
+fn replay_window(key: &str, window: u32, suites: &[EspProposal]) -> Result<u32, ConfigError> {
+    let key = format!("{key}.replay_window");
+    if window == 0 && suites.iter().any(|suite| suite.esn) {
+        return Err(ConfigError::new(
+            key,
+            "is 0, and an esp_proposal has esn",
+            "1 to 4096 with extended sequence numbers",
+        ));
+    }
+    value::in_range(&key, window, 0, 4096)
+}
+
+/// A NIC that does ESP counts sequence numbers by itself: the other members could not tell after
+/// which one they have to go on, and would send numbers twice.
+fn refuse_offload(key: &str, offload: raw::HwOffload) -> Result<(), ConfigError> {
+    match offload {
+        raw::HwOffload::No => Ok(()),
+        raw::HwOffload::Yes
+        | raw::HwOffload::Auto
+        | raw::HwOffload::Crypto
+        | raw::HwOffload::Packet => Err(ConfigError::new(
+            format!("{key}.hw_offload"),
+            "is not possible in a cluster: a NIC counts sequence numbers by itself, and a member \
+             that takes over would repeat them",
+            "\"no\"",
+        )),
+    }
 }
 
 fn actions(key: &str, raw: &raw::Child) -> Result<Actions, ConfigError> {

@@ -436,6 +436,18 @@ pub(super) enum Childless {
     Never,
 }
 
+/// Whether a NIC does the ESP.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum HwOffload {
+    #[default]
+    No,
+    Yes,
+    Auto,
+    Crypto,
+    Packet,
+}
+
 /// How we authenticate.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -542,6 +554,8 @@ pub(super) struct Child {
     pub(super) esp_proposals: Vec<String>,
     #[serde(default = "default_replay_window")]
     pub(super) replay_window: u32,
+    #[serde(default)]
+    pub(super) hw_offload: HwOffload,
     pub(super) rekey_time: Option<DurationText>,
     pub(super) life_time: Option<DurationText>,
     pub(super) rand_time: Option<DurationText>,

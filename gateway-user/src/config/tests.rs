@@ -482,7 +482,7 @@ fn transport_has_swanctls_words_and_defaults() {
         assert_eq!(transport(line).unwrap(), expected, "{line}");
     }
     for (line, words) in [
-        ("fragment_size = 575", ["fragment_size", "576 to 65535"]),
+        ("fragment_size = 199", ["fragment_size", "200 to 65535"]),
         ("fragmentation = \"maybe\"", ["fragmentation", "accept"]),
         ("childless = \"yes\"", ["childless", "never"]),
         ("keepalive = \"2h\"", ["keepalive", "3600s"]),
@@ -565,4 +565,37 @@ fn what_is_started_by_us() {
     }
     let late = error(LIFE, "rekey_packets = 10\nlife_packets = 10");
     assert!(late.contains("it would end before it is rekeyed"), "{late}");
+}
+
+#[test]
+fn replay_windows_from_none_to_the_kernels_widest() {
+    let child = |line: &str| {
+        let text = GOOD.replacen("life_time", &format!("{line}\nlife_time"), 1);
+        Config::parse(&text).map(|config| {
+            let child = &config.connections[0].children[0];
+            assert!(child.replay_window > 0 || child.esp_proposals.iter().all(|suite| !suite.esn));
+            child.replay_window
+        })
+    };
+    assert_eq!(child("").unwrap(), 32);
+    assert_eq!(child("replay_window = 0").unwrap(), 0);
+    assert_eq!(child("replay_window = 4096").unwrap(), 4096);
+    for (line, words) in [
+        ("replay_window = 4097", ["replay_window", "0 to 4096"]),
+        (
+            "replay_window = 0\nesp_proposals = [\"aes128gcm16-esn\"]",
+            ["replay_window", "esn"],
+        ),
+        (
+            "hw_offload = \"packet\"",
+            ["hw_offload", "sequence numbers"],
+        ),
+        ("hw_offload = \"auto\"", ["hw_offload", "cluster"]),
+    ] {
+        let error = child(line).unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+    assert_eq!(child("hw_offload = \"no\"").unwrap(), 32);
 }

@@ -9,8 +9,9 @@ use gateway_ike::config::{Childless, Fragmentation, Gateway, Transport};
 use super::error::ConfigError;
 use super::{lifetimes, raw, value};
 
-/// IPv4 hosts must take datagrams of this size (RFC 791), and RFC 7383 §2.5.1 names it as low enough.
-const SMALLEST_FRAGMENT: u32 = 576;
+/// Below it the headers take more than the content. No link needs less than 576 (RFC 7383 §2.5.1);
+/// tunnels in tunnels may.
+const SMALLEST_FRAGMENT: u32 = 200;
 const LARGEST_DATAGRAM: u32 = 65_535;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const LONGEST_KEEPALIVE: Duration = Duration::from_secs(3600);

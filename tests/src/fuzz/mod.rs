@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("x509_crl", x509::crl),
     ("x509_name", x509::name),
     ("endpoint", endpoint::endpoint),
+    ("reassembly", endpoint::reassembly),
     ("record", endpoint::record),
     ("sync_frame", sync::frame),
     ("sync_peer", sync::peer),

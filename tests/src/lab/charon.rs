@@ -49,6 +49,8 @@ pub struct Connection {
     /// Seconds of silence after which the gateway is asked whether it lives; if it does not
     /// answer, everything begins anew. `None` is charon's default: it is never asked.
     pub liveness: Option<u32>,
+    /// More lines of the connection.
+    pub lines: String,
 }
 
 /// How charon is started.
@@ -62,6 +64,8 @@ pub struct Settings {
     pub retransmit_tries: u32,
     /// Milliseconds for which every received packet is held back, as a longer path would.
     pub receive_delay: u32,
+    /// Largest IP datagram of an IKE message before it is sent in fragments; 0 is charon's default.
+    pub fragment_size: u32,
 }
 
 impl Settings {
@@ -72,6 +76,7 @@ impl Settings {
             retransmit_timeout: 4.0,
             retransmit_tries: 5,
             receive_delay: 0,
+            fragment_size: 0,
         }
     }
 }
@@ -297,7 +302,8 @@ impl Charon {
 }
 
 fn is_request(line: &str) -> bool {
-    line.contains(" request ")
+    // A message in fragments is named once as a whole, and then piece by piece.
+    line.contains(" request ") && !line.contains(" [ EF(")
 }
 
 /// Copies of the programs outside the paths that Debian's AppArmor profiles name: confined to
@@ -328,13 +334,17 @@ fn daemon_settings(settings: Settings, log: &Path) -> String {
     format!(
         "charon {{\n  load = random nonce drbg aes sha1 sha2 hmac kdf gcm curve25519 openssl pem x509 \
          pubkey pkcs1 pkcs8 {kernel} socket-default vici updown\n  install_routes = {routes}\n  \
-         retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  receive_delay = {delay}\n  threads = 64\n  \
+         {fragments}retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  receive_delay = {delay}\n  threads = 64\n  \
          retry_initiate_interval = 0\n  \
          plugins {{\n    vici {{ socket = unix:///run/charon.vici }}\n  }}\n  filelog {{\n    lab {{\n      \
          path = {log}\n      default = 1\n      time_format = %H:%M:%S\n      flush_line = yes\n    }}\n  }}\n}}\n\
          swanctl {{\n  load = random nonce openssl pem pkcs1 pkcs8 x509 pubkey\n}}\n",
         tries = settings.retransmit_tries,
         delay = settings.receive_delay,
+        fragments = match settings.fragment_size {
+            0 => String::new(),
+            size => format!("fragment_size = {size}\n  "),
+        },
         log = log.display(),
     )
 }
@@ -352,13 +362,14 @@ fn swanctl_conf(connections: &[Connection]) -> String {
         let _ = write!(
             text,
             "  {name} {{\n    version = 2\n{delay}    local_addrs = {local}\n    remote_addrs = {remote}\n    \
-             proposals = {proposal}\n    mobike = {mobike}\n    local {{ auth = psk\n id = {local_id} }}\n    \
+             proposals = {proposal}\n    {lines}\n    mobike = {mobike}\n    local {{ auth = psk\n id = {local_id} }}\n    \
              remote {{ auth = psk\n id = {remote_id} }}\n    children {{ net {{\n      local_ts = {local_ts}\n      \
              remote_ts = {remote_ts}\n      esp_proposals = {esp}\n{action}    }} }}\n  }}\n",
             name = c.name,
             local = c.local,
             remote = c.remote,
             proposal = c.proposal,
+            lines = c.lines,
             mobike = if c.mobike { "yes" } else { "no" },
             local_id = c.local_id,
             remote_id = c.remote_id,

@@ -44,6 +44,8 @@ pub struct Settings {
     pub remote_ts: String,
     /// Lines added to the file's `[cluster]` table.
     pub cluster: String,
+    /// Lines added to the connection of all sites.
+    pub connection: String,
     /// Lines added to the file's `[ike]` table.
     pub ike: String,
     /// Whole tables for the file's end.
@@ -85,6 +87,7 @@ pub fn site_connection(network: &Network, site: u16, v6: bool) -> Connection {
         secret: secret(site),
         mobike: false,
         liveness: None,
+        lines: String::new(),
     }
 }
 
@@ -287,7 +290,7 @@ fn configuration(plan: &Plan, local: u8, pki: &Path, settings: &Settings) -> Str
          [sync]\nca = \"{own}/ca.crt\"\ncertificate = \"{own}/member.crt\"\n\
          key = \"{own}/member.key\"\n\n[kernel]\nbackend = \"{backend}\"\n\n[ike]\n{ike}\n\n\
          [[connection]]\nname = \"sites\"\n\
-         proposals = [\"{PROPOSAL}\", \"aes256gcm16-prfsha384-ecp256\"]\n\
+         proposals = [\"{PROPOSAL}\", \"aes256gcm16-prfsha384-ecp256\"]\n{connection}\n\
          [connection.local]\nauth = \"psk\"\nid = \"{GATEWAY_ID}\"\n\
          [connection.remote]\nauth = \"psk\"\nid = \"%any\"\n\
          [connection.children.net]\nlocal_ts = [\"{INSIDE_NETWORK}\"]\n\
@@ -296,6 +299,7 @@ fn configuration(plan: &Plan, local: u8, pki: &Path, settings: &Settings) -> Str
         own = own.display(),
         ike = settings.ike,
         remote_ts = settings.remote_ts,
+        connection = settings.connection,
     );
     for site in 0..settings.sites {
         let _ = write!(

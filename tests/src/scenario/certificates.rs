@@ -85,6 +85,7 @@ pub(super) fn peers(context: &Context) -> Result<String> {
     let there = network.peer.log("swanctl");
     issue(&here, &there, &cases)?;
     let settings = ClusterSettings {
+        connection: String::new(),
         sites: 1,
         remote_ts: "10.2.0.0/16".into(),
         kernel_esp: context.kernel_esp,

@@ -38,6 +38,10 @@ pub(super) struct Wishes {
     pub(super) v6: bool,
     /// Lines of the members' `[ike]` table.
     pub(super) ike: &'static str,
+    /// Lines of the members' connection.
+    pub(super) connection: &'static str,
+    /// The peer's largest IP datagram of IKE; 0 is its default.
+    pub(super) fragment_size: u32,
     /// Lines of the members' `[cluster]` table.
     pub(super) cluster: &'static str,
     /// Whole tables for the members' files.
@@ -72,6 +76,7 @@ impl Lab {
             kernel_esp: context.kernel_esp,
             remote_ts: SITE_NETWORKS.into(),
             ike: wishes.ike.into(),
+            connection: wishes.connection.into(),
             timing,
             cluster: wishes.cluster.into(),
             tables,
@@ -79,6 +84,7 @@ impl Lab {
         let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
         let peer = Settings {
             receive_delay: wishes.receive_delay,
+            fragment_size: wishes.fragment_size,
             ..Settings::new(context.peer_esp())
         };
         let peer = Charon::start(&network.peer, peer)?;

@@ -29,6 +29,7 @@ pub(super) fn psk(context: &Context) -> Result<String> {
     let settings = ClusterSettings {
         sites: plan.sites,
         kernel_esp: context.kernel_esp,
+        connection: String::new(),
         ike: String::new(),
         timing: Timing::usual(),
         cluster: String::new(),

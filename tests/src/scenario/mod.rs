@@ -15,6 +15,7 @@ mod operate;
 mod refuse;
 mod sites;
 mod stock;
+mod transport;
 mod tunnel;
 mod xfrm;
 
@@ -239,6 +240,30 @@ const ROWS: &[Row] = &[
         Tier::Esp,
         tunnel::rekey,
         "the peer rekeys the CHILD_SA; pings go on",
+    ),
+    (
+        "fragmentation",
+        Tier::Both,
+        transport::fragmentation,
+        "IKE_AUTH in fragments both ways, each at another member",
+    ),
+    (
+        "mobike",
+        Tier::Both,
+        transport::mobike,
+        "the peer's address changes; the tunnel goes on",
+    ),
+    (
+        "childless",
+        Tier::Both,
+        transport::childless,
+        "IKE_AUTH without CHILD_SA, the first one by CREATE_CHILD_SA",
+    ),
+    (
+        "redirect",
+        Tier::Native,
+        transport::redirect,
+        "a peer is sent elsewhere by IKE_SA_INIT and by command",
     ),
     (
         "delete",

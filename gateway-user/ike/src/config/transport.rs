@@ -18,7 +18,7 @@ pub struct Transport {
     /// IKE fragmentation (RFC 7383).
     pub fragmentation: Fragmentation,
     /// Largest IP datagram in octets that an IKE message may make before it is sent in fragments;
-    /// at least 576. Default 1280.
+    /// at least 200. Default 1280.
     pub fragment_size: u16,
     /// ESP goes in UDP though there is no NAT: the peer is made to believe that we are behind one.
     pub encap: bool,

@@ -35,6 +35,10 @@ impl Endpoint {
                 self.keep(now, sa);
             }
             Step::Opened => self.opened(now, sa),
+            Step::OpenedElsewhere(gateway) => self.opened_elsewhere(now, sa, &gateway),
+            Step::SentElsewhere(answer, gateway) => {
+                self.sent_elsewhere(now, sa, answer, &gateway);
+            }
             Step::Unopened(reason) => self.unopened(now, &sa, &reason, true),
             Step::Succeeded(succession) => self.succeeded(now, sa, *succession),
             Step::Conceded(rival) => {

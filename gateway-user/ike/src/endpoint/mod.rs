@@ -47,7 +47,7 @@ pub use self::status::{ChildStatus, SaStatus};
 use self::admission::HalfOpen;
 use self::cookie::Cookies;
 use self::core::Core;
-use self::initiation::Initiations;
+use self::initiation::{Initiations, Redirects};
 use self::rate::RateLimit;
 use self::stray::Scarce;
 use crate::config::Config;
@@ -75,6 +75,7 @@ pub struct Endpoint {
     lingering: BTreeMap<[u8; 8], Lingering>,
     half_open: HalfOpen,
     initiations: Initiations,
+    redirects: Redirects,
     cookies: Cookies,
     cookie_rate: RateLimit,
     error_rate: RateLimit,
@@ -130,6 +131,7 @@ impl Endpoint {
             lingering: BTreeMap::new(),
             half_open: HalfOpen::default(),
             initiations: Initiations::default(),
+            redirects: Redirects::default(),
         }
     }
 

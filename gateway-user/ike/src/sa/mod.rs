@@ -33,7 +33,7 @@ use self::open::ExpectAuthResponse;
 use self::reassembly::Incoming;
 use self::window::{CachedResponse, Window};
 use crate::auth::Transcript;
-use crate::config::{Config, Connection};
+use crate::config::{Config, Connection, Gateway};
 use crate::crypto::{CryptoProvider, KeyExchangeMethod};
 use crate::endpoint::core::Core;
 use crate::error::IkeError;
@@ -49,7 +49,7 @@ pub(crate) use self::exchange::init::InitRequest;
 pub(crate) use self::exchange::intermediate::Intermediate;
 pub(crate) use self::initiate::Succession;
 pub(crate) use self::open::{ExpectInitResponse, Next, Overdue, Plan};
-pub(crate) use self::redirect::{is_redirectable, redirect_data, redirected_from};
+pub(crate) use self::redirect::{is_redirectable, parse_redirect, redirect_data, redirected_from};
 pub(crate) use self::respond::Farewell;
 
 /// One IKE SA.
@@ -273,6 +273,10 @@ pub(crate) enum Step {
     Reauthenticate,
     /// The peer has answered IKE_AUTH and is authenticated.
     Opened,
+    /// Our IKE_AUTH was answered with REDIRECT: the peer is authenticated, and there is no CHILD_SA.
+    OpenedElsewhere(Gateway),
+    /// The peer asks us to go to another gateway; the answer is due first.
+    SentElsewhere(Answer, Gateway),
     /// It has answered, and there will be no IKE SA.
     Unopened(String),
     /// We have rekeyed the IKE SA.

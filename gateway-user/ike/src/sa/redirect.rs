@@ -1,15 +1,16 @@
 //! REDIRECT (RFC 5685): sending peers to another gateway.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use gateway_common::time::Instant;
 
 use super::initiate::Task;
 use super::{Clock, IkeSa};
-use crate::config::Gateway;
+use crate::config::{ChildConfig, Gateway};
 use crate::endpoint::core::Core;
 use crate::output::EventKind;
-use crate::wire::{NotifyType, Payloads};
+use crate::wire::{Body, Message, NotifyType, Payloads};
 
 /// GW Ident Types (RFC 5685 §9.2).
 const IPV4: u8 = 1;
@@ -63,6 +64,15 @@ pub(crate) fn redirected_from(payloads: &Payloads<'_>) -> Option<Gateway> {
     Some(parse_redirect(notify.data)?.0)
 }
 
+/// The same, of the request's octets.
+pub(super) fn redirected_from_init(request: &[u8]) -> Option<Gateway> {
+    let message = Message::parse(request).ok()?;
+    let Body::Clear(chain) = message.body() else {
+        return None;
+    };
+    redirected_from(&Payloads::parse(chain.clone()).ok()?)
+}
+
 impl IkeSa {
     /// Asks the peer to go to another gateway (RFC 5685 §5). `false` if it cannot be redirected.
     pub(crate) fn redirect(&mut self, gateway: Gateway) -> bool {
@@ -70,6 +80,37 @@ impl IkeSa {
             self.add_task(Task::Redirect(gateway));
         }
         self.transport.redirectable
+    }
+
+    /// The gateway that the authenticated peer sends us to, if we initiated and want to be sent
+    /// (RFC 5685 §5, §6).
+    pub(super) fn take_redirect(&self, payloads: &Payloads<'_>) -> Option<Gateway> {
+        let connection = &self.established()?.connection;
+        let may = self.transport.original_initiator && connection.transport.follow_redirects;
+        let notify = payloads.notify(NotifyType::REDIRECT).filter(|_| may)?;
+        let (gateway, rest) = parse_redirect(notify.data)?;
+        // "It MUST NOT be included": a nonce belongs into IKE_SA_INIT.
+        rest.is_empty().then_some(gateway)
+    }
+
+    /// The configured children that there are, or will be.
+    pub(crate) fn configured_children(&self) -> Vec<Arc<ChildConfig>> {
+        let Some(established) = self.established() else {
+            return Vec::new();
+        };
+        let wanted = established.wanted_children();
+        let has = |name: &String| {
+            established
+                .children
+                .iter()
+                .any(|child| child.sa.name == *name)
+                || wanted.contains(name)
+        };
+        let configured = established.connection.children.iter();
+        configured
+            .filter(|child| has(&child.name))
+            .cloned()
+            .collect()
     }
 
     /// The peer knows where to go. It closes this IKE SA (RFC 5685 §5, §6); if it does not in time,

@@ -1,4 +1,4 @@
-//! REDIRECT (RFC 5685), sent.
+//! REDIRECT (RFC 5685), sent and followed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use gateway_ike::wire::{
 use crate::config::connection;
 use crate::gateway::Gateway;
 use crate::initiator::{Initiator, clear_notify};
+use crate::opening::link::{Link, THERE, configs};
 use crate::transport::transport;
 
 fn elsewhere() -> NewGateway {
@@ -159,4 +160,123 @@ fn a_command_for_a_peer_that_cannot_be_redirected_says_so() {
             .iter()
             .any(|c| c.contains("redirected"))
     );
+}
+
+/// The responder sends everybody to `to`. Both of its addresses are the same endpoint.
+fn link(to: &str, tweak: impl Fn(usize, &mut gateway_ike::config::Connection)) -> Link {
+    let to = NewGateway::Address(to.parse().unwrap());
+    Link::tweaked(1, |side, connection, _| {
+        if side == 1 {
+            connection.transport.redirect_to = Some(to.clone());
+        }
+        tweak(side, connection);
+    })
+}
+
+#[test]
+fn we_follow_and_say_where_we_come_from() {
+    let mut link = link(THERE, |_, _| ());
+    link.initiate(0);
+    link.assert_one_tunnel();
+    // Not redirected a second time: REDIRECTED_FROM says that we were.
+    assert_eq!(link.sides[1].endpoint.counters().redirects_sent, 1);
+    let said = |c: &String| c.contains("redirects us to");
+    assert_eq!(
+        link.sides[0]
+            .complaints()
+            .iter()
+            .filter(|c| said(c))
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn who_does_not_want_to_be_redirected_is_not() {
+    let mut link = link("203.0.113.11", |side, connection| {
+        connection.transport.follow_redirects = side == 1;
+    });
+    link.initiate(0);
+    link.assert_one_tunnel();
+    assert_eq!(link.sides[1].endpoint.counters().redirects_sent, 0);
+}
+
+/// Three gateways that send everybody in circles; here all of them are one endpoint. `by_identity`:
+/// only IKE_AUTH tells that the peer is meant.
+fn ring(by_identity: bool) -> Link {
+    let [here, mut there] = configs(|_, _, _| ());
+    let model = (*there.connections[0]).clone();
+    let ring = [THERE, "203.0.113.11", "203.0.113.12"];
+    there.connections.clear();
+    for (at, address) in ring.iter().enumerate() {
+        let mut moved = model.clone();
+        moved.name = format!("moved-{at}");
+        moved.local_addrs = vec![address.parse().unwrap()];
+        let next = ring[(at + 1) % ring.len()].parse().unwrap();
+        moved.transport.redirect_to = Some(NewGateway::Address(next));
+        if by_identity {
+            let mut other = connection("other", "other.example.org");
+            other.name = format!("other-{at}");
+            other.local_addrs = moved.local_addrs.clone();
+            there.connections.push(Arc::new(other));
+        }
+        there.connections.push(Arc::new(moved));
+    }
+    Link::with(7, [here, there])
+}
+
+#[test]
+fn loops_end() {
+    let mut link = ring(false);
+    link.initiate(0);
+    assert_eq!(link.count(0), (0, 0));
+    assert_eq!(link.sides[1].endpoint.counters().redirects_sent, 6);
+    let loops = |c: &String| c.contains("loop");
+    assert!(link.sides[0].complaints().iter().any(loops));
+    assert_eq!(link.sides[1].endpoint.half_open(), 0);
+}
+
+#[test]
+fn a_redirect_that_does_not_know_our_nonce_is_nobodys() {
+    let mut link = link(THERE, |_, _| ());
+    link.order(0, crate::opening::link::order());
+    link.run_with(&mut |from, transmit| {
+        let mut bytes = transmit.bytes.clone();
+        if from == 1 {
+            *bytes.last_mut().unwrap() ^= 1;
+        }
+        Some(bytes)
+    });
+    assert_eq!(link.count(0), (0, 0));
+    let said = |c: &String| c.contains("redirects us to");
+    assert!(!link.sides[0].complaints().iter().any(said));
+}
+
+#[test]
+fn an_established_gateway_sends_us_elsewhere() {
+    let mut link = Link::new(5);
+    link.initiate(0);
+    link.assert_one_tunnel();
+    let before = link.sides[1].endpoint.sas().next().unwrap().local_spi;
+    let gateway = &mut link.sides[1];
+    let command = Command::Redirect {
+        local_spi: before,
+        gateway: NewGateway::Address(THERE.parse().unwrap()),
+    };
+    gateway.endpoint.handle_command(gateway.now, command);
+    link.run();
+    link.assert_one_tunnel();
+    let after = link.sides[1].endpoint.sas().next().unwrap().local_spi;
+    assert_ne!(before, after);
+}
+
+#[test]
+fn ike_auth_sends_us_elsewhere_until_it_looks_like_a_loop() {
+    let mut link = ring(true);
+    link.initiate(0);
+    assert_eq!(link.sides[1].endpoint.counters().redirects_sent, 6);
+    // The last one stays, without CHILD_SA, until the gateway is tired of it.
+    assert_eq!(link.count(0), (1, 0));
+    let loops = |c: &String| c.contains("loop");
+    assert!(link.sides[0].complaints().iter().any(loops));
 }

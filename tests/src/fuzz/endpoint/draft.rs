@@ -55,7 +55,7 @@ impl Draft {
     }
 
     /// Type of the first payload, and the chain.
-    fn chain(&self) -> (u8, Vec<u8>) {
+    pub(super) fn chain(&self) -> (u8, Vec<u8>) {
         let mut kinds: Vec<u8> = self.payloads.iter().map(|(kind, ..)| *kind).collect();
         kinds.push(PayloadType::NONE.0);
         let mut octets = Vec::new();
@@ -108,6 +108,34 @@ pub(crate) fn seal(
         .to_vec();
     octets.extend_from_slice(&[first, 0]);
     octets.extend_from_slice(&length.to_be_bytes());
+    let iv = iv.to_be_bytes();
+    let mut buffer = plaintext.to_vec();
+    crypto
+        .seal(encryption, keymat, &iv, &octets, &mut buffer)
+        .expect("a key of the right length");
+    octets.extend_from_slice(&iv);
+    octets.extend_from_slice(&buffer);
+    octets
+}
+
+/// A message whose Encrypted Fragment payload (RFC 7383 §2.5) has these numbers and holds exactly this
+/// plaintext.
+pub(super) fn seal_fragment(
+    crypto: &dyn CryptoProvider,
+    (encryption, keymat): (Encryption, &[u8]),
+    header: &HeaderRepr,
+    iv: u64,
+    (number, total): (u16, u16),
+    (first, plaintext): (u8, &[u8]),
+) -> Vec<u8> {
+    let length = u16::try_from(4 + 4 + 8 + plaintext.len() + 16).expect("a small message");
+    let mut octets = header
+        .encode(PayloadType::SKF, 28 + u32::from(length))
+        .to_vec();
+    octets.extend_from_slice(&[first, 0]);
+    octets.extend_from_slice(&length.to_be_bytes());
+    octets.extend_from_slice(&number.to_be_bytes());
+    octets.extend_from_slice(&total.to_be_bytes());
     let iv = iv.to_be_bytes();
     let mut buffer = plaintext.to_vec();
     crypto

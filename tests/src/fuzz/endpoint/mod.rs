@@ -6,6 +6,7 @@
 //! In the end every IKE SA still answers, and nothing is left behind.
 
 pub(crate) mod draft;
+mod fragments;
 mod orders;
 pub(crate) mod peer;
 mod record;
@@ -21,6 +22,7 @@ use gateway_ike::secret::SecretBytes;
 use gateway_ike::wire::{DeleteRepr, ExchangeType, NotifyRepr, NotifyType, Payload};
 
 use self::draft::Draft;
+pub(super) use self::fragments::reassembly;
 pub(super) use self::record::record;
 use self::setup::{ESP_SUITES, IKE_SUITES, secret, traffic};
 use self::world::World;

@@ -59,6 +59,8 @@ pub(crate) struct Peer {
     nat: bool,
     drawn: u32,
     pub(crate) path: Path,
+    /// Announces IKE fragmentation.
+    pub(crate) fragments: bool,
     pub(crate) identity: Identity,
     cookie: Option<Vec<u8>>,
     offer: Option<Offer>,
@@ -90,6 +92,7 @@ impl Peer {
             nat: false,
             drawn: 0,
             path,
+            fragments: false,
             identity: Identity::Fqdn(format!("p{number}.example.org")),
             cookie: None,
             offer: None,
@@ -158,6 +161,9 @@ impl Peer {
                 notify(NotifyType::NAT_DETECTION_SOURCE_IP, &hash),
                 notify(NotifyType::NAT_DETECTION_DESTINATION_IP, &hash),
             ]);
+        }
+        if self.fragments {
+            payloads.push(notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]));
         }
         let draft = Draft::new(header, &payloads);
         self.offer = Some(offer);
@@ -295,6 +301,39 @@ impl Peer {
             session.keys.ei.expose(),
             session.iv,
         )
+    }
+
+    /// Seals a draft of a session in fragments of `chunk` octets each.
+    pub(crate) fn seal_fragments(
+        &mut self,
+        session: usize,
+        draft: &Draft,
+        chunk: usize,
+    ) -> Vec<Vec<u8>> {
+        let (first, chain) = draft.chain();
+        let total = u16::try_from(chain.chunks(chunk).count()).expect("a small message");
+        (1..)
+            .zip(chain.chunks(chunk))
+            .map(|(number, content)| {
+                let first = if number == 1 { first } else { 0 };
+                let content = [content, &[0]].concat();
+                self.seal_fragment(session, &draft.header, (number, total), (first, &content))
+            })
+            .collect()
+    }
+
+    /// Seals one fragment: its two fields, the type of the first payload, and content with padding.
+    pub(crate) fn seal_fragment(
+        &mut self,
+        session: usize,
+        header: &HeaderRepr,
+        fields: (u16, u16),
+        content: (u8, &[u8]),
+    ) -> Vec<u8> {
+        let session = &mut self.sessions[session];
+        session.iv += 1;
+        let key = (session.proposal.encryption, session.keys.ei.expose());
+        super::draft::seal_fragment(&*self.crypto, key, header, session.iv, fields, content)
     }
 
     /// Seals anything.

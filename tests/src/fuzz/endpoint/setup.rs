@@ -98,6 +98,9 @@ fn child(name: &str, six: bool) -> Arc<ChildConfig> {
     })
 }
 
+/// Octets that fragments of unauthenticated peers may take.
+pub(super) const REASSEMBLY_TOTAL: usize = 2500;
+
 fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) -> Arc<Connection> {
     Arc::new(Connection {
         name: name.to_owned(),
@@ -144,6 +147,9 @@ pub(crate) fn config(member: u8, incarnation: u16) -> Config {
             half_open_limit: HALF_OPEN_LIMIT,
             half_open_limit_per_source: 4,
             children_per_ike_sa: 3,
+            reassembly_unauthenticated: 1500,
+            reassembly_unauthenticated_total: REASSEMBLY_TOTAL,
+            reassembly_authenticated: 3000,
             ..Limits::default()
         },
     }

@@ -58,6 +58,7 @@ impl Crowded {
             kernel_esp: false,
             timing: Timing::usual(),
             remote_ts: CROWD_NETWORK.into(),
+            connection: String::new(),
             cluster: "mode = \"ha\"\n".into(),
             ike: "half_open_limit_per_source = 1000\n".into(),
             tables: format!(

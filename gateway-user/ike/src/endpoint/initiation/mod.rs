@@ -5,12 +5,14 @@
 //! peer in turn, then a pause that grows.
 
 mod again;
+mod redirect;
 mod table;
 
 use std::sync::Arc;
 
 use gateway_common::time::Instant;
 
+pub(super) use self::redirect::Redirects;
 pub(super) use self::table::Initiations;
 use self::table::{Initiation, Phase};
 use super::{Endpoint, InitiateOrder};
@@ -89,6 +91,7 @@ impl Endpoint {
             began: now,
             path: Path::new((local, PORT_IKE).into(), (remote, PORT_IKE).into()),
             initial_contact: initiation.initial_contact,
+            redirected_from: initiation.redirection.map(|redirection| redirection.from),
         };
         match ExpectInitResponse::start(&mut self.core, now, plan) {
             Ok(opening) => {
@@ -127,6 +130,13 @@ impl Endpoint {
             }
             Next::Opened(sa) => {
                 self.sas.insert(spi, sa);
+            }
+            Next::Redirected(opening, gateway) => {
+                let from = opening.plan.path.remote.ip();
+                opening.release(&mut self.core);
+                if let Some(id) = self.initiations.ended(spi) {
+                    self.follow(now, id, from, &gateway);
+                }
             }
             Next::Failed(opening, error) => {
                 opening.release(&mut self.core);

@@ -24,11 +24,22 @@ pub(super) struct Initiation {
     /// Our SPI of the IKE SA that the new one replaces, when it is there (reauthentication).
     pub(super) replaces: Option<[u8; 8]>,
     pub(super) phase: Phase,
+    /// The peer has sent us elsewhere (RFC 5685).
+    pub(super) redirection: Option<Redirection>,
     persistent: bool,
     /// Attempts so far.
     attempts: usize,
     /// How often all addresses were tried in vain.
     rounds: u32,
+}
+
+/// Where a redirection leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Redirection {
+    /// Our address and the new gateway's.
+    pub(super) to: (IpAddr, IpAddr),
+    /// The gateway that sent us there (REDIRECTED_FROM).
+    pub(super) from: IpAddr,
 }
 
 /// Where an initiation stands.
@@ -65,6 +76,7 @@ impl Initiation {
                 .unwrap_or_else(|| Slot::for_connection(&order.connection)),
             replaces: None,
             phase: Phase::Queued,
+            redirection: None,
             persistent: order.persistent,
             attempts: 0,
             rounds: 0,
@@ -83,6 +95,9 @@ impl Initiation {
 
     /// Our address and the peer's for the attempt that is next or under way.
     pub(super) fn destination(&self) -> Option<(IpAddr, IpAddr)> {
+        if let Some(redirection) = self.redirection {
+            return Some(redirection.to);
+        }
         let all = self.connection.destinations();
         let index = self.attempts.checked_rem(all.len())?;
         all.get(index).copied()
@@ -90,6 +105,8 @@ impl Initiation {
 
     /// The attempt has failed.
     pub(super) fn failed(&mut self, core: &Core, refused: bool) -> Outlook {
+        // Back to where the configuration leads.
+        self.redirection = None;
         self.attempts += 1;
         let addresses = self.connection.destinations().len().max(1);
         if !self.attempts.is_multiple_of(addresses) {

@@ -12,6 +12,7 @@ use crate::error::{IkeError, PeerError, PolicyError, notify_for};
 use crate::identity::Identity;
 use crate::record::{Contact, Role};
 use crate::sa::child::ChildRequest;
+use crate::sa::redirect::redirected_from_init;
 use crate::sa::{Answer, Established, Establishment, ExpectAuth, IkeSa, Request, State, Step};
 use crate::wire::{MessageBuilder, NotifyRepr, NotifyType, Payload, Payloads};
 
@@ -39,6 +40,7 @@ impl IkeSa {
             return Err(PeerError::Syntax("IKE_AUTH on an established IKE SA").into());
         };
         let transcript = &init.transcript;
+        let came_from = redirected_from_init(&transcript.request);
         let nonces = (transcript.nonce_i.clone(), transcript.nonce_r.clone());
         // RFC 7296 §2.21.2: a malformed request is rejected before anything is verified.
         let child = ChildRequest::in_auth(payloads, &nonces)?;
@@ -83,6 +85,7 @@ impl IkeSa {
         established.set_lifetimes(core, now);
         self.state = State::Established(Box::new(established));
         // RFC 5685 §6: "it prevents the creation of a CHILD SA".
+        let redirect_to = redirect_to.filter(|gateway| came_from.as_ref() != Some(gateway));
         if let Some(gateway) = redirect_to.filter(|_| self.transport.redirectable) {
             let data = self.redirect_in_auth(core, &gateway);
             self.redirected(core, now);

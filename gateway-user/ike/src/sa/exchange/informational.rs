@@ -51,7 +51,11 @@ impl IkeSa {
         } else {
             message.with(&Payload::Delete(DeleteRepr::esp(&deleted)))
         };
-        Ok(Step::Answer(Answer { request, message }))
+        let answer = Answer { request, message };
+        Ok(match self.take_redirect(payloads) {
+            Some(gateway) => Step::SentElsewhere(answer, gateway),
+            None => Step::Answer(answer),
+        })
     }
 
     /// Notifications that end the IKE SA without a DELETE (RFC 7296 §2.21.2): the peer could not

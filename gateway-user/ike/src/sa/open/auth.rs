@@ -171,6 +171,12 @@ impl IkeSa {
         established.peer_syncs = payloads.has_notify(NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED);
         established.set_lifetimes(core, now);
         self.state = State::Established(Box::new(established));
+        if let Some(gateway) = self.take_redirect(&payloads) {
+            if let Some(offer) = &offer {
+                core.esp_spis.release(&offer.spi_in);
+            }
+            return Ok(Step::OpenedElsewhere(gateway));
+        }
         let Some(offer) = offer else {
             return Ok(Step::Opened);
         };

@@ -4,7 +4,7 @@ use gateway_common::time::Instant;
 
 use super::{Negotiated, Overdue, Plan, Resend};
 use crate::auth::{Announced, Transcript, announce};
-use crate::config::Childless;
+use crate::config::{Childless, Gateway};
 use crate::crypto::{KeyExchange, KeyExchangeMethod};
 use crate::endpoint::{core::Core, spi};
 use crate::error::{IkeError, LocalError, PeerError};
@@ -12,7 +12,7 @@ use crate::keys::{IkeKeys, Skeyseed};
 use crate::output::{Change, Event, EventKind, Path};
 use crate::proposal::{IkeProposal, agreed_ike, offer_ike};
 use crate::record::{NatState, TransportState};
-use crate::sa::{IkeSa, draw_nonce, nat};
+use crate::sa::{IkeSa, draw_nonce, nat, parse_redirect, redirect_data};
 use crate::wire::{
     Body, ExchangeType, HeaderRepr, KeRepr, Message, MessageBuilder, NonceRepr, NotifyRepr,
     NotifyType, PORT_NAT_T, Payload, Payloads, SaRepr,
@@ -46,6 +46,8 @@ pub(crate) enum Next {
     Wait(Box<ExpectInitResponse>, Option<&'static str>),
     /// IKE_AUTH is sent.
     Opened(Box<IkeSa>),
+    /// The peer sends us to another gateway.
+    Redirected(Box<ExpectInitResponse>, Gateway),
     /// We cannot go on.
     Failed(Box<ExpectInitResponse>, IkeError),
 }
@@ -173,6 +175,15 @@ impl ExpectInitResponse {
             )));
         }
         announce(&mut message, &*core.crypto, &[&*self.plan.connection], None);
+        // RFC 5685 §3: REDIRECTED_FROM says as much as REDIRECT_SUPPORTED.
+        if let Some(from) = self.plan.redirected_from {
+            let data = redirect_data(&Gateway::Address(from), &[]);
+            let notify = NotifyRepr::new(NotifyType::REDIRECTED_FROM, &data);
+            message.push(&Payload::Notify(notify));
+        } else if self.plan.connection.transport.follow_redirects {
+            let notify = NotifyRepr::new(NotifyType::REDIRECT_SUPPORTED, &[]);
+            message.push(&Payload::Notify(notify));
+        }
         Ok(message.finish()?)
     }
 
@@ -212,6 +223,9 @@ impl ExpectInitResponse {
         let Ok(payloads) = Payloads::parse(chain.clone()) else {
             return Next::Wait(self, Some("a malformed IKE_SA_INIT response"));
         };
+        if let Some(gateway) = self.take_redirect(&payloads) {
+            return Next::Redirected(self, gateway);
+        }
         let corrected = if let Some(cookie) = payloads.notify(NotifyType::COOKIE) {
             self.take_cookie(cookie.data)
         } else if let Some(notify) = payloads.error_notify() {
@@ -227,6 +241,15 @@ impl ExpectInitResponse {
             Ok(false) => Next::Wait(self, None),
             Err(reason) => Next::Wait(self, Some(reason)),
         }
+    }
+
+    /// RFC 5685 §3: "it MUST verify that the nonce data matches": whoever knows it has seen
+    /// our request.
+    fn take_redirect(&self, payloads: &Payloads<'_>) -> Option<Gateway> {
+        let notify = payloads.notify(NotifyType::REDIRECT)?;
+        let (gateway, nonce) = parse_redirect(notify.data)?;
+        let follows = self.plan.connection.transport.follow_redirects;
+        (follows && nonce == self.nonce).then_some(gateway)
     }
 
     /// Whether the request has to be made again, with this cookie.

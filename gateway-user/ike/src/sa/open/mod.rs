@@ -10,6 +10,7 @@ mod init;
 mod intermediate;
 mod resend;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gateway_common::slot::Slot;
@@ -38,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) began: Instant,
     /// No IKE SA between these two identities is known (RFC 7296 §2.4: INITIAL_CONTACT).
     pub(crate) initial_contact: bool,
+    /// The gateway that has sent us to this one (RFC 5685).
+    pub(crate) redirected_from: Option<IpAddr>,
 }
 
 /// What IKE_SA_INIT has left that authentication needs.
