@@ -21,6 +21,9 @@ const KINDS: [&str; 4] = [
     "create_child_requests",
 ];
 
+/// A closed IKE SA keeps its entry for the 30 s in which its last answer may be asked for again.
+const TOMBSTONE: Duration = Duration::from_secs(45);
+
 /// A running lab. The fields are dropped, and so taken down, in this order.
 pub(super) struct Lab {
     pub(super) peer: Charon,
@@ -301,7 +304,7 @@ impl Lab {
 
     /// Waits until no member has any trace of SAs or negotiations in its tables.
     pub(super) fn wait_tables_empty(&self) -> Result<()> {
-        wait_until(Duration::from_secs(10), "all tables to be empty", || {
+        wait_until(TOMBSTONE, "all tables to be empty", || {
             for member in &self.cluster.members {
                 let table = member.ask("table")?;
                 let filled = ["ike_sas", "esp_sas", "negotiations"]
@@ -318,7 +321,7 @@ impl Lab {
     /// Waits until every member has the entries of `ike` IKE SAs and `esp` inbound CHILD SAs.
     pub(super) fn wait_tables(&self, ike: usize, esp: usize) -> Result<()> {
         let what = format!("{ike} IKE SA and {esp} ESP SA entries on every member");
-        wait_until(Duration::from_secs(10), &what, || {
+        wait_until(TOMBSTONE, &what, || {
             for member in &self.cluster.members {
                 let table = member.ask("table")?;
                 let rows = |key: &str| table[key].as_array().map_or(0, Vec::len);

@@ -324,7 +324,7 @@ fn child(body: Reader<'_>) -> Result<Child, FrameError> {
         spi_out: spi_out.required()?,
         peer: peer.required()?,
         remote_nets,
-        reserved: numbers.optional().unwrap_or_default(),
+        reserved: numbers.required()?,
     })
 }
 

@@ -290,7 +290,9 @@ impl World {
         for record in exported {
             let known = &self.replica[&record.local_spi];
             assert_eq!(known.expected_request, record.expected_request);
-            assert_eq!(known.next_iv, record.next_iv);
+            // What comes back to the same run starts above all that it ever drew, which is later
+            // than its record says.
+            assert!(known.next_iv <= record.next_iv);
             assert_eq!(known.replaced, record.replaced);
             assert!(known.last_response == record.last_response);
             assert!(known.keys == record.keys);
