@@ -158,10 +158,9 @@ impl Pluto {
     /// Name and version, as in `Libreswan 4.10`.
     pub fn version(&self) -> String {
         let log = self.log();
-        let words = log
-            .split_whitespace()
-            .skip_while(|word| *word != "Libreswan");
-        words.take(2).collect::<Vec<_>>().join(" ")
+        let version = log.split("Libreswan Version ").nth(1);
+        let number = version.and_then(|rest| rest.split_whitespace().next());
+        format!("Libreswan {}", number.unwrap_or("of unknown version"))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::failover::{Hit, Outcome, Rig};
-use super::harness::{Lab, Wishes};
+use super::harness::{Lab, TOMBSTONE, Wishes};
 use crate::lab::{
     Fault, Node, Plan, command, exchange, find_pin, ike_sa_init, probe_interval, site_address, tail,
 };
@@ -354,7 +354,7 @@ impl Facts {
 fn teardown(lab: &mut Lab) -> Result<()> {
     say("swanctl --terminate, then every agent is stopped.");
     lab.peer.swanctl(&["--terminate", "--ike", "site-1"])?;
-    crate::lab::wait_until(Duration::from_secs(10), "the SAs' entries to go", || {
+    crate::lab::wait_until(TOMBSTONE, "the SAs' entries to go", || {
         for member in &lab.cluster.members {
             let table = member.ask("table")?;
             let rows = |key: &str| table[key].as_array().map_or(1, Vec::len);

@@ -22,7 +22,7 @@ const KINDS: [&str; 4] = [
 ];
 
 /// A closed IKE SA keeps its entry for the 30 s in which its last answer may be asked for again.
-const TOMBSTONE: Duration = Duration::from_secs(45);
+pub(super) const TOMBSTONE: Duration = Duration::from_secs(45);
 
 /// A running lab. The fields are dropped, and so taken down, in this order.
 pub(super) struct Lab {
