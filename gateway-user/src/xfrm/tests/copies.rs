@@ -171,7 +171,7 @@ fn nothing_of_a_slot_of_ours_is_moved_whenever_it_was_decided() {
 /// The membership's thread gains slots while the main loop moves copies in them.
 #[test]
 fn once_a_slot_is_gained_nothing_of_it_moves_any_more() {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     let (mut kernel, mut tunnels) = recorded();
     let children: Vec<ChildSa> = (1..=40).map(child).collect();
@@ -179,12 +179,19 @@ fn once_a_slot_is_gained_nothing_of_it_moves_any_more() {
         tunnels.install_copy(c, BLOCK).unwrap();
     }
     let gate = tunnels.gate().clone();
-    let batches = AtomicU64::new(0);
+    let (batches, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let after = |round: u64| {
+        while batches.load(Ordering::Acquire) < round {
+            std::thread::yield_now();
+        }
+    };
     let all =
         |kernel: &mut Recording| -> Vec<u64> { children.iter().map(|c| sent(kernel, c)).collect() };
-    let frozen = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         scope.spawn(|| {
-            for round in 1..=600u64 {
+            let mut round = 0;
+            while !done.load(Ordering::Acquire) {
+                round += 1;
                 let moves: Vec<CopyMove> = children
                     .iter()
                     .map(|c| CopyMove {
@@ -197,18 +204,15 @@ fn once_a_slot_is_gained_nothing_of_it_moves_any_more() {
                 batches.store(round, Ordering::Release);
             }
         });
-        while batches.load(Ordering::Acquire) < 50 {
-            std::thread::yield_now();
-        }
+        after(50);
         gate.gain(|slot| slot == children[0].slot);
         let frozen = all(&mut kernel);
-        assert!(
-            batches.load(Ordering::Acquire) < 600,
-            "gained too late to show anything"
-        );
-        frozen
+        after(batches.load(Ordering::Acquire) + 20);
+        let later = all(&mut kernel);
+        done.store(true, Ordering::Release);
+        assert!(frozen[0] > 16_384, "nothing moved before");
+        assert_eq!(later, frozen);
     });
-    assert_eq!(all(&mut kernel), frozen);
 }
 
 #[test]
