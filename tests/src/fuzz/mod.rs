@@ -12,6 +12,7 @@ pub(crate) mod endpoint;
 mod frame;
 mod input;
 mod sync;
+mod vici;
 mod wire;
 mod x509;
 
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("record", endpoint::record),
     ("sync_frame", sync::frame),
     ("sync_peer", sync::peer),
+    ("vici", vici::packet),
     ("frame", frame::frame),
     ("frame_mutated", frame::mutated),
 ];
