@@ -6,6 +6,7 @@ mod clock;
 pub mod config;
 pub mod crypto;
 pub mod heartbeat;
+pub mod manual;
 pub mod pki;
 mod rtnl;
 mod state_dir;

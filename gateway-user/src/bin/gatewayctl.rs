@@ -4,20 +4,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use gateway_common::member::MemberId;
 use gateway_user::api::model::{
     Accepted, Check, Checks, Connections, Health, Members, Ordered, Pnotes, Redirected, Request,
     Sas, Stats, Status, SyncStatus, Table, Target, ViewStatus,
 };
 use gateway_user::api::{self, render, render_cluster, render_connections};
-use gateway_user::pki;
+use gateway_user::{manual, pki};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Asks and steers the gateway agent of this member.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "gatewayctl", version)]
 struct Cli {
     /// The agent's control socket.
     #[arg(long, global = true, default_value = api::DEFAULT_SOCKET)]
@@ -95,6 +95,17 @@ enum Command {
     /// The cluster's own certification authority.
     #[command(subcommand)]
     Pki(Pki),
+    /// Print a completion script, for example into /etc/bash_completion.d/gatewayctl.
+    Completions {
+        /// Of which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -233,6 +244,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Check { config } => return check(cli, config.as_deref()),
         Command::Pki(command) => pki(command)?,
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(*shell, &mut command, "gatewayctl", &mut std::io::stdout());
+        }
+        Command::Man { dir } => manual::write(Cli::command(), dir)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -342,9 +358,7 @@ fn pki(command: &Pki) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
-    use super::Cli;
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {

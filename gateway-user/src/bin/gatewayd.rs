@@ -5,21 +5,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory, Parser, Subcommand};
 use gateway_user::agent::{self, Agent};
 use gateway_user::config::{Config, WitnessConfig};
 use tracing_subscriber::EnvFilter;
 
 /// One member of an IKEv2/IPsec gateway cluster.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "gatewayd", version)]
 struct Cli {
     /// The configuration file.
     #[arg(long, default_value = "/etc/gateway/gateway.toml")]
     config: PathBuf,
-    /// Only check the configuration file, then exit.
-    #[arg(long)]
-    check_config: bool,
     /// Take this host's share away: detach the programs, remove the pins, then exit.
     #[arg(long, conflicts_with_all = ["withdraw", "witness"])]
     uninstall: bool,
@@ -30,6 +27,21 @@ struct Cli {
     /// Run as witness: the third vote of two members. The file is the witness's own.
     #[arg(long)]
     witness: bool,
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+/// What to do instead of running.
+#[derive(Subcommand)]
+enum Task {
+    /// Check the configuration file, and what it names; the running agent is left alone.
+    CheckConfig,
+    /// Write the manual page into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder.
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -49,14 +61,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    match &cli.task {
+        Some(Task::CheckConfig) => return check_config(cli),
+        Some(Task::Man { dir }) => return Ok(gateway_user::manual::write(Cli::command(), dir)?),
+        None => {}
+    }
     if cli.witness {
         return witness(cli);
     }
     let config = Config::load(&cli.config)?;
-    if cli.check_config {
-        println!("{}: ok", cli.config.display());
-        return Ok(());
-    }
     if cli.uninstall {
         return agent::uninstall(&config);
     }
@@ -72,13 +85,29 @@ fn run(cli: &Cli) -> Result<()> {
         .block_on(async { Agent::start(config).await?.run().await })
 }
 
+fn check_config(cli: &Cli) -> Result<()> {
+    if cli.witness {
+        WitnessConfig::load(&cli.config)?;
+    } else {
+        Config::load(&cli.config)?;
+    }
+    println!("{}: ok", cli.config.display());
+    Ok(())
+}
+
 fn witness(cli: &Cli) -> Result<()> {
     let config = WitnessConfig::load(&cli.config)?;
-    if cli.check_config {
-        println!("{}: ok", cli.config.display());
-        return Ok(());
-    }
     agent::forbid_core_dumps().context("core dumps could not be switched off")?;
     gateway_user::heartbeat::serve_witness(&config)
         .with_context(|| format!("witness on {}", config.listen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }
