@@ -84,7 +84,9 @@ impl Node {
     /// The engine changed an IKE SA of this member, or established one.
     fn publish_sa(&mut self, now: Instant, id: DeltaId, mut record: IkeSaRecord) {
         let spi = record.local_spi;
-        let place = match self.cluster.ownership().sa(spi) {
+        let held = self.cluster.ownership().sa(spi);
+        let known = held.is_some();
+        let place = match held {
             Some(held) => Some(Place {
                 here: held.slot,
                 there: None,
@@ -107,7 +109,7 @@ impl Node {
         self.start.note(&record);
         let contact = record.contact;
         if place.there.is_none() {
-            // Decided here, as far as those of the same identities are awake.
+            // Decided here, if it is new as far as those of the same identities are awake.
             record.contact = None;
         }
         let change = Change::Upsert(Box::new(record.clone()));
@@ -125,7 +127,7 @@ impl Node {
         }
         match (place.there, contact) {
             (Some(there), _) => self.begin_move(spi, there),
-            (None, Some(contact)) => self.meet_kin(now, spi, place.here, contact),
+            (None, Some(contact)) => self.meet_kin(now, spi, place.here, contact, known),
             (None, None) => {}
         }
     }

@@ -160,8 +160,16 @@ impl Node {
     }
 
     /// An IKE SA was established in this member's slot while older ones of the same identities were
-    /// sealed: the engine has not seen them.
-    pub(crate) fn meet_kin(&mut self, now: Instant, spi: Spi, slot: Slot, contact: Contact) {
+    /// sealed, so that the engine has not seen them; or, if `late`, whoever established it has left
+    /// them to this member.
+    pub(crate) fn meet_kin(
+        &mut self,
+        now: Instant,
+        spi: Spi,
+        slot: Slot,
+        contact: Contact,
+        late: bool,
+    ) {
         let held = self.cluster.ownership().sa(spi);
         let Some(identities) = held.and_then(|held| held.sa.identities) else {
             return;
@@ -171,7 +179,7 @@ impl Node {
             .filter(|held| held.slot == slot)
             .map(|held| held.sa.local_spi);
         let asleep: Vec<Spi> = kin.filter(|kin| !self.is_awake(slot, *kin)).collect();
-        if asleep.is_empty() {
+        if asleep.is_empty() && !late {
             return;
         }
         for kin in asleep {

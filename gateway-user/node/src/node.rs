@@ -333,12 +333,9 @@ impl Node {
             Ok(record) => {
                 self.awake.entry(slot).or_default().insert(spi);
                 self.counters.woken += 1;
-                // Whoever took it in died before it had dealt with older ones of the same
-                // identities.
-                let command = match record.contact {
-                    Some(_) => Command::Adopt(Box::new(record)),
-                    None => Command::Import(Box::new(record)),
-                };
+                // If whoever took it in died before it had dealt with older ones of the same
+                // identities, that waits for a message of its peer: this may be a stranger's.
+                let command = Command::Import(Box::new(record));
                 self.endpoint.handle_command(now, command);
             }
             Err(_) => self.counters.unreadable_records += 1,

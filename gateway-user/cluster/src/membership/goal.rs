@@ -60,9 +60,10 @@ impl Membership {
         }
     }
 
-    /// Members that are all connected to each other: who was level in the latest view first, because
-    /// who has come in and was never level may lack what others have; then this member, those of the
-    /// present view, those with the most connections, the lowest ids.
+    /// Members that are all connected to each other: who is heard first, because whom another one
+    /// misses may be dead already; then who was level in the latest view, because who has come in and
+    /// was never level may lack what others have; then this member, those of the present view, those
+    /// with the most connections, the lowest ids.
     fn best_members(&self, basis: Basis) -> MemberSet {
         let mut all = self.usable(basis);
         let inside = all.iter().filter(|member| self.is_in_view(*member));
@@ -86,6 +87,7 @@ impl Membership {
                 let report = self.report_of(member).filter(|_| !outside);
                 let levelled = report.map_or(0, |report| report.levelled.0);
                 (
+                    self.is_overdue(member),
                     u64::MAX - levelled,
                     member != self.config.local,
                     outside,
@@ -96,12 +98,19 @@ impl Membership {
             .collect();
         order.sort_unstable();
         let mut chosen = MemberSet::EMPTY;
-        for (_, _, _, _, member) in order {
+        for (.., member) in order {
             if chosen.is_subset(graph.neighbours(member)) {
                 chosen.insert(member);
             }
         }
         chosen
+    }
+
+    /// Whether two heartbeats of `member` are missing: it may be dead, and not LOST yet.
+    fn is_overdue(&self, member: MemberId) -> bool {
+        let bound = self.config.timing.heartbeat * 5 / 2;
+        let heard = self.peers.get(&member).map(|peer| peer.heard);
+        heard.is_some_and(|heard| heard.is_none_or(|heard| self.now > heard + bound))
     }
 
     /// Members that may be in the next view if they fit together.

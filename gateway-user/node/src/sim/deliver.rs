@@ -1,5 +1,6 @@
 //! Events: datagrams and packets on their way, traffic, the sync channel.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,11 @@ impl World {
                 connection,
                 frame,
             } => self.frame_arrives(from, to, connection, frame),
+            Event::Retry {
+                from,
+                to,
+                connection,
+            } => self.deliver_waiting(from, to, connection),
             Event::Dial { a, b } => self.dial(a, b),
             Event::Hangup {
                 member,
@@ -312,18 +318,31 @@ impl World {
         if self.net.connection(from, to) != Some(connection) {
             return;
         }
-        if self.net.sync_passes(from, to) && self.net.sync_passes(to, from) {
-            self.input(to, Input::Node(NodeInput::Frame { from, frame }));
-            return;
+        let waiting = self.net.waiting.entry((from, to)).or_default();
+        waiting.push_back(frame);
+        // What waits is tried again by itself.
+        if waiting.len() == 1 {
+            self.deliver_waiting(from, to, connection);
         }
-        // The transport goes on trying, in order, as long as the connection stands.
-        let event = Event::Frame {
-            from,
-            to,
-            connection,
-            frame,
-        };
-        self.after(Duration::from_millis(20), event);
+    }
+
+    /// The transport goes on trying, in order, as long as the connection stands.
+    fn deliver_waiting(&mut self, from: MemberId, to: MemberId, connection: u64) {
+        while self.net.connection(from, to) == Some(connection) {
+            if !(self.net.sync_passes(from, to) && self.net.sync_passes(to, from)) {
+                let event = Event::Retry {
+                    from,
+                    to,
+                    connection,
+                };
+                return self.after(Duration::from_millis(20), event);
+            }
+            let waiting = self.net.waiting.get_mut(&(from, to));
+            let Some(frame) = waiting.and_then(VecDeque::pop_front) else {
+                return;
+            };
+            self.input(to, Input::Node(NodeInput::Frame { from, frame }));
+        }
     }
 
     fn dial(&mut self, a: MemberId, b: MemberId) {

@@ -67,6 +67,12 @@ pub(super) enum Event {
         connection: u64,
         frame: Arc<Secret>,
     },
+    /// The transport tries again to deliver what it could not.
+    Retry {
+        from: MemberId,
+        to: MemberId,
+        connection: u64,
+    },
     /// A pair tries to connect.
     Dial {
         a: MemberId,

@@ -38,16 +38,19 @@ impl World {
             let before = self.state_of_sas(member);
             let bytes = bytes.clone();
             self.input(member, Input::Node(NodeInput::Datagram { path, bytes }));
-            if self.state_of_sas(member) != before {
-                self.check
-                    .fail(format!("invariant 9: a forged datagram changed {member}"));
+            let after = self.state_of_sas(member);
+            if after != before {
+                self.check.fail(format!(
+                    "invariant 9: a forged datagram changed {member}: {before:?}, then {after:?}"
+                ));
             }
         }
         let pause = self.rng.millis(50, 400);
         self.after(pause, Event::Junk);
     }
 
-    /// Tells whether anything about established SAs has changed.
+    /// Tells whether anything about established SAs has changed: writes of the kernel's SAs, IKE SAs,
+    /// and octets of their records.
     fn state_of_sas(&self, member: MemberId) -> Option<(u64, usize, u64)> {
         let host = self.hosts.get(&member)?;
         let status = host.agent.as_ref()?.node.status();

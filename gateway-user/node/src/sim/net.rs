@@ -1,7 +1,9 @@
 //! Which messages get through.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use gateway_cluster::secret::Secret;
 use gateway_common::member::MemberId;
 
 /// What a cut blocks.
@@ -42,6 +44,8 @@ pub(super) struct Net {
     /// By pair, the lower member first: the connection's number.
     pub(super) connections: BTreeMap<(MemberId, MemberId), u64>,
     connected: u64,
+    /// Frames that a cut holds up, by direction.
+    pub(super) waiting: BTreeMap<(MemberId, MemberId), VecDeque<Arc<Secret>>>,
 }
 
 impl Net {
@@ -93,6 +97,8 @@ impl Net {
 
     /// The number of the connection that there was.
     pub(super) fn disconnect(&mut self, a: MemberId, b: MemberId) -> Option<u64> {
+        self.waiting.remove(&(a, b));
+        self.waiting.remove(&(b, a));
         self.connections.remove(&pair(a, b))
     }
 }

@@ -112,6 +112,25 @@ fn who_notices_a_death_first_is_not_taken_for_the_one_that_is_cut_off() {
     }
 }
 
+/// Who has nothing to tell a dead member does not miss its acknowledgements.
+#[test]
+fn who_misses_a_dead_member_is_not_put_out_in_its_favour() {
+    let mut net = started(3, |_| {});
+    let before = net.hosts[&id(2)].installed;
+    net.kill(id(1));
+    net.run_for(60);
+    let report = SyncReport {
+        complete_from: [id(1), id(2)].into(),
+        lagging: [id(1)].into(),
+        ..SyncReport::default()
+    };
+    net.act(id(3), |agent, now| agent.handle_report(now, report));
+    net.run_for(300);
+    assert_eq!(net.hosts[&id(2)].installed, before.next(), "one change");
+    let owned = net.owners();
+    assert_eq!(owned[&id(2)] + owned[&id(3)], 256, "{:?}", net.dump());
+}
+
 #[test]
 fn an_isolated_owner_stops_by_its_lease_and_joins_again() {
     let mut net = started(3, |_| {});

@@ -1,4 +1,4 @@
-//! What a takeover writes does not depend on the number of SAs.
+//! What a takeover does at once, and what it leaves for later.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -21,11 +21,13 @@ use gateway_ike::identity::Identity;
 use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
 use gateway_ike::output::{ChildSa, Path};
 use gateway_ike::proposal::IkeProposal;
-use gateway_ike::record::{ChildRecord, ChildState, IkeSaRecord, NatState, Role, TransportState};
+use gateway_ike::record::{
+    ChildRecord, ChildState, Contact, IkeSaRecord, NatState, Role, TransportState,
+};
 use gateway_ike::secret::SecretBytes;
 use gateway_ike::testing::Toy;
 use gateway_node::effect::{Effect, KernelOp};
-use gateway_node::{Config, Node, WalkLimits};
+use gateway_node::{Config, Node, Status, WalkLimits};
 
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
 const FAR: Duration = Duration::from_secs(100_000);
@@ -198,6 +200,20 @@ impl Pair {
         pair
     }
 
+    fn publish(&mut self, slot: Slot, change: Change) {
+        self.feeder
+            .publish(self.now, slot, change, Mirror::Urgent)
+            .unwrap();
+    }
+
+    /// Member 2 dies, and member 1 has everything.
+    fn take_over(&mut self) {
+        let now = self.now;
+        self.node.handle_disconnected(now, id(2));
+        self.node.handle_view(now, view(2, &[1], 1));
+        self.node.handle_active(now, Epoch(2));
+    }
+
     /// Exchanges frames until both are quiet, and then for some time.
     fn settle(&mut self) {
         for _ in 0..3 {
@@ -237,9 +253,7 @@ fn writes_at_takeover(sas: u32) -> BTreeMap<&'static str, usize> {
     for n in 0..sas {
         let record = record(n);
         let change = published(&record);
-        pair.feeder
-            .publish(pair.now, record.slot, change, Mirror::Urgent)
-            .unwrap();
+        pair.publish(record.slot, change);
         if n % 500 == 499 {
             pair.settle();
         }
@@ -250,9 +264,7 @@ fn writes_at_takeover(sas: u32) -> BTreeMap<&'static str, usize> {
     assert_eq!(pair.copies, expected);
 
     let now = pair.now;
-    pair.node.handle_disconnected(now, id(2));
-    pair.node.handle_view(now, view(2, &[1], 1));
-    pair.node.handle_active(now, Epoch(2));
+    pair.take_over();
     let mut writes = BTreeMap::from([("table", 0), ("kernel", 0)]);
     while let Some(effect) = pair.node.poll_effect() {
         match effect {
@@ -273,4 +285,55 @@ fn writes_at_takeover(sas: u32) -> BTreeMap<&'static str, usize> {
 #[test]
 fn a_takeover_writes_the_same_for_any_number_of_sas() {
     assert_eq!(writes_at_takeover(100), writes_at_takeover(100_000));
+}
+
+/// The octets of a request about an IKE SA that anybody can make up.
+fn forged(record: &IkeSaRecord) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(record.remote_spi);
+    bytes.extend(record.local_spi);
+    // SK comes next, version 2.0, INFORMATIONAL, from the initiator, Message ID 2, 68 octets.
+    bytes.extend([46, 0x20, 37, 0x08, 0, 0, 0, 2, 0, 0, 0, 68]);
+    bytes.extend([0, 0, 0, 40]);
+    bytes.extend([7; 36]);
+    bytes
+}
+
+/// RFC 7296 §2.4: the peer said in IKE_AUTH that it has no other IKE SA, and who heard it died before
+/// it had acted on that.
+#[test]
+fn a_strangers_datagram_does_not_bring_on_what_is_left_to_decide() {
+    let mut pair = Pair::new();
+    let old = record(1);
+    let mut new = record(257);
+    assert_eq!(old.slot, new.slot);
+    new.remote_id = old.remote_id.clone();
+    new.contact = Some(Contact::Initial);
+    for record in [&old, &new] {
+        let Change::SaUpsert(mut sa) = published(record) else {
+            panic!("an IKE SA");
+        };
+        sa.identities = Some([1; 16]);
+        pair.publish(record.slot, Change::SaUpsert(sa));
+    }
+    pair.settle();
+    pair.take_over();
+    let before = pair.node.status();
+    assert_eq!(before.ike_sas, 2);
+
+    let stranger = SocketAddr::new([192, 0, 2, 66].into(), 500);
+    let path = Path::new(SocketAddr::new(VIP, 500), stranger);
+    pair.node.handle_datagram(pair.now, path, &forged(&new));
+    let after = pair.node.status();
+    assert_eq!(after.counters.woken, 2);
+    let told = |status: &Status| (status.ike_sas, status.record_octets);
+    assert_eq!(told(&after), told(&before));
+
+    // Each has its turn, later.
+    for _ in 0..2 {
+        pair.now = pair.node.poll_timeout().unwrap();
+        pair.now = pair.now + WalkLimits::default().delay;
+        pair.node.handle_timeout(pair.now);
+    }
+    assert_eq!(pair.node.status().ike_sas, 1);
 }
