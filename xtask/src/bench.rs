@@ -21,13 +21,16 @@ enum Kind {
     Failover,
     /// The same, by the lab's command of this name.
     Lab(&'static str),
+    /// The same, everything built for release: what counts there is the processor's time.
+    ReleasedLab(&'static str),
 }
 
 /// Benches by name.
-const BENCHES: [(&str, Kind); 3] = [
+const BENCHES: [(&str, Kind); 4] = [
     ("steering", Kind::Program("bench-steering")),
     ("failover", Kind::Failover),
     ("sync", Kind::Lab("bench-sync")),
+    ("handshake", Kind::ReleasedLab("bench-handshake")),
 ];
 
 /// Longest that the failover bench may run in the VM.
@@ -65,7 +68,11 @@ pub(crate) fn main(options: &Options) -> Result<()> {
             Kind::Program(binary) => program(binary, &report)?,
             Kind::Lab(command) => {
                 lab::build()?;
-                in_lab(command, &report, &dir.join("lab"))?;
+                in_lab(&lab::program(), command, &report, &dir.join("lab"))?;
+            }
+            Kind::ReleasedLab(command) => {
+                let program = lab::build_released()?;
+                in_lab(&program, command, &report, &dir.join("lab"))?;
             }
             Kind::Failover => failover(&report, &dir, options.vm && !lab::kernel_has_esp())?,
         }
@@ -94,9 +101,9 @@ fn program(binary: &str, report: &Path) -> Result<()> {
     )
 }
 
-fn in_lab(command: &str, report: &Path, logs: &Path) -> Result<()> {
+fn in_lab(program: &Path, command: &str, report: &Path, logs: &Path) -> Result<()> {
     process::run(
-        Command::new(lab::program())
+        Command::new(program)
             .current_dir(host::root())
             .args([command, "--out"])
             .arg(report)
@@ -109,7 +116,7 @@ fn in_lab(command: &str, report: &Path, logs: &Path) -> Result<()> {
 fn failover(report: &Path, dir: &Path, vm: bool) -> Result<()> {
     lab::build()?;
     let logs = dir.join("lab");
-    in_lab("bench-failover", report, &logs)?;
+    in_lab(&lab::program(), "bench-failover", report, &logs)?;
     if !vm {
         return Ok(());
     }

@@ -18,6 +18,17 @@ const VM_NIGHTLY_LIMIT: Duration = Duration::from_secs(10 * 60 * 60);
 /// What the nightly run adds: every fault, so many times.
 const NIGHTLY: [&str; 3] = ["--nightly", "--repeat", "20"];
 
+/// How cargo builds what the lab runs.
+const BUILD: [&str; 7] = [
+    "build",
+    "--locked",
+    "-p",
+    "gateway-user",
+    "-p",
+    "gateway-tests",
+    "--bins",
+];
+
 /// Which scenarios to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -80,15 +91,16 @@ pub(crate) fn kernel_has_esp() -> bool {
 /// # Errors
 /// The build fails.
 pub(crate) fn build() -> Result<()> {
-    process::run(host::cargo().args([
-        "build",
-        "--locked",
-        "-p",
-        "gateway-user",
-        "-p",
-        "gateway-tests",
-        "--bins",
-    ]))
+    process::run(host::cargo().args(BUILD))
+}
+
+/// Builds the same for release; returns the lab's binary.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn build_released() -> Result<PathBuf> {
+    process::run(host::cargo().args(BUILD).arg("--release"))?;
+    Ok(host::target().join("release/gateway-lab"))
 }
 
 /// Runs scenarios on this kernel.

@@ -25,6 +25,7 @@
 
 mod corner;
 mod frames;
+mod handshake;
 mod measure;
 mod report;
 mod setup;
@@ -34,6 +35,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+pub use handshake::handshake;
 pub use sync::sync;
 
 /// Runs the bench, prints its table, and writes the report to `out`.

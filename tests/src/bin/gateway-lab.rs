@@ -29,6 +29,9 @@ enum Command {
     BenchFailover(BenchOptions),
     /// Measure what copying SAs and taking them over costs, and write the rows to a file as JSON.
     BenchSync(SyncOptions),
+    /// Measure what handshakes cost the responder, beside strongSwan, and write the rows to a file
+    /// as JSON.
+    BenchHandshake(HandshakeOptions),
     /// Exit with 0 if the running kernel has ESP, with 3 if not.
     Probe,
 }
@@ -67,6 +70,19 @@ struct SyncOptions {
     /// How many SAs, row by row, each more than the last.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
     sizes: Vec<usize>,
+    /// Where the logs go.
+    #[arg(long, default_value = "target/bench/lab")]
+    logs: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct HandshakeOptions {
+    /// Where the rows go.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// How many IKE SAs the rows that tell memory establish.
+    #[arg(long, default_value_t = 10_000)]
+    sas: usize,
     /// Where the logs go.
     #[arg(long, default_value = "target/bench/lab")]
     logs: PathBuf,
@@ -133,6 +149,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::BenchSync(options) => {
             let context = context(&options.logs)?;
             gateway_tests::bench::sync(&context, &options.sizes, &options.out)
+                .map(|()| ExitCode::SUCCESS)
+        }
+        Command::BenchHandshake(options) => {
+            let context = context(&options.logs)?;
+            gateway_tests::bench::handshake(&context, options.sas, &options.out)
                 .map(|()| ExitCode::SUCCESS)
         }
         Command::Probe | Command::List => {

@@ -66,6 +66,9 @@ pub struct Settings {
     pub receive_delay: u32,
     /// Largest IP datagram of an IKE message before it is sent in fragments; 0 is charon's default.
     pub fragment_size: u32,
+    /// Set up for thousands of peers: hashed tables, 16 threads, no limits on half-open IKE SAs, and
+    /// a log of one line per IKE SA.
+    pub crowded: bool,
 }
 
 impl Settings {
@@ -77,6 +80,7 @@ impl Settings {
             retransmit_tries: 5,
             receive_delay: 0,
             fragment_size: 0,
+            crowded: false,
         }
     }
 }
@@ -89,6 +93,10 @@ pub struct Charon {
     socket: PathBuf,
     log: PathBuf,
 }
+
+/// What the manual advises for many peers ("IKE_SA Lookup Tuning"), and no limits on who comes.
+const CROWD: &str = "threads = 16\n  ikesa_table_size = 4096\n  ikesa_table_segments = 16\n  \
+                     dos_protection = no\n  init_limit_half_open = 0\n  init_limit_job_load = 0";
 
 /// Where Debian has the daemon.
 const DAEMON: &str = "/usr/lib/ipsec/charon";
@@ -334,11 +342,18 @@ fn daemon_settings(settings: Settings, log: &Path) -> String {
     format!(
         "charon {{\n  load = random nonce drbg aes sha1 sha2 hmac kdf gcm curve25519 openssl pem x509 \
          pubkey pkcs1 pkcs8 {kernel} socket-default vici updown\n  install_routes = {routes}\n  \
-         {fragments}retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  receive_delay = {delay}\n  threads = 64\n  \
+         {fragments}retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  receive_delay = {delay}\n  {crowd}\n  \
          retry_initiate_interval = 0\n  \
          plugins {{\n    vici {{ socket = unix:///run/charon.vici }}\n  }}\n  filelog {{\n    lab {{\n      \
-         path = {log}\n      default = 1\n      time_format = %H:%M:%S\n      flush_line = yes\n    }}\n  }}\n}}\n\
+         path = {log}\n      default = {level}\n      time_format = %H:%M:%S\n      flush_line = {flush}\n    }}\n  }}\n}}\n\
          swanctl {{\n  load = random nonce openssl pem pkcs1 pkcs8 x509 pubkey\n}}\n",
+        level = i32::from(!settings.crowded),
+        flush = if settings.crowded { "no" } else { "yes" },
+        crowd = if settings.crowded {
+            CROWD
+        } else {
+            "threads = 64"
+        },
         tries = settings.retransmit_tries,
         delay = settings.receive_delay,
         fragments = match settings.fragment_size {
