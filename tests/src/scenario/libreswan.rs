@@ -40,7 +40,7 @@ pub(super) fn psk(context: &Context) -> Result<String> {
     let connections: Vec<PlutoConnection> = (0..plan.sites)
         .map(|site| connection(&network, site))
         .collect();
-    let secrets: String = (0..plan.sites).map(secret_line).collect();
+    let secrets: String = (0..plan.sites).map(peer_secret).collect();
     let peer = Pluto::start(&network.peer, &connections, &secrets)?;
     network.spray(Spray::PerPacket)?;
     let mut pings = Pings::default();
@@ -112,8 +112,18 @@ impl Pings {
 }
 
 fn connection(network: &Network, site: u16) -> PlutoConnection {
-    let number = site + 1;
     let (ike, esp) = VARIANTS[usize::from(site) % VARIANTS.len()];
+    peer_connection(network, site, ike, esp)
+}
+
+/// A site's connection by pre-shared key, in libreswan's words.
+pub(super) fn peer_connection(
+    network: &Network,
+    site: u16,
+    ike: &str,
+    esp: &str,
+) -> PlutoConnection {
+    let number = site + 1;
     PlutoConnection {
         name: format!("site-{number}"),
         settings: vec![
@@ -132,7 +142,8 @@ fn connection(network: &Network, site: u16) -> PlutoConnection {
     }
 }
 
-fn secret_line(site: u16) -> String {
+/// A site's line of ipsec.secrets.
+pub(super) fn peer_secret(site: u16) -> String {
     format!(
         "@site-{} @{GATEWAY_ID} : PSK \"{}\"\n",
         site + 1,
@@ -157,7 +168,8 @@ fn spis(cluster: &Cluster, peer: &str) -> Result<(String, String)> {
     ))
 }
 
-fn hint(cluster: &Cluster) -> String {
+/// What the members said last, for an error.
+pub(super) fn hint(cluster: &Cluster) -> String {
     let logs = cluster.members.iter();
     logs.map(|member| {
         format!(

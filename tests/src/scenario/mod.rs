@@ -1,5 +1,6 @@
 //! Scenarios: each builds its own lab, does one thing and asserts what came of it.
 
+mod algorithms;
 mod certificates;
 mod cold;
 mod demo;
@@ -516,6 +517,30 @@ const ROWS: &[Row] = &[
         Tier::Esp,
         libreswan::psk,
         "stock libreswan: tunnels, rekeying from its side, deletion",
+    ),
+    (
+        "algorithms",
+        Tier::EspNightly,
+        algorithms::strongswan,
+        "stock strongSwan: every key exchange, cipher, integrity algorithm, ESN",
+    ),
+    (
+        "algorithms-libreswan",
+        Tier::EspNightly,
+        algorithms::libreswan,
+        "the same with stock libreswan",
+    ),
+    (
+        "algorithms-all",
+        Tier::EspNightly,
+        algorithms::strongswan_all,
+        "stock strongSwan: every ESP algorithm with and without ESN",
+    ),
+    (
+        "algorithms-libreswan-all",
+        Tier::EspNightly,
+        algorithms::libreswan_all,
+        "the same with stock libreswan",
     ),
     (
         "xfrm-path",
