@@ -134,7 +134,7 @@ pub struct Marker {
     pub reached: Vec<Reached>,
 }
 
-/// How far the numbers of a CHILD_SA may go: 35 octets on the wire.
+/// How far the numbers of a CHILD_SA may go: about 21 octets on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Our IKE SPI.

@@ -60,6 +60,17 @@ fn the_invariants_hold_whatever_fails() {
     });
 }
 
+#[test]
+fn the_invariants_hold_for_members_that_change_sides() {
+    each(0..100, |seed| {
+        holds(Options {
+            seed,
+            sides: true,
+            ..Options::default()
+        });
+    });
+}
+
 /// Seeds that found mistakes, with what they found.
 #[test]
 fn seeds_that_once_failed() {

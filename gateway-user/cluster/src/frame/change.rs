@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::tlv::{HEADER, Once, Reader, Value, Writer};
+use super::tlv::{HEADER, INTEGER, Once, Reader, Value, Writer};
 use super::{FrameError, field};
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
@@ -32,11 +32,8 @@ const REACHED: u16 = 14;
 const MOVES: u16 = 16;
 const RESERVED: u16 = 17;
 
-/// Octets of a checkpoint.
-const CHECKPOINT_LEN: usize = 20 + RESERVED_LEN;
-
-/// Octets of what is reserved.
-const RESERVED_LEN: usize = 15;
+/// Most octets of a checkpoint.
+const CHECKPOINT_LEN: usize = 13 + 4 * INTEGER;
 
 /// Enough for a few fields of fixed length.
 const SMALL: usize = 160;
@@ -138,26 +135,36 @@ fn write_checkpoint(writer: &mut Writer, checkpoint: &Checkpoint) {
     writer.raw(&checkpoint.local_spi);
     writer.raw(&checkpoint.spi_in);
     write_reserved(writer, &checkpoint.reserved);
-    writer.raw(&checkpoint.sequence_in.to_be_bytes());
+    writer.integer(checkpoint.sequence_in);
 }
 
 fn write_reserved(writer: &mut Writer, reserved: &Reserved) {
     writer.raw(&[reserved.slot.0]);
-    writer.raw(&reserved.tenure.0.to_be_bytes());
+    writer.integer(reserved.tenure.0.into());
     let units = u16::try_from(reserved.block / Reserved::UNIT).unwrap_or(u16::MAX);
-    writer.raw(&units.to_be_bytes());
-    writer.raw(&reserved.ceiling.to_be_bytes());
+    writer.integer(units.into());
+    writer.integer(reserved.ceiling);
 }
 
-fn reserved(value: Value<'_>, name: &'static str) -> Result<Reserved, FrameError> {
-    let [slot, tenure @ .., b0, b1, c0, c1, c2, c3, c4, c5, c6, c7] =
-        value.array::<RESERVED_LEN>(name)?;
+fn cut_reserved(value: &mut Value<'_>, name: &'static str) -> Result<Reserved, FrameError> {
+    let [slot] = value.chunk(name)?;
+    let tenure = Tenure(value.integer(name)?);
+    let units: u16 = value.integer(name)?;
     Ok(Reserved {
         slot: Slot(slot),
-        tenure: Tenure(u32::from_be_bytes(tenure)),
-        block: u32::from(u16::from_be_bytes([b0, b1])) * Reserved::UNIT,
-        ceiling: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
+        tenure,
+        block: u32::from(units) * Reserved::UNIT,
+        ceiling: value.integer(name)?,
     })
+}
+
+fn reserved(mut value: Value<'_>, name: &'static str) -> Result<Reserved, FrameError> {
+    let reserved = cut_reserved(&mut value, name)?;
+    if value.0.is_empty() {
+        Ok(reserved)
+    } else {
+        Err(FrameError::Invalid(name))
+    }
 }
 
 pub(super) fn view(value: Value<'_>, _: &'static str) -> Result<Change, FrameError> {
@@ -194,23 +201,20 @@ fn reached(value: Value<'_>) -> Result<Reached, FrameError> {
     })
 }
 
-pub(super) fn checkpoints(value: Value<'_>, name: &'static str) -> Result<Change, FrameError> {
-    let (chunks, rest) = value.0.as_chunks::<CHECKPOINT_LEN>();
-    if chunks.is_empty() || !rest.is_empty() {
+pub(super) fn checkpoints(mut value: Value<'_>, name: &'static str) -> Result<Change, FrameError> {
+    let mut checkpoints = Vec::new();
+    while !value.0.is_empty() {
+        checkpoints.push(Checkpoint {
+            local_spi: value.chunk(name)?,
+            spi_in: value.chunk(name)?,
+            reserved: cut_reserved(&mut value, name)?,
+            sequence_in: value.integer(name)?,
+        });
+    }
+    if checkpoints.is_empty() {
         return Err(FrameError::Invalid(name));
     }
-    let checkpoints = chunks.iter().map(|chunk| Value(chunk)).map(|value| {
-        let part = |from: usize, to: usize| Value(&value.0[from..to]);
-        Ok(Checkpoint {
-            local_spi: part(0, 8).array(name)?,
-            spi_in: part(8, 12).array(name)?,
-            reserved: reserved(part(12, 12 + RESERVED_LEN), name)?,
-            sequence_in: part(12 + RESERVED_LEN, CHECKPOINT_LEN).u64(name)?,
-        })
-    });
-    checkpoints
-        .collect::<Result<_, _>>()
-        .map(Change::Checkpoints)
+    Ok(Change::Checkpoints(checkpoints))
 }
 
 fn write_network(writer: &mut Writer, network: &Network) {

@@ -27,7 +27,7 @@ use crate::slot_set::SlotSet;
 use crate::view::Epoch;
 
 /// First octet of every frame.
-pub const FRAME_VERSION: u8 = 1;
+pub const FRAME_VERSION: u8 = 2;
 
 /// Protocol level that [`Hello::protocol`] announces; levels only add.
 pub const PROTOCOL: u16 = 2;

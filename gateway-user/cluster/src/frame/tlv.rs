@@ -1,11 +1,15 @@
-//! Type, length, value: two octets, four octets, octets. Integers are in network order.
+//! Type, length, value. Types and lengths are of variable length, seven bits an octet, the lowest
+//! first, the highest bit set in all but the last. Other integers are in network order, or the same.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::FrameError;
 
-/// Octets of a TLV's header.
-pub(super) const HEADER: usize = 6;
+/// Most octets of a TLV's header.
+pub(super) const HEADER: usize = 8;
+
+/// Most octets of an integer of variable length.
+pub(super) const INTEGER: usize = 10;
 
 /// Appends TLVs to a buffer. Lengths are patched in afterwards, so nothing is buffered twice.
 pub(super) struct Writer {
@@ -28,14 +32,24 @@ impl Writer {
         self.nested(kind, |writer| writer.raw(value));
     }
 
+    /// An integer of variable length.
+    pub(super) fn integer(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.buffer.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.buffer.push(value as u8);
+    }
+
     pub(super) fn nested(&mut self, kind: u16, content: impl FnOnce(&mut Self)) {
-        self.raw(&kind.to_be_bytes());
-        let length_at = self.buffer.len();
-        self.raw(&[0; 4]);
+        self.integer(kind.into());
+        let from = self.buffer.len();
         content(self);
-        // A frame above 4 GiB is refused by its sender long before; see `MAX_FRAME`.
-        let length = u32::try_from(self.buffer.len() - length_at - 4).unwrap_or(u32::MAX);
-        self.buffer[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
+        // The length is known now: it goes before the content.
+        let end = self.buffer.len();
+        self.integer((end - from) as u64);
+        let octets = self.buffer.len() - end;
+        self.buffer[from..].rotate_right(octets);
     }
 
     pub(super) fn address(&mut self, kind: u16, address: IpAddr) {
@@ -79,17 +93,41 @@ impl<'a> Iterator for Reader<'a> {
             return None;
         }
         let octets = std::mem::take(&mut self.rest);
-        let Some((header, rest)) = octets.split_first_chunk::<HEADER>() else {
-            return Some(Err(FrameError::Truncated));
-        };
-        let [k0, k1, l0, l1, l2, l3] = *header;
-        let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
-        let Some((value, rest)) = rest.split_at_checked(length) else {
-            return Some(Err(FrameError::Truncated));
-        };
-        self.rest = rest;
-        Some(Ok((u16::from_be_bytes([k0, k1]), Value(value))))
+        Some(
+            split_tlv(octets)
+                .ok_or(FrameError::Truncated)
+                .map(|(kind, value, rest)| {
+                    self.rest = rest;
+                    (kind, Value(value))
+                }),
+        )
     }
+}
+
+/// Type and value of the first TLV, and what follows it. `None` if it is cut short, or if type or
+/// length are beyond all bounds.
+fn split_tlv(octets: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (kind, rest) = split_integer(octets)?;
+    let (length, rest) = split_integer(rest)?;
+    let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    Some((u16::try_from(kind).ok()?, value, rest))
+}
+
+/// An integer of variable length, and what follows it.
+fn split_integer(octets: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0u64;
+    for (at, octet) in octets.iter().enumerate().take(INTEGER) {
+        let bits = u64::from(octet & 0x7f);
+        let shifted = bits << (7 * at);
+        if shifted >> (7 * at) != bits {
+            return None;
+        }
+        value |= shifted;
+        if octet & 0x80 == 0 {
+            return Some((value, &octets[at + 1..]));
+        }
+    }
+    None
 }
 
 /// The value of a TLV, not yet interpreted.
@@ -99,6 +137,28 @@ pub(super) struct Value<'a>(pub(super) &'a [u8]);
 impl<'a> Value<'a> {
     pub(super) fn array<const N: usize>(self, field: &'static str) -> Result<[u8; N], FrameError> {
         self.0.try_into().map_err(|_| FrameError::Invalid(field))
+    }
+
+    /// Cuts off an integer of variable length.
+    pub(super) fn integer<T: TryFrom<u64>>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<T, FrameError> {
+        let invalid = FrameError::Invalid(field);
+        let (value, rest) = split_integer(self.0).ok_or(invalid)?;
+        self.0 = rest;
+        T::try_from(value).map_err(|_| invalid)
+    }
+
+    /// Cuts off the first `N` octets.
+    pub(super) fn chunk<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<[u8; N], FrameError> {
+        let chunk = self.0.split_first_chunk();
+        let (chunk, rest) = chunk.ok_or(FrameError::Invalid(field))?;
+        self.0 = rest;
+        Ok(*chunk)
     }
 
     pub(super) fn u64(self, field: &'static str) -> Result<u64, FrameError> {

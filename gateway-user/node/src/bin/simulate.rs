@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use gateway_node::sim::{Mechanism, Options, run};
 
-const USAGE: &str =
-    "usage: simulate --seed N | --seeds A..B [--trace] [--quiet] [--heavy] [--without MECHANISM]";
+const USAGE: &str = "usage: simulate --seed N | --seeds A..B [--trace] [--quiet] [--heavy] [--sides] [--without MECHANISM]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let trace = arguments.iter().any(|argument| argument == "--trace");
     let heavy = arguments.iter().any(|argument| argument == "--heavy");
+    let sides = arguments.iter().any(|argument| argument == "--sides");
     let quiet = arguments.iter().any(|argument| argument == "--quiet");
     let value = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             trace,
             quiet,
             heavy,
+            sides,
             without,
         });
         events += outcome.events;

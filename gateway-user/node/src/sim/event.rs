@@ -123,6 +123,14 @@ pub(super) enum Fault {
     RestartWitness,
     /// Two crashes in a row, the second so long after the first.
     TwoCrashes(Duration),
+    /// One of three is cut off, so that the other two go on without it.
+    Sides,
+    /// Then the one and the first of the two change places, and the agent of the second, on whose
+    /// vote it depends who goes on, starts anew at once.
+    ChangeSides {
+        first: MemberId,
+        second: MemberId,
+    },
 }
 
 /// What kind of cut.

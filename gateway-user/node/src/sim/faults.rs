@@ -79,6 +79,8 @@ impl World {
                 self.input(member, Input::Membership(Command::Drain));
                 self.after(length, Event::Undrain { member });
             }
+            Fault::Sides => self.take_sides(&ids),
+            Fault::ChangeSides { first, second } => self.change_sides(&ids, first, second),
         }
     }
 
@@ -87,6 +89,10 @@ impl World {
             self.trace(|| format!("{member} is spared: no majority would be left"));
             return;
         }
+        self.fall(member, power, back);
+    }
+
+    fn fall(&mut self, member: MemberId, power: bool, back: Duration) {
         self.trace(|| {
             let what = if power {
                 "loses power"
@@ -127,6 +133,41 @@ impl World {
             }
         }
         self.after(back, Event::Start { member });
+    }
+
+    fn take_sides(&mut self, ids: &[MemberId]) {
+        let again = self.rng.millis(2000, 3000);
+        self.after(again, Event::Fault(Fault::Sides));
+        let healthy = ids.iter().all(|m| self.hosts[m].is_healthy());
+        let (Some(out), true) = (self.rng.pick(ids), healthy && self.net.is_whole()) else {
+            return;
+        };
+        let mut others: Vec<MemberId> = ids.iter().copied().filter(|m| *m != out).collect();
+        if self.rng.percent(50) {
+            others.reverse();
+        }
+        let [first, second] = others[..] else {
+            return;
+        };
+        let length = self.rng.millis(400, 900);
+        self.isolate(out, &others, length);
+        self.after(length, Event::Fault(Fault::ChangeSides { first, second }));
+    }
+
+    /// Shorter than it takes to start without those that know of the last view.
+    fn change_sides(&mut self, ids: &[MemberId], first: MemberId, second: MemberId) {
+        let others: Vec<MemberId> = ids.iter().copied().filter(|m| *m != first).collect();
+        let length = self.rng.millis(250, 500);
+        self.isolate(first, &others, length);
+        let back = self.rng.millis(1, 60);
+        self.fall(second, false, back);
+    }
+
+    fn isolate(&mut self, member: MemberId, others: &[MemberId], length: Duration) {
+        let mut blocked = Blocked::default();
+        others.iter().for_each(|o| blocked.both(member, *o));
+        let number = self.net.cut(blocked);
+        self.after(length, Event::Heal(Cut { number }));
     }
 
     /// Whether the others can go on without `member`: more than half of the newest view is left

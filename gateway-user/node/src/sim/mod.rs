@@ -46,6 +46,8 @@ pub struct Options {
     pub quiet: bool,
     /// Traffic uses up sequence numbers as fast as ceilings rise.
     pub heavy: bool,
+    /// Three members, of which one changes sides and starts anew, time and again.
+    pub sides: bool,
     /// All members run without it.
     pub without: Option<Mechanism>,
 }
@@ -74,15 +76,17 @@ impl Outcome {
             seed,
             quiet,
             heavy,
+            sides,
             without,
             ..
         } = self.options;
         let quiet = if quiet { " --quiet" } else { "" };
         let heavy = if heavy { " --heavy" } else { "" };
+        let sides = if sides { " --sides" } else { "" };
         let without = without.map_or(String::new(), |m| format!(" --without {}", m.name()));
         format!(
             "cargo run -p gateway-node --release --features simulator --bin simulate -- --seed \
-             {seed} --trace{quiet}{heavy}{without}"
+             {seed} --trace{quiet}{heavy}{sides}{without}"
         )
     }
 }

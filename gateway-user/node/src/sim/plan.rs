@@ -61,4 +61,15 @@ impl Plan {
             delay: Duration::from_micros(rng.pick(&[300, 2_000, 8_000]).unwrap_or(300)),
         }
     }
+
+    /// With three members whom nobody helps to decide, and no other trouble than what is staged.
+    pub(super) fn of_three(self) -> Self {
+        Self {
+            members: 3,
+            witness: false,
+            faults: 0,
+            trouble: Duration::from_secs(6),
+            ..self
+        }
+    }
 }

@@ -58,9 +58,15 @@ impl World {
         if options.quiet {
             plan.faults = 0;
         }
+        if options.sides {
+            plan = plan.of_three();
+        }
         let mut world = Self::planned(options, plan, rng);
         world.populate();
         world.occupy();
+        if options.sides {
+            world.after(Duration::from_millis(3500), Event::Fault(Fault::Sides));
+        }
         world
     }
 

@@ -23,7 +23,7 @@ use crate::frame::Incarnation;
 use crate::view::{Epoch, View};
 
 const MAGIC: [u8; 4] = *b"GwMs";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,37 +23,45 @@ pub(super) fn encode(out: &mut Writer, view: &View) {
     encode_tenures(out, &view.tenures);
 }
 
-/// The lowest, then what each slot's is above it, in as few octets as all of them fit in.
+/// The lowest, then what each slot's is above it, in as few bits as all of them fit in; the lowest
+/// bits come first. The number of slots is a multiple of eight.
 fn encode_tenures(out: &mut Writer, tenures: &Tenures) {
     let numbers = tenures.numbers();
     let lowest = numbers.iter().min().copied().unwrap_or(0);
     let highest = numbers.iter().max().copied().unwrap_or(0);
-    let width = match highest - lowest {
-        0..=0xff => 1,
-        0x100..=0xffff => 2,
-        _ => 4,
-    };
+    let bits = u32::BITS - (highest - lowest).leading_zeros();
     out.u32(lowest);
-    out.u8(width);
+    out.u8(bits as u8);
+    let (mut waiting, mut count) = (0u64, 0);
     for number in numbers {
-        let above = (number - lowest).to_be_bytes();
-        out.bytes(&above[4 - usize::from(width)..]);
+        waiting |= u64::from(number - lowest) << count;
+        count += bits;
+        while count >= 8 {
+            out.u8(waiting as u8);
+            waiting >>= 8;
+            count -= 8;
+        }
     }
 }
 
 fn decode_tenures(body: &mut Cursor<'_>) -> Result<Tenures, DecodeError> {
     let lowest = body.u32()?;
-    let width = body.u8()?;
+    let bits = u32::from(body.u8()?);
+    if bits > u32::BITS {
+        return Err(DecodeError::Invalid("width"));
+    }
+    let (mut waiting, mut count) = (0u64, 0);
     let mut numbers = [0; Slot::COUNT];
     for number in &mut numbers {
-        let above = match width {
-            1 => u32::from(body.u8()?),
-            2 => u32::from(body.u16()?),
-            4 => body.u32()?,
-            _ => return Err(DecodeError::Invalid("width")),
-        };
+        while count < bits {
+            waiting |= u64::from(body.u8()?) << count;
+            count += 8;
+        }
+        let above = waiting & ((1 << bits) - 1);
+        waiting >>= bits;
+        count -= bits;
         *number = lowest
-            .checked_add(above)
+            .checked_add(above as u32)
             .ok_or(DecodeError::Invalid("tenure"))?;
     }
     Ok(Tenures::from_numbers(numbers))
