@@ -17,9 +17,11 @@ fn tight(mutations: Mutations) -> Limits {
     }
 }
 
-const SEEDS: Range<u64> = 0..500;
-/// From here on views change more often.
+const SEEDS: Range<u64> = 0..700;
+/// From here on views change more often,
 const RESTLESS: u64 = 300;
+/// and from here on members hang, too.
+const HANGING: u64 = 500;
 
 fn seeds() -> impl Iterator<Item = u64> {
     let range = std::env::var("GATEWAY_SYNC_SEEDS").ok().and_then(|text| {
@@ -33,6 +35,7 @@ fn run(seed: u64, mutations: Mutations) -> World {
     let mut dice = Dice(seed);
     let mut world = World::new(3 + (seed % 2) as u8, &tight(mutations));
     world.restless = seed >= RESTLESS;
+    world.hanging = seed >= HANGING;
     for _ in 0..400 {
         world.step(&mut dice);
     }

@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) raises: u32,
     /// Views change more often, and get further before they do.
     pub(super) restless: bool,
+    /// Main loops stand still for a while, and kernels go on.
+    pub(super) hanging: bool,
 }
 
 impl World {
@@ -79,6 +81,7 @@ impl World {
             takeovers: 0,
             raises: 0,
             restless: false,
+            hanging: false,
         };
         world.net.connect_all();
         world.net.deliver_all();
@@ -374,11 +377,36 @@ impl World {
                 );
                 sent.insert(from, to);
             }
-            let now = self.net.now;
-            self.net.node(member).core.handle_sent(now, spi_in, used);
+            if !self.net.hung.contains(&member) {
+                let now = self.net.now;
+                self.net.node(member).core.handle_sent(now, spi_in, used);
+            }
         }
-        self.net.drain(member);
-        self.after(member);
+        if !self.net.hung.contains(&member) {
+            self.net.drain(member);
+            self.after(member);
+        }
+    }
+
+    /// One more hangs, or the first that hangs goes on; time passes, so that others miss it.
+    fn hang_or_wake(&mut self, dice: &mut Dice) {
+        let alive = self.alive();
+        let hung = |m: &&u8| self.net.hung.contains(*m);
+        let awake: Vec<u8> = alive.iter().filter(|m| !hung(m)).copied().collect();
+        let left = awake.iter().filter(|m| self.in_view(**m)).count();
+        let first = alive.iter().find(hung).copied();
+        if let Some(member) = first.filter(|_| dice.roll(3) > 0) {
+            self.net.hung.remove(&member);
+        } else if 2 * (left - left.min(1)) > self.view.members.len() {
+            let member = awake[dice.roll(awake.len() as u64) as usize];
+            self.net.hung.insert(member);
+        }
+        let millis = 50 + dice.roll(150);
+        self.net.advance(Duration::from_millis(millis));
+        self.after_all();
+        if dice.roll(2) == 0 {
+            self.expel();
+        }
     }
 
     /// Carries out what the cores told, and looks whether what was promised still holds.
@@ -475,9 +503,18 @@ impl World {
     }
 
     pub(super) fn step(&mut self, dice: &mut Dice) {
+        if self.hanging && dice.roll(12) == 0 {
+            return self.hang_or_wake(dice);
+        }
         let alive = self.alive();
         let member = alive[dice.roll(alive.len() as u64) as usize];
-        let other = alive[dice.roll(alive.len() as u64) as usize];
+        let mut other = alive[dice.roll(alive.len() as u64) as usize];
+        if self.net.hung.contains(&member) {
+            return self.send(member, dice);
+        }
+        if self.net.hung.contains(&other) {
+            other = member;
+        }
         // More changes of views, and quiet moments in which they get far.
         let sides = if self.restless { 68 } else { 64 };
         match dice.roll(sides) {
@@ -559,6 +596,8 @@ impl World {
 
     /// Everybody comes back and is let in; then all know the same.
     pub(super) fn heal(&mut self) {
+        let alive = self.alive();
+        self.net.hung.retain(|m| !alive.contains(m));
         for _ in 0..20 {
             self.install_all();
             self.settle();
@@ -607,10 +646,25 @@ impl World {
             assert!(node.core.ended.is_empty());
         }
         self.net.check_tables();
+        self.check_copies();
         for (spi, fact) in &self.facts {
             let version = self.version(1, *spi);
             assert!(fact.gone || version.is_some() || self.removed.contains(spi));
             assert!(!fact.gone || version.is_none(), "{spi:?} is back: {fact:?}");
+        }
+    }
+
+    /// Every member could go on with every SA above all that was sent.
+    fn check_copies(&self) {
+        for (member, kernel) in &self.kernels {
+            for (spi_in, position) in &kernel.position {
+                let sent = self.sent.get(spi_in).and_then(BTreeMap::last_key_value);
+                let last = sent.map_or(0, |(_, end)| *end);
+                assert!(
+                    *position >= last,
+                    "the copy of {spi_in:?} on {member} stands at {position}, {last} was sent"
+                );
+            }
         }
     }
 

@@ -120,6 +120,7 @@ mod tests {
     #[test]
     fn a_raise_is_small_and_a_takeover_touches_no_sa() {
         let core = core(40).unwrap();
+        println!("{core:?}");
         assert!(core.bytes_per_ceiling_raise > 0.0, "{core:?}");
         assert!(core.bytes_per_ceiling_raise <= 64.0, "{core:?}");
         assert_eq!(core.takeover_kernel_requests, 0, "{core:?}");
