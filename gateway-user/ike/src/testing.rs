@@ -1,8 +1,10 @@
 //! Reproducible [`CryptoProvider`]s for tests and simulations. Never for keys that protect
 //! anything: whoever knows the seed knows them all.
 
+mod record;
 mod toy;
 
+pub use self::record::{FreshSa, fresh_child};
 pub use self::toy::Toy;
 
 use std::sync::Arc;

@@ -235,7 +235,7 @@ impl Node {
                 let path = Path::new(path.local, path.remote);
                 self.receive(now, Origin::Relayed(from), path, &datagram);
             }
-            ClusterOutput::Order { octets, .. } => self.take_order(now, &octets),
+            ClusterOutput::Order { from, octets } => self.take_order(now, from, &octets),
             ClusterOutput::Report(report) => self.effects.push_back(Effect::Report(report)),
             ClusterOutput::PeerUp(member) => {
                 self.effects.push_back(Effect::Event(Event::PeerUp(member)));
@@ -266,6 +266,7 @@ impl Node {
         let closed = record.closed.is_some();
         self.index.put(local_spi, slot, now, closed);
         self.note_elsewhere(now, &record);
+        self.meet_twins(now, slot, &record);
         for child in &mut record.children {
             child.sa.slot = slot;
         }

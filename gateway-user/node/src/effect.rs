@@ -124,6 +124,13 @@ pub enum Event {
     PeerDown(MemberId),
     /// An IKE SA stays on this member alone: its record cannot be mirrored.
     NotMirrored(gateway_cluster::PublishError),
+    /// An order was given up: nobody has served these slots in time.
+    OrderLapsed {
+        /// The order.
+        order: crate::order::Order,
+        /// Whose SAs it was about.
+        slots: Vec<Slot>,
+    },
     /// Another member's record cannot be read: versions differ.
     UnreadableRecord {
         /// Which IKE SA.

@@ -25,6 +25,6 @@ mod walk;
 
 pub use config::Config;
 pub use node::Node;
-pub use order::{Order, Outcome, Refused, What};
+pub use order::{Order, Outcome, PATIENCE, Refused, What};
 pub use status::{Counters, Status};
 pub use walk::WalkLimits;

@@ -191,6 +191,29 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Another member has established an IKE SA in `slot`: perhaps one in a slot of this member's
+    /// was made at the same time, because both sides began, and neither member knew of the other's.
+    pub(crate) fn meet_twins(&mut self, now: Instant, slot: Slot, record: &IkeSaRecord) {
+        let over = record.closed.is_some() || record.replaced || record.closing;
+        if over || self.cluster.serves(slot) {
+            return;
+        }
+        let identities = translate::identities(&*self.crypto, record);
+        let kin = self.cluster.ownership().by_identities(identities);
+        let kin = kin.map(|held| held.sa.local_spi);
+        let kin: Vec<Spi> = kin.filter(|kin| *kin != record.local_spi).collect();
+        let mut met = false;
+        for kin in kin {
+            met |= self.wake(now, kin);
+        }
+        if met {
+            let command = Command::Meet(Box::new(record.clone()));
+            self.endpoint.handle_command(now, command);
+        }
+    }
+}
+
 /// Our SPI in a message that we send.
 pub(crate) fn our_spi(message: &[u8]) -> Option<Spi> {
     let from_initiator = message.get(19)? & 0x08 != 0;

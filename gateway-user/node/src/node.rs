@@ -22,6 +22,7 @@ use crate::effect::{Effect, KernelEvent, KernelOp};
 use crate::fresh::Fresh;
 use crate::held::Held;
 use crate::moves::Moves;
+use crate::order::Orders;
 use crate::records::{Index, Spi};
 use crate::start::Start;
 use crate::status::Counters;
@@ -50,6 +51,7 @@ pub struct Node {
     pub(crate) fresh: Fresh,
     pub(crate) cookies: Cookies,
     pub(crate) start: Start,
+    pub(crate) orders: Orders,
     pub(crate) counters: Counters,
     pub(crate) effects: VecDeque<Effect>,
 }
@@ -72,6 +74,7 @@ impl Node {
             moves: Moves::default(),
             fresh: Fresh::default(),
             cookies: Cookies::default(),
+            orders: Orders::default(),
             counters: Counters::default(),
             effects: VecDeque::new(),
         };
@@ -159,6 +162,7 @@ impl Node {
         self.held.forget(|slot| lost.contains(slot));
         self.leave_connections(now, &lost);
         self.gained = self.gained.union(&owned(&self.cluster).difference(&before));
+        self.reconsider_orders(now);
         self.collect(now);
     }
 
@@ -177,6 +181,7 @@ impl Node {
         self.walk.add(now, gained.iter().copied());
         self.refresh_cookies(now);
         self.start_connections(now, &gained);
+        self.reconsider_orders(now);
         self.collect(now);
     }
 
@@ -219,6 +224,7 @@ impl Node {
         if self.next_cookie_secret().is_some_and(|due| due <= now) {
             self.refresh_cookies(now);
         }
+        self.look_after_orders(now);
         while let Some((spi, care)) = self.walk.step(now, &self.index) {
             self.look_after(now, spi, care);
         }
@@ -232,6 +238,7 @@ impl Node {
             self.cluster.poll_timeout(),
             self.walk.next(),
             self.next_cookie_secret(),
+            self.orders.next(),
         ];
         timers.into_iter().flatten().min()
     }
@@ -259,6 +266,7 @@ impl Node {
                 let cookie = header.and_then(|h| h.our_cookie(Direction::Received));
                 if let Some(cookie) = cookie {
                     self.wake(now, cookie);
+                    self.look_for_peer(now, cookie, path.remote.ip());
                 }
                 if cookie.is_some_and(|cookie| self.nobody_has(cookie)) {
                     self.endpoint.handle_stray(now, path, bytes);

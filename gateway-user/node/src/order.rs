@@ -1,12 +1,24 @@
 //! What operators and packets ask for, on whatever member: it is carried out by the owner.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::endpoint::{Command, SaStatus, Target};
 
+use crate::effect::{Effect, Event};
 use crate::node::Node;
+use crate::records::Spi;
+
+/// How long an order waits for somebody who serves its slot: longer than a takeover takes.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is tried meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Views differ for a moment: an order that was passed on so often stays where it is.
+const MAX_HOPS: u8 = 3;
 
 /// What is to be done about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +47,12 @@ pub struct Order {
 pub struct Outcome {
     /// It was begun here this often.
     pub here: usize,
-    /// It was passed on to these members.
+    /// It was passed on to these members. Each says when it has it; the order of one that leaves
+    /// the view before that goes to its successor.
     pub passed_on: BTreeSet<MemberId>,
+    /// Slots that nobody serves now. The order waits for them for [`PATIENCE`]; then an
+    /// [`Event::OrderLapsed`] says that it was given up.
+    pub waiting: BTreeSet<Slot>,
 }
 
 /// Why an order is not carried out.
@@ -54,185 +70,381 @@ pub enum Refused {
     /// There is nothing that it could be about.
     #[error("connection {0} has no such SA")]
     NothingThere(String),
-    /// Nobody who can be reached may carry it out.
-    #[error("the owner of slot {0} cannot be reached now")]
-    NoOwner(Slot),
 }
 
-impl Order {
-    /// As octets: what, length of the connection's name, the name, the child's name.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Initiate => "initiate",
+            Self::Terminate => "terminate",
+            Self::Rekey => "rekey",
+        })
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.what, self.connection)?;
+        match &self.child {
+            Some(child) => write!(f, " child {child}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What members say to each other about orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Message {
+    /// See to this.
+    Do {
+        /// Answered with it.
+        number: u64,
+        /// How many members have passed it on.
+        hops: u8,
+        /// Which slots' SAs it is about.
+        slots: Vec<Slot>,
+        order: Order,
+    },
+    /// The order of this number is seen to.
+    Taken { number: u64 },
+}
+
+/// First octet of an answer; those of orders are 4 to 6.
+const TAKEN: u8 = 16;
+
+impl Message {
+    /// `Do`: what, number, hops, count of slots and slots, length of the connection's name, the
+    /// name, the child's name.
     fn encode(&self) -> Vec<u8> {
-        let what = match self.what {
-            What::Initiate => 1,
-            What::Terminate => 2,
-            What::Rekey => 3,
-        };
-        let mut octets = vec![what];
-        octets.extend_from_slice(&(self.connection.len() as u32).to_be_bytes());
-        octets.extend_from_slice(self.connection.as_bytes());
-        octets.extend_from_slice(self.child.as_deref().unwrap_or_default().as_bytes());
-        octets
+        match self {
+            Self::Taken { number } => {
+                let mut octets = vec![TAKEN];
+                octets.extend_from_slice(&number.to_be_bytes());
+                octets
+            }
+            Self::Do {
+                number,
+                hops,
+                slots,
+                order,
+            } => {
+                let what = match order.what {
+                    What::Initiate => 4,
+                    What::Terminate => 5,
+                    What::Rekey => 6,
+                };
+                let mut octets = vec![what];
+                octets.extend_from_slice(&number.to_be_bytes());
+                octets.push(*hops);
+                octets.extend_from_slice(&(slots.len() as u16).to_be_bytes());
+                octets.extend(slots.iter().map(|slot| slot.0));
+                octets.extend_from_slice(&(order.connection.len() as u32).to_be_bytes());
+                octets.extend_from_slice(order.connection.as_bytes());
+                octets.extend_from_slice(order.child.as_deref().unwrap_or_default().as_bytes());
+                octets
+            }
+        }
     }
 
     /// `None` for what another release has written.
     fn decode(octets: &[u8]) -> Option<Self> {
-        let (what, rest) = octets.split_first()?;
+        let (kind, rest) = octets.split_first()?;
+        let (number, rest) = rest.split_first_chunk::<8>()?;
+        let number = u64::from_be_bytes(*number);
+        let what = match *kind {
+            4 => What::Initiate,
+            5 => What::Terminate,
+            6 => What::Rekey,
+            TAKEN => return rest.is_empty().then_some(Self::Taken { number }),
+            _ => return None,
+        };
+        let (hops, rest) = rest.split_first()?;
+        let (count, rest) = rest.split_first_chunk::<2>()?;
+        let (slots, rest) = rest.split_at_checked(u16::from_be_bytes(*count).into())?;
         let (len, rest) = rest.split_first_chunk::<4>()?;
         let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
         let (connection, child) = rest.split_at_checked(len)?;
         let text = |octets: &[u8]| std::str::from_utf8(octets).ok().map(str::to_owned);
-        Some(Self {
-            what: match what {
-                1 => What::Initiate,
-                2 => What::Terminate,
-                3 => What::Rekey,
-                _ => return None,
+        Some(Self::Do {
+            number,
+            hops: *hops,
+            slots: slots.iter().map(|slot| Slot(*slot)).collect(),
+            order: Order {
+                what,
+                connection: text(connection)?,
+                child: text(child).filter(|child| !child.is_empty()),
             },
-            connection: text(connection)?,
-            child: text(child).filter(|child| !child.is_empty()),
         })
     }
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.here > 0 {
-            f.write_str("begun on this member")?;
-        }
-        for (index, member) in self.passed_on.iter().enumerate() {
-            let separator = if self.here > 0 || index > 0 { ", " } else { "" };
-            write!(f, "{separator}passed on to member {member}")?;
-        }
-        Ok(())
+/// An order about some slots that is not seen to yet.
+#[derive(Clone, Debug)]
+struct Pending {
+    order: Order,
+    slots: Vec<Slot>,
+    hops: u8,
+    until: Instant,
+}
+
+/// Orders that this member has to see through.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    /// They wait for somebody who serves their slots.
+    waiting: Vec<Pending>,
+    /// Passed on, and the member has not said yet that it has them.
+    passed: BTreeMap<u64, (MemberId, Pending)>,
+    last_number: u64,
+    /// When to look after those that wait.
+    look: Option<Instant>,
+}
+
+impl Orders {
+    /// When [`Node::look_after_orders`] has something to do.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        let passed = self.passed.values().map(|(_, pending)| pending.until);
+        passed.chain(self.look).min()
     }
 }
 
 impl Node {
-    /// Carries out an order, or passes it on to whoever may. What comes of it, events say.
+    /// Carries out an order, or passes it on to whoever may, or keeps it until somebody may. What
+    /// comes of it, events say.
     ///
     /// # Errors
     /// [`Refused`]; then nothing was done.
     pub fn handle_order(&mut self, now: Instant, order: &Order) -> Result<Outcome, Refused> {
-        let outcome = self.carry_out_order(now, order, true);
+        let slots = self.slots_of(now, order)?;
+        let outcome = self.give(
+            now,
+            Pending {
+                order: order.clone(),
+                slots,
+                hops: 0,
+                until: now + PATIENCE,
+            },
+        );
         self.collect(now);
+        Ok(outcome)
+    }
+
+    /// Another member says something about orders.
+    pub(crate) fn take_order(&mut self, now: Instant, from: MemberId, octets: &[u8]) {
+        match Message::decode(octets) {
+            Some(Message::Do {
+                number,
+                hops,
+                slots,
+                order,
+            }) => {
+                self.cluster.order(from, Message::Taken { number }.encode());
+                self.give(
+                    now,
+                    Pending {
+                        order,
+                        slots,
+                        hops: hops.saturating_add(1),
+                        until: now + PATIENCE,
+                    },
+                );
+            }
+            Some(Message::Taken { number }) => {
+                self.orders.passed.remove(&number);
+            }
+            None => {}
+        }
+    }
+
+    /// The view has changed, or a slot has become this member's: what waits may go on, and what a
+    /// member had not taken yet goes to another if it is gone.
+    pub(crate) fn reconsider_orders(&mut self, now: Instant) {
+        let members = &self.cluster.view().members;
+        let lost: Vec<u64> = self
+            .orders
+            .passed
+            .iter()
+            .filter(|(_, (to, _))| !members.contains_key(to))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in lost {
+            if let Some((_, pending)) = self.orders.passed.remove(&number) {
+                self.orders.waiting.push(pending);
+            }
+        }
+        for pending in std::mem::take(&mut self.orders.waiting) {
+            if now < pending.until {
+                self.give(now, pending);
+            } else {
+                self.lapse(pending);
+            }
+        }
+        self.orders.look = (!self.orders.waiting.is_empty()).then(|| now + LOOK);
+    }
+
+    pub(crate) fn look_after_orders(&mut self, now: Instant) {
+        if self.orders.look.is_some_and(|look| look <= now) {
+            self.reconsider_orders(now);
+        }
+        let passed = self.orders.passed.iter();
+        let late: Vec<u64> = passed
+            .filter(|(_, (_, pending))| pending.until <= now)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in late {
+            if let Some((_, pending)) = self.orders.passed.remove(&number) {
+                self.lapse(pending);
+            }
+        }
+    }
+
+    fn lapse(&mut self, pending: Pending) {
+        let Pending { order, slots, .. } = pending;
+        self.effects
+            .push_back(Effect::Event(Event::OrderLapsed { order, slots }));
+    }
+
+    /// Does what can be done here, passes on what is others' business, and keeps the rest.
+    fn give(&mut self, now: Instant, pending: Pending) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut elsewhere: BTreeMap<MemberId, Vec<Slot>> = BTreeMap::new();
+        for slot in &pending.slots {
+            let owner = self.view().slots.owner(*slot);
+            let other = owner.filter(|owner| *owner != self.local() && pending.hops < MAX_HOPS);
+            let done = if self.serves(now, *slot) {
+                self.carry_out_order(now, &pending.order, *slot)
+            } else {
+                None
+            };
+            match (done, other) {
+                (Some(times), _) => outcome.here += times,
+                (None, Some(owner)) => elsewhere.entry(owner).or_default().push(*slot),
+                (None, None) => drop(outcome.waiting.insert(*slot)),
+            }
+        }
+        for (owner, slots) in elsewhere {
+            if self.pass_on(owner, &pending, &slots) {
+                outcome.passed_on.insert(owner);
+            } else {
+                outcome.waiting.extend(slots);
+            }
+        }
+        if !outcome.waiting.is_empty() {
+            self.orders.look.get_or_insert(now + LOOK);
+            let slots = outcome.waiting.iter().copied().collect();
+            self.orders.waiting.push(Pending { slots, ..pending });
+        }
         outcome
     }
 
-    /// Another member has passed an order on. Who is not the owner any more lets it be: the packet
-    /// or the operator asks again.
-    pub(crate) fn take_order(&mut self, now: Instant, octets: &[u8]) {
-        if let Some(order) = Order::decode(octets) {
-            let _ = self.carry_out_order(now, &order, false);
+    fn pass_on(&mut self, to: MemberId, pending: &Pending, slots: &[Slot]) -> bool {
+        self.orders.last_number += 1;
+        let number = self.orders.last_number;
+        let message = Message::Do {
+            number,
+            hops: pending.hops,
+            slots: slots.to_vec(),
+            order: pending.order.clone(),
+        };
+        let reached = self.cluster.order(to, message.encode());
+        if reached {
+            let slots = slots.to_vec();
+            let pending = Pending {
+                slots,
+                ..pending.clone()
+            };
+            self.orders.passed.insert(number, (to, pending));
         }
+        reached
     }
 
-    fn carry_out_order(
-        &mut self,
-        now: Instant,
-        order: &Order,
-        pass_on: bool,
-    ) -> Result<Outcome, Refused> {
-        match order.what {
-            What::Initiate => self.initiate(now, order, pass_on),
-            What::Terminate | What::Rekey => self.command_sas(now, order, pass_on),
-        }
-    }
-
-    fn initiate(&mut self, now: Instant, order: &Order, pass_on: bool) -> Result<Outcome, Refused> {
+    /// The slots whose owners have to see to an order.
+    fn slots_of(&self, now: Instant, order: &Order) -> Result<Vec<Slot>, Refused> {
         let name = &order.connection;
-        let connection = self
-            .start
-            .connection(name)
-            .cloned()
-            .ok_or_else(|| Refused::NotInitiable(name.clone()))?;
-        if let Some(child) = &order.child
-            && connection.children.iter().all(|known| known.name != *child)
-        {
-            return Err(Refused::NoChild(name.clone(), child.clone()));
+        let configured = self.start.connection(name);
+        let home = Slot::for_connection(name);
+        if order.what == What::Initiate {
+            let connection = configured.ok_or_else(|| Refused::NotInitiable(name.clone()))?;
+            if let Some(child) = &order.child
+                && connection.children.iter().all(|known| known.name != *child)
+            {
+                return Err(Refused::NoChild(name.clone(), child.clone()));
+            }
+            // Further children join the IKE SA that is there, wherever that is.
+            let live = self.start.live(name);
+            let held = live.and_then(|spi| self.cluster.ownership().sa(spi));
+            return Ok(vec![held.map_or(home, |held| held.slot)]);
         }
-        // Further children join the IKE SA that is there, wherever that is.
-        let live = self.start.live(name);
-        let slot = live
-            .and_then(|spi| self.cluster.ownership().sa(spi))
-            .map_or_else(|| Slot::for_connection(name), |held| held.slot);
-        if !self.serves(now, slot) {
-            return self.pass_on(slot, order, pass_on);
+        let sas = self.sas(now).map(|(_, sa)| sa);
+        let mut slots: BTreeSet<Slot> = sas
+            .filter(|sa| sa.connection == *name)
+            .filter(|sa| !targets(sa, order.child.as_deref()).is_empty())
+            .map(|sa| sa.slot)
+            .collect();
+        // What is being initiated has no SA yet, and only its owner knows of it.
+        let begun = || !self.serves(now, home) || self.endpoint.is_initiating(name);
+        if configured.is_some() && ends_all(order) && begun() {
+            slots.insert(home);
         }
-        if let Some(spi) = live {
-            self.wake(now, spi);
+        if slots.is_empty() {
+            return Err(Refused::NothingThere(name.clone()));
         }
-        let children = order.child.iter().cloned().collect();
-        let order = self.initiate_order(&connection, children, false);
-        self.endpoint.handle_command(now, Command::Initiate(order));
-        Ok(Outcome {
-            here: 1,
-            ..Outcome::default()
-        })
+        Ok(slots.into_iter().collect())
     }
 
-    fn pass_on(&mut self, slot: Slot, order: &Order, pass_on: bool) -> Result<Outcome, Refused> {
-        let owner = self.view().slots.owner(slot);
-        let reached = owner
-            .filter(|owner| pass_on && *owner != self.local())
-            .filter(|owner| self.cluster.order(*owner, order.encode()));
-        match reached {
-            Some(owner) => Ok(Outcome {
-                here: 0,
-                passed_on: BTreeSet::from([owner]),
-            }),
-            None => Err(Refused::NoOwner(slot)),
-        }
-    }
-
-    /// Deletes or rekeys what there is of a connection.
-    fn command_sas(
-        &mut self,
-        now: Instant,
-        order: &Order,
-        pass_on: bool,
-    ) -> Result<Outcome, Refused> {
+    /// Carries out an order about a slot that this member serves, and says how often; `None` if it
+    /// has to wait: an IKE SA is on its way to another member.
+    fn carry_out_order(&mut self, now: Instant, order: &Order, slot: Slot) -> Option<usize> {
         let name = &order.connection;
+        if order.what == What::Initiate {
+            let connection = self.start.connection(name).cloned()?;
+            if let Some(spi) = self.start.live(name)
+                && !self.wake(now, spi)
+            {
+                return None;
+            }
+            let children = order.child.iter().cloned().collect();
+            let order = self.initiate_order(&connection, children, false);
+            self.endpoint.handle_command(now, Command::Initiate(order));
+            return Some(1);
+        }
         let found: Vec<SaStatus> = self
             .sas(now)
             .map(|(_, sa)| sa)
-            .filter(|sa| sa.connection == *name)
+            .filter(|sa| sa.connection == *name && sa.slot == slot)
             .collect();
-        let mut outcome = Outcome::default();
-        let mut failure = None;
-        if order.what == What::Terminate && order.child.is_none() {
+        let targets: Vec<(Spi, Target)> = found
+            .iter()
+            .flat_map(|sa| {
+                let targets = targets(sa, order.child.as_deref());
+                targets.into_iter().map(|target| (sa.local_spi, target))
+            })
+            .collect();
+        // All or nothing: what is tried again must not be done twice.
+        for (spi, _) in &targets {
+            if !self.wake(now, *spi) {
+                return None;
+            }
+        }
+        let mut times = targets.len();
+        if ends_all(order) {
+            times += usize::from(self.endpoint.is_initiating(name));
             let connection = name.clone();
             self.endpoint
                 .handle_command(now, Command::Relinquish { connection });
         }
-        for sa in found {
-            let targets = targets(&sa, order.child.as_deref());
-            if targets.is_empty() {
-                continue;
-            }
-            if !self.serves(now, sa.slot) {
-                match self.pass_on(sa.slot, order, pass_on) {
-                    Ok(passed) => outcome.passed_on.extend(passed.passed_on),
-                    Err(error) => failure = Some(error),
-                }
-                continue;
-            }
-            self.wake(now, sa.local_spi);
-            for target in targets {
-                outcome.here += 1;
-                self.endpoint.handle_command(
-                    now,
-                    match order.what {
-                        What::Rekey => Command::Rekey(target),
-                        What::Initiate | What::Terminate => Command::Terminate(target),
-                    },
-                );
-            }
+        for (_, target) in targets {
+            let command = match order.what {
+                What::Rekey => Command::Rekey(target),
+                What::Initiate | What::Terminate => Command::Terminate(target),
+            };
+            self.endpoint.handle_command(now, command);
         }
-        if outcome == Outcome::default() {
-            return Err(failure.unwrap_or_else(|| Refused::NothingThere(name.clone())));
-        }
-        Ok(outcome)
+        Some(times)
     }
+}
+
+fn ends_all(order: &Order) -> bool {
+    order.what == What::Terminate && order.child.is_none()
 }
 
 /// The IKE SA, or its children of a name.
@@ -253,16 +465,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_survives_its_encoding() {
+    fn a_message_survives_its_encoding() {
         for child in [None, Some("net".to_owned())] {
             let order = Order {
                 what: What::Rekey,
                 connection: "site".to_owned(),
                 child,
             };
-            assert_eq!(Order::decode(&order.encode()), Some(order));
+            let message = Message::Do {
+                number: 7,
+                hops: 2,
+                slots: vec![Slot(0), Slot(255)],
+                order,
+            };
+            assert_eq!(Message::decode(&message.encode()), Some(message));
         }
-        assert_eq!(Order::decode(&[9, 0, 0, 0, 0]), None);
-        assert_eq!(Order::decode(&[1, 0, 0, 0, 7, b'x']), None);
+        let taken = Message::Taken { number: u64::MAX };
+        assert_eq!(Message::decode(&taken.encode()), Some(taken));
+        // Of another release, and truncated.
+        assert_eq!(Message::decode(&[1, 0, 0, 0, 0, b'x']), None);
+        assert_eq!(Message::decode(&[4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 9]), None);
     }
 }

@@ -2,6 +2,7 @@
 //! that over, if they are not up then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gateway_cluster::slot_set::SlotSet;
@@ -108,6 +109,25 @@ impl Node {
             let connection = record.connection.clone();
             self.endpoint
                 .handle_command(now, Command::Relinquish { connection });
+        }
+    }
+
+    /// An answer came to an attempt with our SPI `local_spi`: by now the peer may have begun, too, at
+    /// whatever member.
+    pub(crate) fn look_for_peer(&mut self, now: Instant, local_spi: Spi, peer: IpAddr) {
+        let Some(connection) = self.endpoint.opening(local_spi) else {
+            return;
+        };
+        let mut begun = self.cluster.ownership().negotiations();
+        // Without the peer's cookie it is one of our own attempts.
+        let near = self.start.live(connection).is_some()
+            || begun.any(|(_, opened)| {
+                let negotiation = &opened.negotiation;
+                negotiation.peer == peer && negotiation.peer_cookie != [0; 8]
+            });
+        if near {
+            self.endpoint
+                .handle_command(now, Command::PeerIsNear { local_spi });
         }
     }
 

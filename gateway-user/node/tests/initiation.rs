@@ -15,13 +15,14 @@ use gateway_ike::config::{
     Actions, Authentication, ChildConfig, Connection, Initiation, Limits, RemoteAddress, Secret,
     StartAction, Transport, Uniqueness, Volume,
 };
-use gateway_ike::endpoint::Endpoint;
-use gateway_ike::output::{KernelRequest, KernelResult, Output, Path, Transmit};
+use gateway_ike::endpoint::{Command, Endpoint, InitiateOrder};
+use gateway_ike::output::{Change, KernelRequest, KernelResult, Output, Path, Transmit};
 use gateway_ike::proposal::{EspProposal, IkeProposal};
+use gateway_ike::record::Contact;
 use gateway_ike::secret::SecretBytes;
 use gateway_ike::testing::Toy;
-use gateway_node::effect::{Effect, KernelOp};
-use gateway_node::{Config, Node, Order, Refused, WalkLimits, What};
+use gateway_node::effect::{Effect, Event, KernelOp};
+use gateway_node::{Config, Node, Order, PATIENCE, Refused, WalkLimits, What};
 
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10));
@@ -133,6 +134,10 @@ struct World {
     to_peer: VecDeque<(Path, Vec<u8>)>,
     /// Answers of the peer reach this member, whoever asked.
     heard_by: usize,
+    /// What the peer was told of other IKE SAs in each IKE_AUTH.
+    contacts: Vec<Contact>,
+    /// Orders that were given up, and by whom.
+    lapsed: Vec<(u8, Order)>,
 }
 
 impl World {
@@ -146,6 +151,8 @@ impl World {
             sent: Vec::new(),
             to_peer: VecDeque::new(),
             heard_by: 0,
+            contacts: Vec::new(),
+            lapsed: Vec::new(),
         };
         for (node, other) in world.nodes.iter_mut().flatten().zip([2, 1]) {
             node.handle_connected(now, id(other));
@@ -156,16 +163,24 @@ impl World {
     }
 
     fn view(&mut self, epoch: u64, members: &[u8], owner: u8) {
+        self.install(epoch, members, [Some(id(owner)); Slot::COUNT]);
+        self.activate(epoch);
+    }
+
+    fn install(&mut self, epoch: u64, members: &[u8], owners: [Option<MemberId>; Slot::COUNT]) {
         let view = || View {
             epoch: Epoch(epoch),
             members: members.iter().map(|m| (id(*m), Incarnation(1))).collect(),
-            slots: SlotMap::from_owners([Some(id(owner)); Slot::COUNT]),
+            slots: SlotMap::from_owners(owners),
             tenures: Tenures::default(),
         };
         for node in self.nodes.iter_mut().flatten() {
             node.handle_view(self.now, view());
         }
         self.frames();
+    }
+
+    fn activate(&mut self, epoch: u64) {
         for node in self.nodes.iter_mut().flatten() {
             node.handle_active(self.now, Epoch(epoch));
         }
@@ -216,6 +231,7 @@ impl World {
                 self.to_peer.push_back((path, transmit.bytes.clone()));
                 self.sent.push((local, transmit));
             }
+            Effect::Event(Event::OrderLapsed { order, .. }) => self.lapsed.push((local, order)),
             _ => {}
         }
     }
@@ -353,4 +369,184 @@ fn orders_are_passed_on_to_the_owner() {
     world.order(1, What::Terminate).unwrap();
     world.run();
     assert_eq!((world.tunnels(1), world.peer.sas().count()), (0, 0));
+}
+
+/// Successors of the peer's CHILD_SA, the first one included.
+fn rekeyed(world: &World) -> u64 {
+    world.peer.counters().create_child_requests
+}
+
+/// The member that takes over is known before it may serve: what it is asked meanwhile it does then,
+/// and whoever asked itself in that time is told that it waits.
+#[test]
+fn an_order_waits_for_its_slot_to_be_served() {
+    for asked in [1, 2] {
+        let mut world = World::new(StartAction::Start, 1);
+        world.run();
+        world.install(2, &[1, 2], [Some(id(2)); Slot::COUNT]);
+        let outcome = world.order(asked, What::Rekey).unwrap();
+        let waits = usize::from(asked == 2);
+        assert_eq!((outcome.here, outcome.waiting.len()), (0, waits), "{asked}");
+        assert_eq!(outcome.passed_on.len(), 1 - waits, "{asked}");
+        world.heard_by = 1;
+        world.pass(Duration::from_secs(3));
+        assert_eq!(rekeyed(&world), 0, "member 2 does not serve yet");
+        world.activate(2);
+        world.run();
+        world.pass(Duration::from_secs(20));
+        assert_eq!(rekeyed(&world), 1, "asked {asked}");
+        assert!(world.lapsed.is_empty());
+    }
+}
+
+#[test]
+fn an_order_that_nobody_can_carry_out_is_given_up_and_says_so() {
+    let mut world = World::new(StartAction::Start, 1);
+    world.run();
+    world.install(2, &[1, 2], [Some(id(2)); Slot::COUNT]);
+    world.order(1, What::Rekey).unwrap();
+    world.run();
+    world.pass(PATIENCE);
+    let [(2, order)] = world.lapsed.as_slice() else {
+        panic!("{:?}", world.lapsed)
+    };
+    assert_eq!(order.to_string(), "rekey out");
+    // Then it is too late.
+    world.activate(2);
+    world.run();
+    assert_eq!(rekeyed(&world), 0);
+}
+
+/// It was passed on to a member that died before it had it.
+#[test]
+fn an_order_outlives_the_member_that_it_was_passed_on_to() {
+    let mut world = World::new(StartAction::Start, 2);
+    world.heard_by = 1;
+    world.run();
+    assert_eq!(world.tunnels(1), 1);
+    // The other one is gone, and its connection has not broken yet.
+    world.nodes[1] = None;
+    let outcome = world.order(1, What::Rekey).unwrap();
+    assert_eq!(outcome.passed_on, BTreeSet::from([id(2)]));
+    world.frames();
+    world.dies(2);
+    world.view(2, &[1], 1);
+    world.run();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(rekeyed(&world), 1);
+}
+
+/// What is being brought up is no SA yet, and is given up on whatever member one says so.
+#[test]
+fn an_initiation_is_given_up_by_order() {
+    let mut world = World::new(StartAction::Start, 2);
+    world.frames();
+    world.to_peer.clear();
+    world.order(1, What::Terminate).unwrap();
+    world.frames();
+    world.sent.clear();
+    for _ in 0..100 {
+        world.pass(Duration::from_secs(5));
+    }
+    assert!(world.sent.is_empty());
+    assert_eq!(
+        world.order(2, What::Terminate),
+        Err(Refused::NothingThere("out".into()))
+    );
+}
+
+/// Both sides begin at once, ours at member 1, the peer's at member 2. However their messages
+/// cross, one tunnel stays, the same one for everybody.
+#[test]
+fn of_two_tunnels_that_both_sides_begin_at_two_members_one_stays() {
+    for (ours, theirs) in (0..6).flat_map(|ours| (0..6).map(move |theirs| (ours, theirs))) {
+        let mut world = World::new(StartAction::None, 2);
+        let mut owners = [Some(id(2)); Slot::COUNT];
+        owners[usize::from(Slot::for_connection("out").0)] = Some(id(1));
+        world.install(2, &[1, 2], owners);
+        world.activate(2);
+        world.frames();
+        world.order(1, What::Initiate).unwrap();
+        world.frames();
+        let order = InitiateOrder {
+            connection: "out".into(),
+            ..InitiateOrder::default()
+        };
+        world
+            .peer
+            .handle_command(world.now, Command::Initiate(order));
+        world.cross(ours, theirs);
+        assert_eq!(
+            (
+                world.tunnels(1),
+                world.tunnels(2),
+                world.peer.sas().count(),
+                world.peer.child_sas()
+            ),
+            (1, 1, 1, 1),
+            "{ours} {theirs}"
+        );
+        // A peer that is told so drops its own IKE SA without a word.
+        if theirs + 1 < ours {
+            assert!(
+                !world.contacts.contains(&Contact::Initial),
+                "{ours} {theirs}"
+            );
+        }
+    }
+}
+
+impl World {
+    /// Messages of the negotiation that we began take `ours` rounds to reach us, those of the
+    /// peer's `theirs`. Member 1 hears the one, member 2 the other.
+    fn cross(&mut self, ours: u32, theirs: u32) {
+        let mut flying: Vec<(u32, usize, Path, Vec<u8>)> = Vec::new();
+        let mut mine: BTreeSet<[u8; 8]> = BTreeSet::new();
+        for round in 0..60 {
+            while let Some((path, bytes)) = self.to_peer.pop_front() {
+                if bytes[19] & 0x28 == 0x08 {
+                    mine.insert(bytes[..8].try_into().unwrap());
+                }
+                self.peer.handle_datagram(self.now, path, &bytes);
+            }
+            while let Some(output) = self.peer.poll_output() {
+                match output {
+                    Output::Kernel(KernelRequest::Install { child, .. }) => {
+                        let result = KernelResult::Installed(child.id());
+                        self.peer.handle_kernel(self.now, result);
+                    }
+                    Output::Transmit(transmit) => {
+                        let path = Path::new(transmit.path.remote, transmit.path.local);
+                        let (at, delay) = if mine.contains(&transmit.bytes[..8]) {
+                            (0, ours)
+                        } else {
+                            (1, theirs)
+                        };
+                        flying.push((round + delay, at, path, transmit.bytes));
+                    }
+                    Output::Delta(delta) => {
+                        if let Change::Upsert(record) = delta.change {
+                            self.contacts.extend(record.contact);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            // All of them before the members hear of each other.
+            flying.retain(|(due, at, path, bytes)| {
+                if *due <= round {
+                    let node = self.nodes[*at].as_mut().unwrap();
+                    node.handle_datagram(self.now, *path, bytes);
+                }
+                *due > round
+            });
+            self.frames();
+            // Far less than a retransmission, and time to tell of a negotiation.
+            self.now = self.now + Duration::from_millis(10);
+            for node in self.nodes.iter_mut().flatten() {
+                node.handle_timeout(self.now);
+            }
+            self.frames();
+        }
+    }
 }

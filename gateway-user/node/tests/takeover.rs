@@ -19,13 +19,11 @@ use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::crypto::Encryption;
 use gateway_ike::identity::Identity;
 use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
-use gateway_ike::output::{ChildSa, Path};
+use gateway_ike::output::Path;
 use gateway_ike::proposal::IkeProposal;
-use gateway_ike::record::{
-    ChildRecord, ChildState, Contact, IkeSaRecord, NatState, Role, TransportState,
-};
+use gateway_ike::record::{Contact, IkeSaRecord, Role};
 use gateway_ike::secret::SecretBytes;
-use gateway_ike::testing::Toy;
+use gateway_ike::testing::{FreshSa, Toy, fresh_child};
 use gateway_node::effect::{Effect, KernelOp};
 use gateway_node::{Config, Node, Status, WalkLimits};
 
@@ -71,38 +69,26 @@ fn record(n: u32) -> IkeSaRecord {
     let mut spi = [0; 8];
     spi[..4].copy_from_slice(&n.to_be_bytes());
     spi[7] = 2;
-    let sa = ChildSa {
-        name: "net".into(),
-        connection: "site".into(),
-        slot,
-        spi_in: (0x0100_0000 + n).to_be_bytes(),
-        spi_out: (0x0200_0000 + n).to_be_bytes(),
-        local: VIP,
-        remote: peer,
-        encap: None,
-        encryption: Encryption::AesGcm16Key128,
-        key_in: secret(1, 20),
-        key_out: secret(2, 20),
-        esn: true,
-        replay_window: 128,
-        local_ts: Vec::new(),
-        remote_ts: Vec::new(),
-        if_id_in: 0,
-        if_id_out: 0,
-        hard_lifetime_seconds: 100_000,
-        quota: gateway_ike::output::Quota::default(),
-    };
+    let mut sa = fresh_child(
+        "site",
+        (
+            (0x0100_0000 + n).to_be_bytes(),
+            (0x0200_0000 + n).to_be_bytes(),
+        ),
+        (VIP, peer),
+        (Encryption::AesGcm16Key128, true),
+        (secret(1, 20), secret(2, 20)),
+    );
+    sa.slot = slot;
     let proposals = IkeProposal::parse("aes128gcm16-prfsha256-x25519").unwrap();
-    IkeSaRecord {
-        local_spi: spi,
-        remote_spi: spi.map(|octet| !octet),
+    FreshSa {
+        spis: (spi, spi.map(|octet| !octet)),
         role: Role::Responder,
-        slot,
-        connection: "site".into(),
-        local_id: Identity::Fqdn("gw.example.org".into()),
-        remote_id: Identity::Fqdn(format!("peer{n}.example.org")),
+        ids: (
+            Identity::Fqdn("gw.example.org".into()),
+            Identity::Fqdn(format!("peer{n}.example.org")),
+        ),
         path: Path::new(SocketAddr::new(VIP, 500), SocketAddr::new(peer, 500)),
-        nat: NatState::default(),
         proposal: *proposals.first().unwrap(),
         keys: IkeKeys {
             d: SkD::from_secret(secret(3, 32)),
@@ -111,33 +97,9 @@ fn record(n: u32) -> IkeSaRecord {
             pi: SkP::from_secret(secret(6, 32)),
             pr: SkP::from_secret(secret(7, 32)),
         },
-        next_iv: 1,
-        next_request: 0,
-        expected_request: 2,
-        last_response: None,
-        outstanding: None,
-        replaced: false,
-        closing: false,
-        predecessor: None,
-        contact: None,
-        closed: None,
-        peer_syncs: false,
-        peer_synced: None,
-        transport: TransportState::default(),
-        age: Duration::ZERO,
-        rekey_after: None,
-        reauth_after: None,
-        expires_after: None,
-        wanted: Vec::new(),
-        children: vec![ChildRecord {
-            sa,
-            age: Duration::ZERO,
-            rekey_after: None,
-            state: ChildState::Current,
-            unknown: Vec::new(),
-        }],
-        unknown: Vec::new(),
+        child: sa,
     }
+    .record()
 }
 
 fn published(record: &IkeSaRecord) -> Change {

@@ -49,6 +49,17 @@ pub enum Command {
         /// What the peer said in IKE_AUTH.
         contact: Contact,
     },
+    /// Another member has this IKE SA, and it is established. If one of the engine's was made at the
+    /// same time by the other side's initiative, one of the two is too many: both members choose the
+    /// same, and the engine that has the loser deletes it.
+    Meet(Box<IkeSaRecord>),
+    /// The peer has an IKE SA with us, or is about to make one, that only the driver knows of:
+    /// this attempt does not say that there is no other (RFC 7296 §2.4). The peer would drop what
+    /// it has begun itself, without a word.
+    PeerIsNear {
+        /// Our SPI of the attempt, network order.
+        local_spi: [u8; 8],
+    },
     /// Brings up CHILD_SAs of a connection, with an IKE SA if there is none. What is there already
     /// stays as it is. How it ends, an event says.
     Initiate(InitiateOrder),

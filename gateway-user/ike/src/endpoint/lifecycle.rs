@@ -72,8 +72,7 @@ impl Endpoint {
         let connection = sa.established().map(|e| e.connection.name.clone());
         let children = self.take_initiation(&connection.unwrap_or_default());
         sa.want_children(&children);
-        let began = sa.began.unwrap_or(now);
-        self.settle_twins(now, sa, began);
+        self.settle_twins(now, sa);
     }
 
     /// An IKE SA that IKE_AUTH has made becomes visible.

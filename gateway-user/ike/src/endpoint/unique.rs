@@ -34,6 +34,7 @@ impl Endpoint {
         if let Some(mut sa) = self.sas.remove(&spi) {
             sa.settle_contact();
             self.enforce_uniqueness(now, &mut sa, contact);
+            self.settle_twins(now, &mut sa);
             self.keep(now, sa);
         }
     }
@@ -56,8 +57,8 @@ impl Endpoint {
         });
         // What both sides have made at the same time is dealt with otherwise: the peer did not know
         // of ours when it said that there is no other.
-        let twins = sa.began.map(|began| self.twins(sa, began));
-        others.retain(|other| twins.as_ref().is_none_or(|twins| !twins.contains(other)));
+        let twins = self.twins(sa);
+        others.retain(|other| !twins.contains(other));
         match policy {
             Uniqueness::Never => {}
             // RFC 7296 §2.4: the recipient MAY delete all others with the same identities without

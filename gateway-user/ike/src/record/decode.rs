@@ -146,6 +146,11 @@ impl IkeSaRecord {
             peer_synced: fields.maybe(kind::PEER_SYNCED, "synchronised id", Reader::u32)?,
             transport: TransportState::decode(&mut fields, addresses)?,
             age: fields.take(kind::AGE, "age", Reader::duration)?,
+            negotiated_in: fields.maybe(
+                kind::NEGOTIATED_IN,
+                "time of negotiation",
+                Reader::duration,
+            )?,
             rekey_after: fields.maybe(kind::REKEY_AFTER, "soft lifetime", Reader::duration)?,
             reauth_after: fields.maybe(
                 kind::REAUTH_AFTER,

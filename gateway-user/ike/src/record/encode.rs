@@ -88,6 +88,7 @@ impl IkeSaRecord {
             (self.reauth_after, kind::REAUTH_AFTER),
             (self.expires_after, kind::EXPIRES_AFTER),
             (self.closed, kind::CLOSED),
+            (self.negotiated_in, kind::NEGOTIATED_IN),
         ] {
             if let Some(after) = after {
                 out.tlv(kind, &[&nanos(after)]);

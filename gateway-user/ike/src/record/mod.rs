@@ -105,6 +105,9 @@ pub struct IkeSaRecord {
     pub transport: TransportState,
     /// Time since it was established.
     pub age: Duration,
+    /// How long IKE_SA_INIT and IKE_AUTH took, if they made it: what both sides began at the same
+    /// time is known by that.
+    pub negotiated_in: Option<Duration>,
     /// Age at which we rekey it, jitter included.
     pub rekey_after: Option<Duration>,
     /// Age at which we replace it by one that is authenticated anew, jitter included.
@@ -270,6 +273,7 @@ mod kind {
     pub(super) const ORIGINAL_INITIATOR: u16 = 65;
     pub(super) const CONTACT: u16 = 70;
     pub(super) const CLOSED: u16 = 71;
+    pub(super) const NEGOTIATED_IN: u16 = 72;
 }
 
 /// Types within a child.

@@ -63,7 +63,7 @@ pub(crate) struct IkeSa {
     pub(crate) nat: NatState,
     /// Its IKE_AUTH response is on its way: a negotiation no more. Set by the endpoint.
     pub(crate) announced: bool,
-    /// When its first message came or was sent, if this member has made it.
+    /// When its first message came or was sent, if IKE_AUTH has made it.
     pub(crate) began: Option<Instant>,
     pub(crate) proposal: IkeProposal,
     keys: IkeKeys,

@@ -68,6 +68,9 @@ impl IkeSa {
             peer_synced: established.peer_synced,
             transport: self.transport.clone(),
             age: now.saturating_since(established.established_at),
+            negotiated_in: self
+                .began
+                .map(|began| established.established_at.saturating_since(began)),
             rekey_after: established
                 .rekey_at
                 .map(|at| at.saturating_since(established.established_at)),
@@ -146,7 +149,12 @@ impl IkeSa {
             path: record.path,
             nat: record.nat,
             announced: true,
-            began: None,
+            began: record
+                .negotiated_in
+                .map(|took| record.age.saturating_add(took))
+                // What was before our clock's zero cannot be compared.
+                .filter(|ago| ago.as_nanos() < u128::from(now.as_nanos()))
+                .map(|ago| now.before(ago)),
             proposal: record.proposal,
             keys: record.keys,
             ivs: IvSequence::resume(config.member, config.incarnation, record.next_iv),

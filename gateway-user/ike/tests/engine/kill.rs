@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use gateway_ike::proposal::EspProposal;
+
 use crate::pair::{Dice, Order, Pair, Weather};
 
 const ORDERS: [Order; 3] = [Order::Liveness, Order::RekeyChild, Order::RekeyIke];
@@ -67,29 +69,67 @@ fn a_kill_at_each_point_of_each_collision() {
     }
 }
 
-/// 1,000 of 1,000: any exchanges, any weather, up to three deaths on either side.
+/// Any exchanges, any weather, up to three deaths on either side. Returns deaths and repetitions.
+fn storm(seed: u64, esp: [&[EspProposal]; 2]) -> (u32, usize) {
+    let mut dice = Dice::new(seed ^ 0xdead);
+    let mut pair = Pair::tweaked(seed, |side, _, child| {
+        child.esp_proposals = esp[side].to_vec();
+    });
+    pair.weather = Weather::STORM;
+    pair.points = 0;
+    for _ in 0..=dice.roll(4) {
+        let order = ORDERS[dice.roll(3) as usize];
+        let after = Duration::from_millis(dice.roll(400));
+        pair.order(dice.roll(2) as usize, after, order);
+    }
+    for _ in 0..=dice.roll(3) {
+        pair.deaths.push(1 + dice.roll(60));
+    }
+    pair.log(&format!("seed {seed}, deaths {:?}", pair.deaths.clone()));
+    pair.settle(LONG);
+    let deaths = pair.sides.iter().map(|side| side.life).sum::<u32>();
+    pair.assert_well(&format!("seed {seed}"));
+    (deaths, pair.wire.repeated)
+}
+
+/// 1,000 of 1,000.
 #[test]
 fn a_thousand_of_a_thousand() {
-    let mut deaths = 0;
-    let mut repeated = 0;
-    for seed in 0..1000 {
-        let mut dice = Dice::new(seed ^ 0xdead);
-        let mut pair = Pair::new(seed);
-        pair.weather = Weather::STORM;
-        pair.points = 0;
-        for _ in 0..=dice.roll(4) {
-            let order = ORDERS[dice.roll(3) as usize];
-            let after = Duration::from_millis(dice.roll(400));
-            pair.order(dice.roll(2) as usize, after, order);
-        }
-        for _ in 0..=dice.roll(3) {
-            pair.deaths.push(1 + dice.roll(60));
-        }
-        pair.log(&format!("seed {seed}, deaths {:?}", pair.deaths.clone()));
-        pair.settle(LONG);
-        deaths += pair.sides.iter().map(|side| side.life).sum::<u32>();
-        pair.assert_well(&format!("seed {seed}"));
-        repeated += pair.wire.repeated;
-    }
+    let esp = EspProposal::defaults();
+    let all = (0..1000).map(|seed| storm(seed, [&esp, &esp]));
+    let (deaths, repeated) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert!(deaths > 500 && repeated > 1000, "{deaths}, {repeated}");
+}
+
+/// What is preferred decides about retries (INVALID_KE_PAYLOAD), and so about collisions. More seeds
+/// by `GATEWAY_STORMS`.
+#[test]
+fn any_order_of_proposals() {
+    let seeds = std::env::var("GATEWAY_STORMS").ok();
+    let seeds: u64 = seeds.and_then(|text| text.parse().ok()).unwrap_or(200);
+    let defaults = EspProposal::defaults();
+    let by = |key: &dyn Fn(&EspProposal) -> u32| {
+        let mut all = defaults.clone();
+        all.sort_by_key(|suite| key(suite));
+        all
+    };
+    let ke = |suite: &EspProposal| suite.ke.map_or(0, |ke| u32::from(ke.transform_id()));
+    let mut reversed = defaults.clone();
+    reversed.reverse();
+    let orders = [
+        by(&|suite| u32::from(suite.ke.is_some())),
+        by(&|suite| u32::from(!suite.esn)),
+        by(&|suite| 2 * u32::from(suite.ke.is_some()) + u32::from(!suite.esn)),
+        by(&ke),
+        by(&|suite| 99 - ke(suite)),
+        reversed,
+    ];
+    for (index, mine) in orders.iter().enumerate() {
+        // The peer's is the same, or another one.
+        for theirs in [mine, &orders[(index + 1) % orders.len()]] {
+            for seed in 0..seeds {
+                storm(seed, [mine, theirs]);
+            }
+        }
+    }
 }

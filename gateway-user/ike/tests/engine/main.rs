@@ -11,6 +11,7 @@ mod algorithms;
 mod auth;
 mod children;
 mod closing;
+mod collisions;
 mod config;
 mod fragments;
 mod gateway;

@@ -330,6 +330,7 @@ prop_compose! {
             predecessor: ids_before.1,
             contact: end.0,
             closed: end.1.map(Duration::from_nanos),
+            negotiated_in: lifetimes[1].map(|took| Duration::from_nanos(took / 7)),
             rekey_after: lifetimes[0].map(Duration::from_nanos),
             reauth_after: lifetimes[0].map(|after| Duration::from_nanos(after / 3)),
             expires_after: lifetimes[1].map(Duration::from_nanos),
@@ -383,6 +384,7 @@ proptest! {
         let mut record = record;
         record.closed = None;
         record.age = Duration::from_millis(300);
+        record.negotiated_in = record.negotiated_in.map(|_| Duration::from_millis(40));
         record.rekey_after = record.rekey_after.map(|_| Duration::from_secs(10));
         record.expires_after = record.expires_after.map(|_| Duration::from_secs(20));
         let mut spis = std::collections::BTreeSet::new();

@@ -2,17 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use gateway_common::slot::Slot;
 use gateway_ike::crypto::{CryptoProvider, KeyExchange};
 use gateway_ike::identity::Identity;
 use gateway_ike::keys::{AuthInput, ChildKeys, IkeKeys, Skeyseed, psk_auth, verify_psk_auth};
-use gateway_ike::output::{ChildSa, Path, TrafficSelector};
+use gateway_ike::output::{Path, TrafficSelector};
 use gateway_ike::proposal::{EspExchange, EspProposal, IkeProposal};
-use gateway_ike::record::{ChildRecord, ChildState, IkeSaRecord, NatState, Role, TransportState};
+use gateway_ike::record::{IkeSaRecord, Role};
 use gateway_ike::secret::SecretBytes;
-use gateway_ike::testing::Toy;
+use gateway_ike::testing::{FreshSa, Toy, fresh_child};
 use gateway_ike::wire::{
     AuthMethod, AuthRepr, Body, ExchangeType, HeaderRepr, IdRepr, KeRepr, Message, MessageBuilder,
     NonceRepr, NotifyRepr, NotifyType, Payload, Payloads, SaRepr, TsRepr,
@@ -271,66 +269,29 @@ impl Handshake {
     /// What the peer's engine goes on with.
     fn record(&self, keys: &IkeKeys, spi_out: [u8; 4], child: &ChildKeys) -> IkeSaRecord {
         let party = &self.party;
-        let sa = ChildSa {
-            name: "net".into(),
-            connection: "gateway".into(),
-            slot: Slot(0),
-            spi_in: self.child_spi,
-            spi_out,
-            local: party.path.local.ip(),
-            remote: party.path.remote.ip(),
-            encap: None,
-            encryption: self.esp.encryption,
-            key_in: child.responder_to_initiator.clone(),
-            key_out: child.initiator_to_responder.clone(),
-            esn: self.esp.esn,
-            replay_window: 128,
-            local_ts: vec![party.local_ts],
-            remote_ts: vec![party.remote_ts],
-            if_id_in: 0,
-            if_id_out: 0,
-            hard_lifetime_seconds: 100_000,
-            quota: gateway_ike::output::Quota::default(),
-        };
-        IkeSaRecord {
-            local_spi: self.spi_i,
-            remote_spi: self.spi_r,
+        let path = party.path;
+        let mut sa = fresh_child(
+            "gateway",
+            (self.child_spi, spi_out),
+            (path.local.ip(), path.remote.ip()),
+            (self.esp.encryption, self.esp.esn),
+            (
+                child.responder_to_initiator.clone(),
+                child.initiator_to_responder.clone(),
+            ),
+        );
+        sa.local_ts = vec![party.local_ts];
+        sa.remote_ts = vec![party.remote_ts];
+        FreshSa {
+            spis: (self.spi_i, self.spi_r),
             role: Role::Initiator,
-            slot: Slot(0),
-            connection: "gateway".into(),
-            local_id: party.local_id.clone(),
-            remote_id: party.remote_id.clone(),
-            path: party.path,
-            nat: NatState::default(),
+            ids: (party.local_id.clone(), party.remote_id.clone()),
+            path,
             proposal: self.proposal,
             keys: keys.clone(),
-            next_iv: 1,
-            next_request: 2,
-            expected_request: 0,
-            last_response: None,
-            outstanding: None,
-            replaced: false,
-            closing: false,
-            predecessor: None,
-            contact: None,
-            closed: None,
-            peer_syncs: false,
-            peer_synced: None,
-            transport: TransportState::default(),
-            age: Duration::ZERO,
-            rekey_after: None,
-            reauth_after: None,
-            expires_after: None,
-            wanted: Vec::new(),
-            children: vec![ChildRecord {
-                sa,
-                age: Duration::ZERO,
-                rekey_after: None,
-                state: ChildState::Current,
-                unknown: Vec::new(),
-            }],
-            unknown: Vec::new(),
+            child: sa,
         }
+        .record()
     }
 }
 

@@ -7,8 +7,9 @@ use gateway_common::time::Instant;
 
 use super::super::{Endpoint, InitiateOrder};
 use crate::config::{ChildConfig, CloseAction, DpdAction, Uniqueness};
+use crate::endpoint::core::Core;
 use crate::output::EventKind;
-use crate::record::Role;
+use crate::record::{IkeSaRecord, Role};
 use crate::sa::{Cause, IkeSa};
 
 impl Endpoint {
@@ -43,57 +44,75 @@ impl Endpoint {
 
     /// Whether the peer of this IKE SA has another one with the same identities that was made at
     /// the same time, each by its own side's initiative. One is enough: both sides choose the same,
-    /// because both know the SPIs. `began`: when the first message of `sa` was sent or came.
-    pub(in crate::endpoint) fn settle_twins(
-        &mut self,
-        now: Instant,
-        sa: &mut IkeSa,
-        began: Instant,
-    ) {
-        for twin in self.twins(sa, began) {
+    /// because both know the SPIs. Rekeyed ones do not count.
+    pub(in crate::endpoint) fn settle_twins(&mut self, now: Instant, sa: &mut IkeSa) {
+        for twin in self.twins(sa) {
             let loses = self
                 .sas
                 .get(&twin)
                 .is_some_and(|twin| compare(sa, twin) == Ordering::Less);
-            let reason = "both sides have initiated; the other IKE SA stays".to_owned();
             if loses {
                 let children = sa.children_to_be();
-                sa.event(&mut self.core, EventKind::ExchangeFailed { reason });
-                sa.terminate();
+                sa.yield_to_twin(&mut self.core);
                 self.with_sa(now, twin, |twin, _| twin.want_children(&children));
                 return;
             }
             let mut children: Vec<Arc<ChildConfig>> = Vec::new();
             self.with_sa(now, twin, |twin, core| {
                 children = twin.children_to_be();
-                twin.event(core, EventKind::ExchangeFailed { reason });
-                twin.terminate();
+                twin.yield_to_twin(core);
             });
             sa.want_children(&children);
         }
     }
 
-    /// Our SPIs of those that were made at the same time as `sa`.
-    pub(in crate::endpoint) fn twins(&self, sa: &IkeSa, began: Instant) -> Vec<[u8; 8]> {
-        let Some(established) = sa.established() else {
+    /// The same for one that another member has, which judges it likewise.
+    pub(in crate::endpoint) fn meet(&mut self, now: Instant, record: IkeSaRecord) {
+        let elsewhere = IkeSa::import(&self.core.config, now, record);
+        for twin in self.twins(&elsewhere) {
+            let children = elsewhere.children_to_be();
+            self.with_sa(now, twin, |twin, core| {
+                if compare(twin, &elsewhere) == Ordering::Less {
+                    twin.yield_to_twin(core);
+                } else {
+                    twin.want_children(&children);
+                }
+            });
+        }
+    }
+
+    /// Our SPIs of those that were made at the same time as `sa`: each was established after the
+    /// other was begun.
+    pub(in crate::endpoint) fn twins(&self, sa: &IkeSa) -> Vec<[u8; 8]> {
+        let (Some(established), Some(began)) = (sa.established(), sa.began) else {
             return Vec::new();
         };
-        if established.connection.unique == Uniqueness::Never {
+        let name = &established.connection.name;
+        if established.connection.unique == Uniqueness::Never || !sa.serves(name) {
             return Vec::new();
         }
         let is_twin = |spi: &[u8; 8]| {
-            *spi != sa.local_spi
-                && self.sas.get(spi).is_some_and(|other| {
-                    other.role != sa.role
-                        && other.serves(&established.connection.name)
-                        && other
-                            .established()
-                            .is_some_and(|other| other.established_at >= began)
-                })
+            let other = self.sas.get(spi);
+            let other = other.filter(|other| *spi != sa.local_spi && other.role != sa.role);
+            other.is_some_and(|other| {
+                let since = other.established().map(|other| other.established_at);
+                let before = other.began;
+                other.serves(name)
+                    && since.is_some_and(|since| since >= began)
+                    && before.is_some_and(|before| established.established_at >= before)
+            })
         };
         self.find(&established.local_id, &established.remote_id)
             .filter(is_twin)
             .collect()
+    }
+}
+
+impl IkeSa {
+    fn yield_to_twin(&mut self, core: &mut Core) {
+        let reason = "both sides have initiated; the other IKE SA stays".to_owned();
+        self.event(core, EventKind::ExchangeFailed { reason });
+        self.terminate();
     }
 }
 

@@ -27,6 +27,11 @@ impl Endpoint {
         self.initiations.len()
     }
 
+    /// Whether this connection is being initiated.
+    pub fn is_initiating(&self, connection: &str) -> bool {
+        self.initiations.by_name(connection).is_some()
+    }
+
     pub(super) fn initiate(&mut self, now: Instant, order: &InitiateOrder) {
         let Some(connection) = self.core.config.connection(&order.connection).cloned() else {
             let reason = format!("there is no connection {}", order.connection);
@@ -145,6 +150,19 @@ impl Endpoint {
         }
     }
 
+    /// Name of the connection that is being initiated with this SPI of ours and waits for the answer
+    /// to IKE_SA_INIT.
+    pub fn opening(&self, local_spi: [u8; 8]) -> Option<&str> {
+        let opening = self.openings.get(&local_spi)?;
+        Some(&opening.plan.connection.name)
+    }
+
+    pub(super) fn peer_is_elsewhere(&mut self, local_spi: [u8; 8]) {
+        if let Some(opening) = self.openings.get_mut(&local_spi) {
+            opening.plan.initial_contact = false;
+        }
+    }
+
     /// Whether the peer has an IKE SA with us, or is about to make one (RFC 7296 §2.4: initial
     /// contact says that there is no other).
     fn peer_is_near(&self, plan: &Plan) -> bool {
@@ -260,7 +278,6 @@ impl Endpoint {
     /// Our IKE_AUTH was answered, the peer is authenticated, and its first CHILD_SA stands, if there
     /// is one.
     pub(super) fn opened(&mut self, now: Instant, mut sa: Box<IkeSa>) {
-        let began = sa.began.unwrap_or(now);
         sa.announced = true;
         let initiation = self
             .initiations
@@ -272,7 +289,7 @@ impl Endpoint {
             replaces = initiation.replaces;
         }
         self.book_established(now, &mut sa);
-        self.settle_twins(now, &mut sa, began);
+        self.settle_twins(now, &mut sa);
         sa.publish(&mut self.core, now);
         self.keep(now, sa);
         if let Some(old) = replaces {

@@ -314,7 +314,10 @@ impl IkeSa {
             return Step::Waiting;
         };
         let exists = |spi| established.child(spi).is_some();
-        let rivalled = offer.rival.as_ref().is_some_and(|rival| exists(rival.spi));
+        // The kernel may still be busy with it.
+        let pending = established.pending.as_ref().map(|p| p.child.spi_in);
+        let rival = offer.rival.as_ref().map(|rival| rival.spi);
+        let rivalled = rival.is_some_and(|spi| exists(spi) || pending == Some(spi));
         match notify.kind {
             // RFC 7296 §2.8.1: "it already knows there was simultaneous rekeying, so it can
             // ignore the error message".

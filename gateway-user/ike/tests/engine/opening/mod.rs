@@ -1,6 +1,7 @@
 //! The engine as initiator, against the engine as responder.
 
 mod additional;
+mod diagnosis;
 mod handshake;
 mod lifecycle;
 pub(crate) mod link;

@@ -40,6 +40,27 @@ impl Weather {
     };
 }
 
+/// What becomes of one datagram.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fate {
+    Lost,
+    /// Others overtake it.
+    Late(Duration),
+    /// It comes at once and again after so long.
+    Twice(Duration),
+}
+
+impl Fate {
+    fn arrivals(self) -> Vec<Duration> {
+        let soon = Duration::from_millis(1);
+        match self {
+            Self::Lost => Vec::new(),
+            Self::Late(after) => vec![after],
+            Self::Twice(after) => vec![soon, after],
+        }
+    }
+}
+
 /// Something that happens to a side.
 enum Event {
     Datagram(Path, Vec<u8>),
@@ -76,6 +97,10 @@ pub(crate) struct Pair {
     pub(crate) dice: Dice,
     queue: BTreeMap<(Instant, u64), (usize, u32, Event)>,
     events: u64,
+    /// What happens to the datagram with this number, counted from 0; in place of the weather.
+    pub(crate) fate: Option<(u64, Fate)>,
+    /// Datagrams that were sent.
+    pub(crate) sent: u64,
     /// Kill points passed, and the ones at which the member dies.
     pub(crate) points: u64,
     pub(crate) deaths: Vec<u64>,
@@ -107,6 +132,8 @@ impl Pair {
             dice: Dice::new(seed),
             queue: BTreeMap::new(),
             events: 0,
+            fate: None,
+            sent: 0,
             points: 0,
             deaths: Vec::new(),
         }
@@ -316,6 +343,15 @@ impl Pair {
         let to = 1 - from;
         let path = Path::new(path.remote, path.local);
         if self.dice.roll(100) < self.weather.loss {
+            return;
+        }
+        let number = self.sent;
+        self.sent += 1;
+        if let Some((_, fate)) = self.fate.filter(|(at, _)| *at == number) {
+            for after in fate.arrivals() {
+                let event = Event::Datagram(path, bytes.to_vec());
+                self.schedule(to, after, event);
+            }
             return;
         }
         let copies = 1 + u64::from(self.dice.roll(100) < self.weather.duplication);
