@@ -8,6 +8,7 @@ pub mod crypto;
 pub mod heartbeat;
 pub mod manual;
 pub mod pki;
+pub mod recent;
 mod rtnl;
 mod state_dir;
 pub mod steering;

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::Agent;
 use crate::api::Call;
 use crate::api::model::{
-    Checks, ChildInfo, Count, EspSaEntry, IkeSaEntry, IkeSaInfo, InterfaceStatus, MemberCount,
+    Checks, ChildInfo, Count, EspSaEntry, IkeSaEntry, IkeSaInfo, InterfaceStatus, Log, MemberCount,
     NegotiationEntry, Redirected, Reply, Request, Sas, Stats, Status, SteeringStatus, Table,
     TableFill,
 };
@@ -77,6 +77,14 @@ impl Agent {
             Request::Health => value(self.health()),
             Request::Table => self.table().and_then(value),
             Request::Sas { all } => value(self.sas(*all)),
+            Request::Log {
+                lines,
+                after,
+                connection,
+            } => value(Log {
+                last: self.recent.last(),
+                lines: self.recent.lines(*after, *lines, connection.as_deref()),
+            }),
             Request::Stats => self.stats().and_then(value),
             Request::Initiate(target) => self.order(What::Initiate, target).and_then(value),
             Request::Terminate(target) => self.order(What::Terminate, target).and_then(value),

@@ -25,6 +25,7 @@ impl Agent {
         Ok(Ordered {
             here: outcome.here,
             passed_on: outcome.passed_on.iter().map(|m| m.get()).collect(),
+            waiting: outcome.waiting.iter().map(|slot| slot.0).collect(),
         })
     }
 

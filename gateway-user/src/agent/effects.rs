@@ -1,7 +1,8 @@
 //! Carries out what the node decided, in its order.
 
-use gateway_common::time::Instant;
+use gateway_common::{slot::Slot, time::Instant};
 use gateway_ike::output::{KernelRequest, Transmit};
+use gateway_node::PATIENCE;
 use gateway_node::effect::{Effect, Event, KernelOp};
 
 use super::{Agent, log};
@@ -76,6 +77,17 @@ impl Agent {
             Event::NotMirrored(error) => {
                 tracing::error!("an IKE SA stays on this member alone: {error}");
             }
+            Event::OrderLapsed { order, slots } => tracing::warn!(
+                connection = order.connection,
+                "\"{order}\" was given up: for {} s nobody served slot {}; \"gatewayctl view\" shows \
+                 who owns it, then order it again",
+                PATIENCE.as_secs(),
+                slots
+                    .iter()
+                    .map(Slot::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
             Event::UnreadableRecord { local_spi, error } => tracing::warn!(
                 spi = format!("{:016x}", u64::from_be_bytes(*local_spi)),
                 "a record cannot be read ({error}): do versions differ?"

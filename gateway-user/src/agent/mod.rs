@@ -45,6 +45,7 @@ use crate::api::Call;
 use crate::api::model::Check;
 use crate::clock;
 use crate::config::Config;
+use crate::recent::Recent;
 use crate::steering::{self, Steering};
 use crate::sync::{Transport, TransportEvent, TransportEvents};
 use crate::vip::{self, Health};
@@ -71,6 +72,7 @@ pub struct Agent {
     manager: Manager,
     send_errors: u64,
     log: EventLog,
+    recent: Recent,
     house: House,
     crls: Crls,
     inherited: Vec<Inherited>,

@@ -24,6 +24,7 @@ use crate::clock;
 use crate::config::{Backend, Config};
 use crate::crypto::AwsLc;
 use crate::heartbeat::{HeartbeatConfig, Heartbeats, SessionKeys};
+use crate::recent::Recent;
 use crate::state_dir::Store;
 use crate::steering::Steering;
 use crate::sync::Transport;
@@ -32,10 +33,11 @@ use crate::xfrm::{EventStream, Events, Gate, Recording, SaKernel, Tunnels, Xfrm}
 
 impl Agent {
     /// Brings up the kernel's SAs, the data path, the sockets, the sync channel and the membership.
+    /// `recent`: where the log lines go that clients may ask for.
     ///
     /// # Errors
     /// The first thing that failed, with its fix. What ran before goes on running.
-    pub async fn start(config: Config) -> Result<Self> {
+    pub async fn start(config: Config, recent: Recent) -> Result<Self> {
         let started = clock::now();
         report_checks(&preflight(&config));
         // Before anything else: what an earlier run held is another member's by now.
@@ -94,6 +96,7 @@ impl Agent {
             manager: Manager::from_environment(),
             send_errors: 0,
             log: EventLog::default(),
+            recent,
             house: House::default(),
             crls: Crls::new(&config.crl_files),
             inherited: Vec::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::recent::LogLine;
 use crate::steering;
 
 pub use super::cluster::{
@@ -54,6 +55,18 @@ pub enum Request {
     Rekey(Target),
     /// [`Connections`].
     Connections,
+    /// The agent's last log lines; answers [`Log`].
+    Log {
+        /// At most so many, the newest.
+        #[serde(default = "log_lines")]
+        lines: usize,
+        /// Only those with a number above this.
+        #[serde(default)]
+        after: u64,
+        /// Only those about this connection.
+        #[serde(default)]
+        connection: Option<String>,
+    },
     /// [`Stats`].
     Stats,
     /// [`Checks`].
@@ -74,6 +87,20 @@ pub enum Request {
     },
 }
 
+/// Log lines that are shown unless the client says how many.
+const fn log_lines() -> usize {
+    50
+}
+
+/// The agent's last log lines, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// The lines.
+    pub lines: Vec<LogLine>,
+    /// Number of the newest line of all: what to ask for next time as `after`.
+    pub last: u64,
+}
+
 /// A connection, or one of its children.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,6 +119,9 @@ pub struct Ordered {
     pub here: usize,
     /// It was passed on to these members.
     pub passed_on: Vec<u8>,
+    /// Nobody serves these slots now; it waits for them for ten seconds.
+    #[serde(default)]
+    pub waiting: Vec<u8>,
 }
 
 /// What is configured, as `gatewayctl connections` shows it.

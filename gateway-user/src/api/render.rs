@@ -2,7 +2,11 @@
 
 use std::fmt::Write;
 
-use super::model::{Checks, IkeSaInfo, NegotiationEntry, Sas, Severity, Stats, Status, Table};
+use time::OffsetDateTime;
+
+use super::model::{
+    Checks, IkeSaInfo, LogLine, NegotiationEntry, Sas, Severity, Stats, Status, Table,
+};
 
 /// `gatewayctl status`.
 pub fn status(status: &Status) -> String {
@@ -267,9 +271,46 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// A line of `gatewayctl log`: time in UTC, level, what it is about, what it says.
+pub fn log_line(line: &LogLine) -> String {
+    let time = OffsetDateTime::from_unix_timestamp((line.unix_ms / 1000).cast_signed());
+    let time = time.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let known = line.fields.iter().filter(|(_, value)| *value != "-");
+    let about: String = known.fold(String::new(), |mut text, (name, value)| {
+        let _ = write!(text, " {name}={value}");
+        text
+    });
+    format!(
+        "{} {:02}:{:02}:{:02}.{:03}Z {:5}{about} {}\n",
+        time.date(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        line.unix_ms % 1000,
+        line.level,
+        line.text
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_line_says_when_and_about_what() {
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let line = LogLine {
+            number: 1,
+            unix_ms: 1_767_323_045_006,
+            level: "warn".into(),
+            text: "no proposal chosen".into(),
+            fields: [field("connection", "site"), field("spi", "-")].into(),
+        };
+        assert_eq!(
+            log_line(&line),
+            "2026-01-02 03:04:05.006Z warn  connection=site no proposal chosen\n"
+        );
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -63,6 +63,12 @@ pub fn ordered(ordered: &Ordered) -> String {
             .iter()
             .map(|member| format!("passed on to member {member}")),
     );
+    parts.extend(ordered.waiting.iter().map(|slot| {
+        format!(
+            "nobody serves slot {slot} now: it waits for that for 10 s (\"gatewayctl view\" shows \
+             who owns what)"
+        )
+    }));
     format!(
         "{}; the log and \"gatewayctl sas\" show what comes of it\n",
         parts.join(", ")
@@ -78,7 +84,10 @@ mod tests {
         let text = ordered(&Ordered {
             here: 1,
             passed_on: vec![3],
+            waiting: vec![7],
         });
-        assert!(text.starts_with("begun on this member, passed on to member 3;"));
+        assert!(text.starts_with(
+            "begun on this member, passed on to member 3, nobody serves slot 7 now: it waits"
+        ));
     }
 }

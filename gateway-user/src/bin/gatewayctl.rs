@@ -7,13 +7,16 @@ use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use gateway_common::member::MemberId;
 use gateway_user::api::model::{
-    Accepted, Check, Checks, Connections, Health, Members, Ordered, Pnotes, Redirected, Request,
-    Sas, Stats, Status, SyncStatus, Table, Target, ViewStatus,
+    Accepted, Check, Checks, Connections, Health, Log, Members, Ordered, Pnotes, Redirected,
+    Request, Sas, Stats, Status, SyncStatus, Table, Target, ViewStatus,
 };
 use gateway_user::api::{self, render, render_cluster, render_connections};
 use gateway_user::{manual, pki};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// How often `log --follow` asks.
+const FOLLOW: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Asks and steers the gateway agent of this member.
 #[derive(Parser)]
@@ -71,6 +74,18 @@ enum Command {
     Rekey(About),
     /// The configured connections, who initiates them, and what of them is up.
     Connections,
+    /// The agent's last log lines: why a tunnel does not come up, who took over.
+    Log {
+        /// At most so many; the agent keeps the last 1000.
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
+        /// Go on showing new ones.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only those about this connection.
+        #[arg(long)]
+        connection: Option<String>,
+    },
     /// Counters of the XDP programs, the members and the engine.
     Stats,
     /// Pre-flight: what on this host would break the cluster, and how to mend it.
@@ -225,6 +240,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Connections => {
             ask::<Connections>(cli, &Request::Connections, render_connections::connections)?;
         }
+        Command::Log {
+            lines,
+            follow,
+            connection,
+        } => log(cli, *lines, *follow, connection.as_deref())?,
         Command::Stats => ask::<Stats>(cli, &Request::Stats, render::stats)?,
         Command::Redirect { to, connection } => {
             let request = Request::Redirect {
@@ -259,6 +279,34 @@ fn about_sas(cli: &Cli, request: &Request) -> Result<()> {
 
 fn order(cli: &Cli, request: &Request) -> Result<()> {
     ask::<Accepted>(cli, request, render_cluster::accepted)
+}
+
+/// With `--json` each line is an object of its own.
+fn log(cli: &Cli, lines: usize, follow: bool, connection: Option<&str>) -> Result<()> {
+    let mut request = Request::Log {
+        lines,
+        after: 0,
+        connection: connection.map(str::to_owned),
+    };
+    loop {
+        let log: Log = api::call(&cli.socket, &request)?;
+        for line in &log.lines {
+            if cli.json {
+                println!("{}", serde_json::to_string(line)?);
+            } else {
+                print!("{}", render::log_line(line));
+            }
+        }
+        if !follow {
+            return Ok(());
+        }
+        if let Request::Log { after, lines, .. } = &mut request {
+            // After a restart of the agent they are counted anew.
+            *after = if log.last < *after { 0 } else { log.last };
+            *lines = usize::MAX;
+        }
+        std::thread::sleep(FOLLOW);
+    }
 }
 
 /// Without an agent, too, nothing may be sent here.

@@ -8,7 +8,11 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use gateway_user::agent::{self, Agent};
 use gateway_user::config::{Config, WitnessConfig};
-use tracing_subscriber::EnvFilter;
+use gateway_user::recent::Recent;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// One member of an IKEv2/IPsec gateway cluster.
 #[derive(Parser)]
@@ -46,12 +50,16 @@ enum Task {
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("GATEWAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let recent = Recent::default();
+    let journal = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        .with_filter(filter);
+    tracing_subscriber::registry()
+        .with(journal)
+        .with(recent.clone().with_filter(LevelFilter::INFO))
         .init();
-    match run(&Cli::parse()) {
+    match run(&Cli::parse(), recent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -60,7 +68,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &Cli, recent: Recent) -> Result<()> {
     match &cli.task {
         Some(Task::CheckConfig) => return check_config(cli),
         Some(Task::Man { dir }) => return Ok(gateway_user::manual::write(Cli::command(), dir)?),
@@ -82,7 +90,7 @@ fn run(cli: &Cli) -> Result<()> {
         .enable_all()
         .build()
         .context("the runtime could not be started")?
-        .block_on(async { Agent::start(config).await?.run().await })
+        .block_on(async { Agent::start(config, recent).await?.run().await })
 }
 
 fn check_config(cli: &Cli) -> Result<()> {

@@ -52,6 +52,22 @@ pub struct Settings {
     pub tables: String,
 }
 
+impl Settings {
+    /// The usual ones for `sites` peers, each with its network of [`SITE_NETWORKS`].
+    pub fn usual(sites: u16, kernel_esp: bool) -> Self {
+        Self {
+            sites,
+            kernel_esp,
+            timing: Timing::usual(),
+            remote_ts: SITE_NETWORKS.into(),
+            cluster: String::new(),
+            connection: String::new(),
+            ike: String::new(),
+            tables: String::new(),
+        }
+    }
+}
+
 /// The agents of all members. Dropping it kills them.
 #[derive(Debug)]
 pub struct Cluster {

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use super::Context;
 use crate::lab::{
     Charon, Cluster, ClusterSettings, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, Member, Network,
-    PROPOSAL, Plan, Run, Settings, Spray, Timing, VIP, site_address,
+    PROPOSAL, Plan, Run, Settings, Spray, VIP, site_address,
 };
 
 /// A peer: its name, its key, and whether the gateway must take it.
@@ -85,14 +85,8 @@ pub(super) fn peers(context: &Context) -> Result<String> {
     let there = network.peer.log("swanctl");
     issue(&here, &there, &cases)?;
     let settings = ClusterSettings {
-        connection: String::new(),
-        sites: 1,
-        remote_ts: "10.2.0.0/16".into(),
-        kernel_esp: context.kernel_esp,
-        timing: Timing::usual(),
-        cluster: String::new(),
-        ike: String::new(),
         tables: gateway_tables(&here),
+        ..ClusterSettings::usual(1, context.kernel_esp)
     };
     let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
     network.spray(Spray::PerPacket)?;

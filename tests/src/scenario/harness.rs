@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::Context;
 use crate::lab::{
-    Charon, Cluster, ClusterSettings, Connection, INSIDE_HOST, Network, Plan, Run, SITE_NETWORKS,
-    Sent, Settings, Spray, Timing, Witness, site_connection, site_host, wait_until,
+    Charon, Cluster, ClusterSettings, Connection, INSIDE_HOST, Network, Plan, Run, Sent, Settings,
+    Spray, Timing, Witness, site_connection, site_host, wait_until,
 };
 
 /// The members' counters of requests, by exchange.
@@ -48,7 +48,7 @@ pub(super) struct Wishes {
     /// Lines of the members' `[cluster]` table.
     pub(super) cluster: &'static str,
     /// Whole tables for the members' files.
-    pub(super) tables: &'static str,
+    pub(super) tables: String,
     /// Whether there is a witness.
     pub(super) witness: bool,
     /// How fast the members judge each other; as usual if `None`.
@@ -66,7 +66,7 @@ impl Lab {
         let network = Network::new(&run, wishes.plan)?;
         network.count_at_router()?;
         let timing = wishes.timing.unwrap_or_else(Timing::usual);
-        let mut tables = wishes.tables.to_owned();
+        let mut tables = wishes.tables.clone();
         let witness = if wishes.witness {
             tables += &Witness::table(&run);
             let binaries = &context.binaries;
@@ -75,14 +75,12 @@ impl Lab {
             None
         };
         let settings = ClusterSettings {
-            sites: wishes.plan.sites,
-            kernel_esp: context.kernel_esp,
-            remote_ts: SITE_NETWORKS.into(),
             ike: wishes.ike.into(),
             connection: wishes.connection.into(),
             timing,
             cluster: wishes.cluster.into(),
             tables,
+            ..ClusterSettings::usual(wishes.plan.sites, context.kernel_esp)
         };
         let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
         let peer = Settings {
@@ -233,15 +231,7 @@ impl Lab {
     ///
     /// Returns (sent, lost) of the pings that could be answered.
     pub(super) fn ping_both_ways(&self, site: u16, count: u32) -> Result<(u32, u32)> {
-        let inner: IpAddr = site_host(site).into();
-        let host: IpAddr = INSIDE_HOST.into();
-        if !self.kernel_esp {
-            self.network.peer.ping(Some(inner), host, count, 1)?;
-            return Ok((0, 0));
-        }
-        let out = self.network.peer.ping(Some(inner), host, count, 5)?;
-        let back = self.network.host.ping(None, inner, count, 5)?;
-        Ok((2 * count, 2 * count - out - back))
+        ping_both_ways(&self.network, self.kernel_esp, site, count)
     }
 
     /// Asserts that every request of the peer was taken up once: none by two members, none twice,
@@ -377,6 +367,24 @@ impl Drop for Lab {
             let _ = std::fs::write(file, format!("{:#}", Value::Object(last)));
         }
     }
+}
+
+/// As [`Lab::ping_both_ways`], whoever the peer is.
+pub(super) fn ping_both_ways(
+    network: &Network,
+    kernel_esp: bool,
+    site: u16,
+    count: u32,
+) -> Result<(u32, u32)> {
+    let inner: IpAddr = site_host(site).into();
+    let host: IpAddr = INSIDE_HOST.into();
+    if !kernel_esp {
+        network.peer.ping(Some(inner), host, count, 1)?;
+        return Ok((0, 0));
+    }
+    let out = network.peer.ping(Some(inner), host, count, 5)?;
+    let back = network.host.ping(None, inner, count, 5)?;
+    Ok((2 * count, 2 * count - out - back))
 }
 
 fn sum_others(sent: &[Sent], owner: u8) -> u64 {

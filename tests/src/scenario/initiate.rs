@@ -26,27 +26,10 @@ remote_ts = ["10.2.1.0/24"]
 esp_proposals = ["aes128gcm16"]
 "#;
 
-/// The same, and it is to be up.
-const START: &str = r#"
-[[connection]]
-name = "out"
-local_addrs = ["203.0.113.10"]
-remote_addrs = ["198.51.100.10"]
-proposals = ["aes128gcm16-prfsha256-x25519"]
-[connection.local]
-id = "gw.example.org"
-[connection.remote]
-id = "site-1"
-[connection.children.net]
-local_ts = ["10.1.0.0/16"]
-remote_ts = ["10.2.1.0/24"]
-esp_proposals = ["aes128gcm16"]
-start_action = "start"
-"#;
-
-fn out() -> Wishes {
+/// With this start_action, and the connection in everything else.
+fn out(start_action: &str) -> Wishes {
     Wishes {
-        tables: OUT,
+        tables: format!("{OUT}start_action = \"{start_action}\"\n"),
         ..Wishes::default()
     }
 }
@@ -98,7 +81,7 @@ fn ask(lab: &Lab, member: u8, command: &str, child: bool) -> Result<Value> {
 /// Any member can be asked, the owner does it; when that one dies the peer notices nothing, and the
 /// next owner goes on as original initiator.
 pub(super) fn by_order(context: &Context) -> Result<String> {
-    let mut lab = Lab::sprayed(context, "initiate", &out())?;
+    let mut lab = Lab::sprayed(context, "initiate", &out("none"))?;
     let expected = owner_of_out(&lab)?;
     let asked = lab.other_than(expected);
     let answer = ask(&lab, asked, "initiate", false)?;
@@ -159,9 +142,14 @@ pub(super) fn by_order(context: &Context) -> Result<String> {
 
 /// Both sides start at the same moment, and one tunnel stays.
 pub(super) fn both(context: &Context) -> Result<String> {
-    let lab = Lab::sprayed(context, "initiate-both", &out())?;
+    let wishes = Wishes {
+        // Long enough for each side to begin before it hears of the other.
+        receive_delay: 300,
+        ..out("none")
+    };
+    let lab = Lab::sprayed(context, "initiate-both", &wishes)?;
     let owner = owner_of_out(&lab)?;
-    for round in 1..=3 {
+    for round in 1..=5 {
         std::thread::scope(|scope| {
             // It may be told that its IKE SA was deleted in favour of the other one.
             scope.spawn(|| drop(lab.peer.initiate("site-1", 10)));
@@ -172,18 +160,21 @@ pub(super) fn both(context: &Context) -> Result<String> {
         std::thread::sleep(Duration::from_secs(2));
         wait_one_tunnel(&lab, 1).with_context(|| format!("round {round}, later"))?;
         lab.peer.swanctl(&["--terminate", "--ike", "site-1"])?;
-        lab.wait_tables_empty()?;
+        wait_until(
+            Duration::from_secs(20),
+            "both sides to have nothing",
+            || Ok(lab.cluster.ike_sas()?.is_empty() && lab.peer.established()? == 0),
+        )?;
     }
     let crossed = lab.log_lines(&["both sides have initiated"]).len();
-    Ok(format!("3 rounds, {crossed} with two IKE SAs for a moment"))
+    Ok(format!("5 rounds, {crossed} with two IKE SAs for a moment"))
 }
 
 /// It is to be up: the owner tries while the peer is not there, and succeeds when it is.
 pub(super) fn unreachable(context: &Context) -> Result<String> {
     let wishes = Wishes {
-        tables: START,
         ike: "retry_initiate_interval = \"2s\"",
-        ..Wishes::default()
+        ..out("start")
     };
     // The members are up, and try, before the peer is started.
     let lab = Lab::sprayed(context, "initiate-unreachable", &wishes)?;

@@ -1,15 +1,14 @@
 //! Stock libreswan as peer: it negotiates, rekeys and deletes in its own ways.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::Context;
+use super::harness::ping_both_ways;
 use crate::lab::{
-    Cluster, ClusterSettings, GATEWAY_ID, INSIDE_HOST, INSIDE_NETWORK, Network, Plan, Pluto,
-    PlutoConnection, Run, SITE_NETWORKS, Spray, Timing, VIP, secret, site_address, site_host,
-    wait_until,
+    Cluster, ClusterSettings, GATEWAY_ID, INSIDE_NETWORK, Network, Plan, Pluto, PlutoConnection,
+    Run, Spray, VIP, secret, site_address, wait_until,
 };
 
 /// What libreswan calls the proposals that the members take.
@@ -26,16 +25,7 @@ pub(super) fn psk(context: &Context) -> Result<String> {
     };
     let run = Run::new(&context.logs, "libreswan")?;
     let network = Network::new(&run, plan)?;
-    let settings = ClusterSettings {
-        sites: plan.sites,
-        kernel_esp: context.kernel_esp,
-        connection: String::new(),
-        ike: String::new(),
-        timing: Timing::usual(),
-        cluster: String::new(),
-        tables: String::new(),
-        remote_ts: SITE_NETWORKS.into(),
-    };
+    let settings = ClusterSettings::usual(plan.sites, context.kernel_esp);
     let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
     let connections: Vec<PlutoConnection> = (0..plan.sites)
         .map(|site| connection(&network, site))
@@ -43,12 +33,18 @@ pub(super) fn psk(context: &Context) -> Result<String> {
     let secrets: String = (0..plan.sites).map(peer_secret).collect();
     let peer = Pluto::start(&network.peer, &connections, &secrets)?;
     network.spray(Spray::PerPacket)?;
-    let mut pings = Pings::default();
+    let (mut sent, mut lost) = (0, 0);
+    let mut ping = |site| -> Result<()> {
+        let pings = ping_both_ways(&network, context.kernel_esp, site, 4)?;
+        sent += pings.0;
+        lost += pings.1;
+        Ok(())
+    };
     for site in 0..plan.sites {
         let name = &connections[usize::from(site)].name;
         peer.initiate(name, Duration::from_secs(20))
             .with_context(|| hint(&cluster))?;
-        pings.send(&network, site)?;
+        ping(site)?;
     }
     let name = &connections[0].name;
     for (what, order) in [("CHILD_SA", "--rekey-ipsec"), ("IKE SA", "--rekey-ike")] {
@@ -64,14 +60,9 @@ pub(super) fn psk(context: &Context) -> Result<String> {
             Ok(changed && peer.children(name)? == 1)
         })
         .with_context(|| hint(&cluster))?;
-        pings.send(&network, 0)?;
+        ping(0)?;
     }
-    ensure!(
-        pings.lost == 0,
-        "{} of {} pings lost",
-        pings.lost,
-        pings.sent
-    );
+    ensure!(lost == 0, "{lost} of {sent} pings lost");
     peer.whack(&["--name", name, "--terminate", "--asynchronous"])?;
     wait_until(Duration::from_secs(10), "the deleted SA to be gone", || {
         Ok(cluster.ike_sas()?.len() == 1)
@@ -85,30 +76,9 @@ pub(super) fn psk(context: &Context) -> Result<String> {
         "{}: {} tunnels, both rekeyings, deletion, {} of {} pings",
         peer.version(),
         plan.sites,
-        pings.sent - pings.lost,
-        pings.sent
+        sent - lost,
+        sent
     ))
-}
-
-#[derive(Default)]
-struct Pings {
-    sent: u32,
-    lost: u32,
-}
-
-impl Pings {
-    /// Both ways through a site's tunnel.
-    fn send(&mut self, network: &Network, site: u16) -> Result<()> {
-        const COUNT: u32 = 4;
-        let inner: IpAddr = site_host(site).into();
-        let out = network
-            .peer
-            .ping(Some(inner), INSIDE_HOST.into(), COUNT, 5)?;
-        let back = network.host.ping(None, inner, COUNT, 5)?;
-        self.sent += 2 * COUNT;
-        self.lost += 2 * COUNT - out - back;
-        Ok(())
-    }
 }
 
 fn connection(network: &Network, site: u16) -> PlutoConnection {

@@ -274,19 +274,19 @@ const ROWS: &[Row] = &[
     ),
     (
         "initiate",
-        Tier::RecordedNightly,
+        Tier::Recorded,
         initiate::by_order,
         "a member is asked, the owner initiates; it dies, and the next one goes on",
     ),
     (
         "initiate-both",
-        Tier::RecordedNightly,
+        Tier::Recorded,
         initiate::both,
         "both sides start at once: one tunnel",
     ),
     (
         "initiate-unreachable",
-        Tier::RecordedNightly,
+        Tier::Recorded,
         initiate::unreachable,
         "the peer comes late: the tunnel comes up with it",
     ),

@@ -27,7 +27,8 @@ pub(in super::super) fn addresses_move(context: &Context) -> Result<String> {
         },
         cluster: "mode = \"ha\"\n",
         tables: "[ha]\naddresses = [\"203.0.113.10/24 dev eth0\", \"2001:db8:1::10/64 dev eth0\", \
-                 \"10.1.0.254/16 dev eth2\"]\n",
+                 \"10.1.0.254/16 dev eth2\"]\n"
+            .into(),
         ..Wishes::default()
     };
     let lab = Lab::start(context, "ha-addresses", &wishes)?;

@@ -14,7 +14,7 @@ use super::super::Context;
 use super::cost::Cost;
 use crate::lab::{
     Asked, CROWD_NETWORK, CROWD_SECRET, Cluster, ClusterSettings, Crowd, GATEWAY_ID, Member,
-    Moment, Network, Plan, Run, Seen, Spray, Tap, Timing, What, find_pin, patience, sync_address,
+    Moment, Network, Plan, Run, Seen, Spray, Tap, What, find_pin, patience, sync_address,
     wait_until,
 };
 
@@ -54,17 +54,14 @@ impl Crowded {
         };
         let network = Network::new(&run, plan)?;
         let settings = ClusterSettings {
-            sites: 0,
-            kernel_esp: false,
-            timing: Timing::usual(),
             remote_ts: CROWD_NETWORK.into(),
-            connection: String::new(),
             cluster: "mode = \"ha\"\n".into(),
             ike: "half_open_limit_per_source = 1000\n".into(),
             tables: format!(
                 "[ha]\naddresses = []\n[[secret]]\nids = [\"{GATEWAY_ID}\"]\n\
                  secret = \"{CROWD_SECRET}\"\n"
             ),
+            ..ClusterSettings::usual(0, false)
         };
         let mut cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
         network.spray(Spray::PerPacket)?;
