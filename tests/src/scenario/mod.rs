@@ -280,7 +280,7 @@ const ROWS: &[Row] = &[
     ),
     (
         "initiate-both",
-        Tier::Recorded,
+        Tier::RecordedNightly,
         initiate::both,
         "both sides start at once: one tunnel",
     ),
