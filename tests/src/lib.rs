@@ -3,4 +3,5 @@
 pub mod bench;
 pub mod fuzz;
 pub mod lab;
+pub mod mutate;
 pub mod scenario;

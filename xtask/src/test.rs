@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that gates.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -13,6 +14,9 @@ use crate::{checks, deps, host, process};
 /// Worlds of the nightly run.
 const NIGHTLY_SEEDS: u32 = 100_000;
 
+/// What each fuzz target gets in the nightly run.
+const NIGHTLY_FUZZ_SECONDS: u64 = 30 * 60;
+
 /// Options of `cargo xtask test`.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -23,7 +27,8 @@ pub(crate) struct Options {
     /// simulated worlds, and longer fuzzing.
     #[arg(long)]
     nightly: bool,
-    /// Fuzz each target for this many seconds (needs cargo-fuzz and a nightly compiler).
+    /// Fuzz each target for this many seconds: with coverage if cargo-fuzz is there, else by mutations
+    /// of the corpora.
     #[arg(long, value_name = "N")]
     fuzz_seconds: Option<u64>,
 }
@@ -53,7 +58,11 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     if options.nightly {
         simulate(&mut summary);
     }
-    fuzz(options, &mut summary);
+    if built {
+        fuzz(options, &mut summary);
+    } else {
+        summary.skip("fuzzing", "the build failed");
+    }
     println!(
         "\n{} s on {}",
         start.elapsed().as_secs(),
@@ -225,20 +234,35 @@ fn record(summary: &mut Summary, tier: &str, outcome: Result<Vec<Scenario>>) {
     }
 }
 
-/// Runs every fuzz target for a while; the corpora themselves are run by the unit tests.
+/// Fuzzes; the corpora themselves are run by the unit tests.
 fn fuzz(options: &Options, summary: &mut Summary) {
-    let seconds = options.fuzz_seconds.or(options.nightly.then_some(120));
-    let Some(seconds) = seconds.filter(|seconds| *seconds > 0) else {
-        return;
-    };
-    let dir = host::root().join("tests/fuzz");
-    if !dir.is_dir() || !checks::has_subcommand("fuzz") {
-        summary.skip(
-            "fuzz",
-            "tests/fuzz or cargo-fuzz is missing: cargo install cargo-fuzz",
-        );
-        return;
+    let each = options
+        .fuzz_seconds
+        .or(options.nightly.then_some(NIGHTLY_FUZZ_SECONDS));
+    match each {
+        None | Some(0) => {}
+        Some(seconds) if checks::has_subcommand("fuzz") => guided(summary, seconds),
+        Some(seconds) => mutations(summary, seconds),
     }
+}
+
+/// Mutations of the corpora, without coverage: with any compiler.
+fn mutations(summary: &mut Summary, seconds: u64) {
+    println!("\n=== fuzzing");
+    summary.step("fuzzing, mutations of the corpora", || {
+        let mut command = Command::new(host::binaries().join("fuzz-corpora"));
+        let seconds = seconds.to_string();
+        command
+            .current_dir(host::root())
+            .args(["--each", "--seconds", &seconds]);
+        command.arg("--findings").arg(host::output().join("fuzz"));
+        process::run(&mut command).map(|()| format!("{seconds} s each"))
+    });
+}
+
+/// With coverage.
+fn guided(summary: &mut Summary, seconds: u64) {
+    let dir = host::root().join("tests/fuzz");
     let mut list = host::cargo();
     list.args(["fuzz", "list", "--fuzz-dir"])
         .arg(&dir)
