@@ -4,6 +4,7 @@
 
 use gateway_ike::identity::{Identity, IdentityError, IdentityPattern, MAX_IDENTITY_LEN};
 use gateway_ike::wire::IdType;
+use gateway_ike::x509::{Name, NameError};
 use proptest::prelude::*;
 
 fn ip(text: &str) -> Identity {
@@ -261,4 +262,22 @@ fn wildcards() {
         pattern.rank()
     });
     assert_eq!(ranks, [0, 1, 2]);
+}
+
+/// X.690 §8.19.2: 2.5.4.3 with an octet 0x80 before the last number is no object identifier.
+#[test]
+fn padded_object_identifiers_are_no_names() {
+    let name = |oid: &[u8]| {
+        let value = [&[6, oid.len() as u8], oid, &[12, 1, b'a']].concat();
+        let attribute = [&[0x30, value.len() as u8], &value[..]].concat();
+        let set = [&[0x31, attribute.len() as u8], &attribute[..]].concat();
+        [&[0x30, set.len() as u8], &set[..]].concat()
+    };
+    let good = Name::from_der(&name(&[0x55, 4, 3])).unwrap();
+    assert_eq!(good, good.to_string().parse().unwrap());
+    for oid in [&[0x55, 0x80, 3][..], &[0x55, 4, 0x80, 3], &[0x80, 0x55, 4]] {
+        assert_eq!(Name::from_der(&name(oid)), Err(NameError::Der), "{oid:x?}");
+    }
+    // In the middle of a number it is a digit: 1.2.16384.
+    assert!(Name::from_der(&name(&[0x2a, 0x81, 0x80, 0])).is_ok());
 }

@@ -74,7 +74,10 @@ impl Name {
     /// [`NameError::Der`].
     pub fn from_der(der: &[u8]) -> Result<Self, NameError> {
         let RdnSequence(rdns) = RdnSequence::from_der(der).map_err(|_| NameError::Der)?;
-        let odd = |rdn: &RelativeDistinguishedName| !(1..=MAX_ATTRIBUTES).contains(&rdn.0.len());
+        let odd = |rdn: &RelativeDistinguishedName| {
+            !(1..=MAX_ATTRIBUTES).contains(&rdn.0.len())
+                || rdn.0.iter().any(|attribute| is_padded(&attribute.oid))
+        };
         if rdns.len() > MAX_RDNS || rdns.iter().any(odd) {
             return Err(NameError::Der);
         }
@@ -130,6 +133,15 @@ impl DnPattern {
         let wild = values.any(|attribute| text(&attribute.value).as_deref() == Some("*"));
         (!wild).then_some(&self.0)
     }
+}
+
+/// X.690 §8.19.2: no number in an object identifier begins with 0x80. Otherwise one identifier would
+/// have many encodings, and two names would differ that read the same.
+fn is_padded(oid: &ObjectIdentifier) -> bool {
+    let octets = oid.as_bytes();
+    let before = [0].iter().chain(octets);
+    let mut pairs = before.zip(octets);
+    pairs.any(|(before, octet)| before & 0x80 == 0 && *octet == 0x80)
 }
 
 fn same_rdn(

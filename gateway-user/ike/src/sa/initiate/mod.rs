@@ -22,7 +22,7 @@ use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError};
 use crate::output::{Change, ChildId, ChildSa, DeltaId, EventKind, KernelRequest};
 use crate::record::{OutstandingRequest, Purpose, Role};
-use crate::wire::{ExchangeType, HeaderRepr, MessageBuilder};
+use crate::wire::{EncodeError, ExchangeType, HeaderRepr, MessageBuilder};
 
 pub(super) use self::child::Offered;
 pub(crate) use self::ike::Succession;
@@ -194,6 +194,9 @@ impl IkeSa {
                     self.failed(core, "request", &error);
                     if task == Task::CloseIke {
                         return Some(Step::Gone(Cause::Failure, "its DELETE cannot be sealed"));
+                    }
+                    if is_final(&error) {
+                        return Some(Step::Gone(Cause::Failure, "it can send nothing any more"));
                     }
                     self.defer(core, now, task);
                 }
@@ -427,4 +430,13 @@ impl IkeSa {
             self.publish(core, now);
         }
     }
+}
+
+/// Whether no later request can be sent either, not even a DELETE: the Message IDs (RFC 7296 §2.2:
+/// the IKE SA MUST be closed) or the IVs under its key are used up.
+fn is_final(error: &IkeError) -> bool {
+    matches!(
+        error,
+        IkeError::Local(LocalError::NoMessageId | LocalError::Encode(EncodeError::NoIv))
+    )
 }

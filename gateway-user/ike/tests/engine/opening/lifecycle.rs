@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use gateway_ike::config::{Actions, CloseAction, DpdAction, Volume};
+use gateway_ike::endpoint::Command;
 use gateway_ike::output::Quota;
 
+use super::link::Link;
 use crate::pair::{Order, Pair};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -164,4 +166,27 @@ fn what_a_child_may_carry_is_told_to_the_kernel() {
         }
     }
     assert!(drawn.len() >= 8, "jitter: {drawn:?}");
+}
+
+/// RFC 7296 §2.2: when the Message IDs are used up the IKE SA is closed, not tried for ever.
+#[test]
+fn an_ike_sa_without_message_ids_ends() {
+    let mut link = Link::new(41);
+    link.initiate(0);
+    for side in 0..2 {
+        let mut record = link.sides[side].last_record().1.clone();
+        record.next_request = u32::MAX;
+        record.expected_request = u32::MAX;
+        let side = &mut link.sides[side];
+        let import = Command::Import(Box::new(record));
+        side.endpoint.handle_command(side.now, import);
+    }
+    let local_spi = link.sides[0].last_record().1.local_spi;
+    for left in [(1, 1), (0, 0)] {
+        let side = &mut link.sides[0];
+        let check = Command::Liveness { local_spi };
+        side.endpoint.handle_command(side.now, check);
+        link.run();
+        assert_eq!(link.count(0), left);
+    }
 }
