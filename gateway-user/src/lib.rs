@@ -9,6 +9,7 @@ pub mod heartbeat;
 pub mod manual;
 pub mod pki;
 pub mod recent;
+pub mod rest;
 mod rtnl;
 mod state_dir;
 pub mod steering;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use gateway_common::abi::NegotiationKey;
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
 use crate::change::{Cookie, Stamp};
@@ -13,7 +14,7 @@ use crate::moves::Giving;
 use crate::numbers::Placing;
 use crate::outbox::Outbox;
 use crate::output::{Class, Event, Output};
-use crate::ownership::{Effect, Ownership};
+use crate::ownership::{Effect, Ownership, Pin};
 use crate::peer::{Link, Peer};
 use crate::reservation::Reservations;
 use crate::secret::Secret;
@@ -173,6 +174,17 @@ impl Cluster {
     /// The tables and what stands behind them. The records of our own SAs are not kept here.
     pub const fn ownership(&self) -> &Ownership {
         &self.ownership
+    }
+
+    /// Writes an entry of the negotiations' table by an operator's word; the other members have to be
+    /// told by the driver ([`Cluster::order`]).
+    pub fn pin(&mut self, key: NegotiationKey, pin: Pin) {
+        self.ownership.pin(key, pin);
+    }
+
+    /// Removes such an entry.
+    pub fn unpin(&mut self, key: &NegotiationKey) -> Option<Pin> {
+        self.ownership.unpin(key)
     }
 
     /// Whether `member` can be spoken to.

@@ -238,6 +238,7 @@ impl Node {
             ClusterOutput::Order { from, octets } => self.take_order(now, from, &octets),
             ClusterOutput::Report(report) => self.effects.push_back(Effect::Report(report)),
             ClusterOutput::PeerUp(member) => {
+                self.tell_pins(now, member);
                 self.effects.push_back(Effect::Event(Event::PeerUp(member)));
             }
             ClusterOutput::PeerDown(member) => {

@@ -14,6 +14,7 @@ mod held;
 mod moves;
 mod node;
 mod order;
+mod pins;
 mod records;
 mod redirect;
 #[cfg(feature = "simulator")]
@@ -26,5 +27,6 @@ mod walk;
 pub use config::Config;
 pub use node::Node;
 pub use order::{Order, Outcome, PATIENCE, Refused, What};
+pub use pins::PinError;
 pub use status::{Counters, Status};
 pub use walk::WalkLimits;

@@ -23,6 +23,7 @@ use crate::fresh::Fresh;
 use crate::held::Held;
 use crate::moves::Moves;
 use crate::order::Orders;
+use crate::pins::Pins;
 use crate::records::{Index, Spi};
 use crate::start::Start;
 use crate::status::Counters;
@@ -52,6 +53,7 @@ pub struct Node {
     pub(crate) cookies: Cookies,
     pub(crate) start: Start,
     pub(crate) orders: Orders,
+    pub(crate) pins: Pins,
     pub(crate) counters: Counters,
     pub(crate) effects: VecDeque<Effect>,
 }
@@ -75,6 +77,7 @@ impl Node {
             fresh: Fresh::default(),
             cookies: Cookies::default(),
             orders: Orders::default(),
+            pins: Pins::default(),
             counters: Counters::default(),
             effects: VecDeque::new(),
         };
@@ -256,6 +259,9 @@ impl Node {
     pub(crate) fn receive(&mut self, now: Instant, origin: Origin, path: Path, bytes: &[u8]) {
         // What has no IKEv2 header the engine counts and drops, wherever it arrived.
         let header = IkeHeader::parse(bytes).ok();
+        let pinned = header
+            .as_ref()
+            .and_then(|header| self.pinned_slot(now, header, path.remote.ip()));
         let route = header.as_ref().map_or(Route::Local, |header| {
             self.cluster
                 .route(header, path.remote.ip(), origin, now, self.lease)
@@ -270,6 +276,8 @@ impl Node {
                 }
                 if cookie.is_some_and(|cookie| self.nobody_has(cookie)) {
                     self.endpoint.handle_stray(now, path, bytes);
+                } else if let Some(slot) = pinned {
+                    self.endpoint.handle_datagram_in(now, path, bytes, slot);
                 } else {
                     self.endpoint.handle_datagram(now, path, bytes);
                 }

@@ -251,7 +251,7 @@ impl Node {
             Some(Message::Taken { number }) => {
                 self.orders.passed.remove(&number);
             }
-            None => {}
+            None => self.take_pin_order(now, octets),
         }
     }
 

@@ -120,6 +120,41 @@ impl Node {
     }
 }
 
+impl Node {
+    /// IKE SAs of the cluster with SPIs of ours above `after`, in that order, each with its owner; as
+    /// [`Node::sas`], but what a page costs does not depend on how many there are.
+    pub fn sas_after(
+        &self,
+        now: Instant,
+        after: Option<[u8; 8]>,
+    ) -> impl Iterator<Item = (Option<MemberId>, SaStatus)> {
+        let held = self.cluster.ownership().sas_after(after);
+        held.filter_map(move |held| self.shown(now, held))
+    }
+
+    /// The IKE SA with our SPI `local_spi`.
+    pub fn shown_sa(
+        &self,
+        now: Instant,
+        local_spi: [u8; 8],
+    ) -> Option<(Option<MemberId>, SaStatus)> {
+        self.shown(now, self.cluster.ownership().sa(local_spi)?)
+    }
+
+    fn shown(&self, now: Instant, held: &Held) -> Option<(Option<MemberId>, SaStatus)> {
+        let spi = held.sa.local_spi;
+        if self.index.is_closed(spi) {
+            return None;
+        }
+        let owner = self.view().slots.owner(held.slot);
+        let status = match self.endpoint.sa(spi) {
+            Some(status) => status,
+            None => sa_status(&self.index.open(now, held).ok()?, now),
+        };
+        Some((owner, status))
+    }
+}
+
 fn sa_status(record: &IkeSaRecord, now: Instant) -> SaStatus {
     SaStatus {
         connection: record.connection.clone(),

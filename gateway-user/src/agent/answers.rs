@@ -19,8 +19,8 @@ use super::Agent;
 use crate::api::Call;
 use crate::api::model::{
     Checks, ChildInfo, Count, EspSaEntry, IkeSaEntry, IkeSaInfo, InterfaceStatus, Log, MemberCount,
-    NegotiationEntry, Redirected, Reply, Request, Sas, Stats, Status, SteeringStatus, Table,
-    TableFill,
+    NegotiationEntry, Redirected, Refusal, RefusalKind, Reply, Request, Sas, Stats, Status,
+    SteeringStatus, Table, TableFill,
 };
 use crate::clock;
 use crate::config::gateway;
@@ -37,7 +37,8 @@ impl Agent {
             Request::Failover { to } => match self.other_member(to) {
                 Ok(to) => membership::Command::Failover { to },
                 Err(reason) => {
-                    let _ = call.reply.send(Reply::Error(reason));
+                    let refusal = Refusal::new(RefusalKind::NotFound, reason);
+                    let _ = call.reply.send(Reply::Refused(refusal));
                     return;
                 }
             },
@@ -68,6 +69,22 @@ impl Agent {
     }
 
     fn answer_at_once(&mut self, request: &Request) -> Reply {
+        let precise = match request {
+            Request::SaPage(query) => self.sa_page(query).and_then(told),
+            Request::Sa { local_spi } => self.one_sa(local_spi).and_then(told),
+            Request::IkeForwarding(step) => self.forwarding_step(step),
+            Request::Initiate(target) => self.order(What::Initiate, target).and_then(told),
+            Request::Terminate(target) => self.order(What::Terminate, target).and_then(told),
+            Request::Rekey(target) => self.order(What::Rekey, target).and_then(told),
+            Request::Redirect { to, connection } => {
+                self.redirect(to, connection.as_deref()).and_then(told)
+            }
+            _ => return self.answer_plainly(request),
+        };
+        precise.map_or_else(Reply::Refused, Reply::Ok)
+    }
+
+    fn answer_plainly(&mut self, request: &Request) -> Reply {
         let answer = match request {
             Request::Status => self.status().and_then(value),
             Request::Members => value(self.members()),
@@ -86,9 +103,6 @@ impl Agent {
                 lines: self.recent.lines(*after, *lines, connection.as_deref()),
             }),
             Request::Stats => self.stats().and_then(value),
-            Request::Initiate(target) => self.order(What::Initiate, target).and_then(value),
-            Request::Terminate(target) => self.order(What::Terminate, target).and_then(value),
-            Request::Rekey(target) => self.order(What::Rekey, target).and_then(value),
             Request::Connections => value(self.connections()),
             Request::Check => value(Checks {
                 checks: super::preflight(&self.config),
@@ -97,23 +111,21 @@ impl Agent {
                 .switch_forwarding(*enabled)
                 .and_then(|()| self.status())
                 .and_then(value),
-            Request::Redirect { to, connection } => {
-                self.redirect(to, connection.as_deref()).and_then(value)
-            }
-            Request::Drain | Request::Undrain | Request::Bootstrap | Request::Failover { .. } => {
-                Err("not a question".into())
-            }
+            Request::History => value(self.journal.history()),
+            Request::Interfaces => value(self.interfaces()),
+            _ => Err("not a question".into()),
         };
         answer.map_or_else(Reply::Error, Reply::Ok)
     }
 
-    fn redirect(&mut self, to: &str, connection: Option<&str>) -> Result<Redirected, String> {
-        let gateway = gateway(to)?;
+    fn redirect(&mut self, to: &str, connection: Option<&str>) -> Result<Redirected, Refusal> {
+        let gateway = gateway(to).map_err(|reason| Refusal::new(RefusalKind::Invalid, reason))?;
         let mut known = self.config.connections.iter().map(|c| &c.name);
         if let Some(name) = connection
             && !known.any(|known| known == name)
         {
-            return Err(format!("there is no connection \"{name}\""));
+            let reason = format!("there is no connection \"{name}\"");
+            return Err(Refusal::new(RefusalKind::NotFound, reason));
         }
         let redirected = self.node.redirect(clock::now(), connection, &gateway);
         tracing::info!("{redirected} peers were asked to go to {gateway}");
@@ -222,6 +234,10 @@ impl Agent {
     }
 }
 
+pub(super) fn told<T: Serialize>(answer: T) -> Result<serde_json::Value, Refusal> {
+    value(answer).map_err(|reason| Refusal::new(RefusalKind::Conflict, reason))
+}
+
 fn value<T: Serialize>(answer: T) -> Result<serde_json::Value, String> {
     serde_json::to_value(answer).map_err(|error| error.to_string())
 }
@@ -322,7 +338,7 @@ fn negotiation(key: &NegotiationKey, value: &NegotiationValue, now: Instant) -> 
     }
 }
 
-fn ike_sa(
+pub(super) fn ike_sa(
     sa: &SaStatus,
     owner: u8,
     now: Instant,

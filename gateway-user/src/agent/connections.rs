@@ -1,27 +1,31 @@
 //! Configured connections, and orders about them.
 
+use std::sync::Arc;
+
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
 use gateway_ike::config::{
     ChildConfig, CloseAction, Connection, DpdAction, RemoteAddress, StartAction,
 };
 use gateway_ike::endpoint::SaStatus;
-use gateway_node::{Order, What};
+use gateway_node::{Order, Refused, What};
 
 use super::Agent;
-use crate::api::model::{ConfiguredChild, ConnectionInfo, Connections, Ordered, Target};
+use crate::api::model::{
+    ConfiguredChild, ConnectionInfo, Connections, Ordered, Refusal, RefusalKind, Target,
+};
 use crate::clock;
 
 impl Agent {
     /// Carries out an order, or passes it on.
-    pub(super) fn order(&mut self, what: What, target: &Target) -> Result<Ordered, String> {
+    pub(super) fn order(&mut self, what: What, target: &Target) -> Result<Ordered, Refusal> {
         let order = Order {
             what,
             connection: target.connection.clone(),
             child: target.child.clone(),
         };
         let outcome = self.node.handle_order(clock::now(), &order);
-        let outcome = outcome.map_err(|error| error.to_string())?;
+        let outcome = outcome.map_err(|error| refusal(&error, target, &self.config.connections))?;
         Ok(Ordered {
             here: outcome.here,
             passed_on: outcome.passed_on.iter().map(|m| m.get()).collect(),
@@ -45,6 +49,17 @@ impl Agent {
             connections: connections.collect(),
         }
     }
+}
+
+/// What is not configured is not found; all else is a matter of the state.
+fn refusal(error: &Refused, target: &Target, configured: &[Arc<Connection>]) -> Refusal {
+    let known = configured.iter().any(|c| c.name == target.connection);
+    let kind = match error {
+        _ if !known => RefusalKind::NotFound,
+        Refused::NoChild(..) => RefusalKind::NotFound,
+        _ => RefusalKind::Conflict,
+    };
+    Refusal::new(kind, error.to_string())
 }
 
 fn info(

@@ -65,15 +65,25 @@ impl Agent {
 
     fn note(&mut self, now: Instant, event: &Event) {
         match event {
-            Event::Engine(event) => self.log.write(now, event),
+            Event::Engine(event) => {
+                if self.log.write(now, event) {
+                    self.journal.engine(event);
+                }
+            }
             Event::Cluster(event) => {
                 log::cluster(event);
                 if let gateway_cluster::output::Event::SnapshotApplied { member, .. } = event {
                     self.drop_inherited(*member);
                 }
             }
-            Event::PeerUp(member) => tracing::info!(%member, "sync channel up"),
-            Event::PeerDown(member) => tracing::warn!(%member, "sync channel down"),
+            Event::PeerUp(member) => {
+                tracing::info!(%member, "sync channel up");
+                self.journal.peer(*member, true);
+            }
+            Event::PeerDown(member) => {
+                tracing::warn!(%member, "sync channel down");
+                self.journal.peer(*member, false);
+            }
             Event::NotMirrored(error) => {
                 tracing::error!("an IKE SA stays on this member alone: {error}");
             }

@@ -84,50 +84,59 @@ struct Budget {
 }
 
 impl EventLog {
-    pub(super) fn write(&mut self, now: Instant, event: &Event) {
-        let spi = event
-            .local_spi
-            .map(|spi| format!("{:016x}", u64::from_be_bytes(spi)));
-        let spi = spi.as_deref().unwrap_or("-");
-        let connection = event.connection.as_deref().unwrap_or("-");
-        let remote = event.path.map(|path| path.remote.to_string());
-        let peer = remote.as_deref().unwrap_or("-");
-        match &event.kind {
-            EventKind::IkeSaEstablished { remote_id } => {
-                tracing::info!(connection, peer, spi, "IKE SA established with {remote_id}");
-            }
-            EventKind::IkeSaClosed { reason } => {
-                tracing::info!(connection, peer, spi, "IKE SA closed: {reason}");
-            }
-            EventKind::ChildSaInstalled { child, replaces } => {
-                let inbound = u32::from_be_bytes(child.spi_in);
-                let rekeyed = if replaces.is_some() { " (rekeyed)" } else { "" };
-                tracing::info!(
-                    connection,
-                    peer,
-                    spi,
-                    "CHILD_SA {inbound:08x} installed{rekeyed}"
-                );
-            }
-            EventKind::ChildSaRemoved { child, reason } => {
-                let inbound = u32::from_be_bytes(child.spi_in);
-                tracing::info!(
-                    connection,
-                    peer,
-                    spi,
-                    "CHILD_SA {inbound:08x} removed: {reason}"
-                );
-            }
-            EventKind::ExchangeFailed { reason } => {
-                if self.failures.admits(now) {
-                    tracing::warn!(connection, peer, spi, "{reason}");
-                }
-            }
-            EventKind::DatagramDropped { reason } => {
-                if self.drops.admits(now) {
-                    tracing::info!(connection, peer, spi, "dropped: {reason}");
-                }
-            }
+    /// One line for an event of the engine; `false` if there were too many of its kind.
+    pub(super) fn write(&mut self, now: Instant, event: &Event) -> bool {
+        let admitted = match &event.kind {
+            EventKind::ExchangeFailed { .. } => self.failures.admits(now),
+            EventKind::DatagramDropped { .. } => self.drops.admits(now),
+            _ => true,
+        };
+        if admitted {
+            line(event);
+        }
+        admitted
+    }
+}
+
+fn line(event: &Event) {
+    let spi = event
+        .local_spi
+        .map(|spi| format!("{:016x}", u64::from_be_bytes(spi)));
+    let spi = spi.as_deref().unwrap_or("-");
+    let connection = event.connection.as_deref().unwrap_or("-");
+    let remote = event.path.map(|path| path.remote.to_string());
+    let peer = remote.as_deref().unwrap_or("-");
+    match &event.kind {
+        EventKind::IkeSaEstablished { remote_id } => {
+            tracing::info!(connection, peer, spi, "IKE SA established with {remote_id}");
+        }
+        EventKind::IkeSaClosed { reason } => {
+            tracing::info!(connection, peer, spi, "IKE SA closed: {reason}");
+        }
+        EventKind::ChildSaInstalled { child, replaces } => {
+            let inbound = u32::from_be_bytes(child.spi_in);
+            let rekeyed = if replaces.is_some() { " (rekeyed)" } else { "" };
+            tracing::info!(
+                connection,
+                peer,
+                spi,
+                "CHILD_SA {inbound:08x} installed{rekeyed}"
+            );
+        }
+        EventKind::ChildSaRemoved { child, reason } => {
+            let inbound = u32::from_be_bytes(child.spi_in);
+            tracing::info!(
+                connection,
+                peer,
+                spi,
+                "CHILD_SA {inbound:08x} removed: {reason}"
+            );
+        }
+        EventKind::ExchangeFailed { reason } => {
+            tracing::warn!(connection, peer, spi, "{reason}");
+        }
+        EventKind::DatagramDropped { reason } => {
+            tracing::info!(connection, peer, spi, "dropped: {reason}");
         }
     }
 }

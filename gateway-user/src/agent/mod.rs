@@ -8,12 +8,16 @@ mod answers;
 mod cluster_answers;
 mod connections;
 mod effects;
+mod forwarding;
 mod harden;
 mod house;
+mod journal;
+mod live;
 mod log;
 mod membership;
 mod notices;
 mod notify;
+mod pages;
 mod revocation;
 mod socket;
 mod start;
@@ -34,6 +38,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use self::house::House;
+use self::journal::Journal;
 use self::log::EventLog;
 use self::membership::{Handle, Notice};
 use self::notify::Manager;
@@ -73,6 +78,7 @@ pub struct Agent {
     send_errors: u64,
     log: EventLog,
     recent: Recent,
+    journal: Journal,
     house: House,
     crls: Crls,
     inherited: Vec<Inherited>,

@@ -22,6 +22,7 @@ impl Agent {
                         "took over without a majority: another member may still be serving"
                     );
                 }
+                self.journal.view(self.node.view(), &view);
                 self.node.handle_view(now, *view);
                 self.forget_lost();
             }
@@ -34,7 +35,10 @@ impl Agent {
                     self.tell_positions(now);
                 }
             }
-            Notice::Event(event) => log::membership(&event),
+            Notice::Event(event) => {
+                log::membership(&event);
+                self.journal.membership(&event);
+            }
             Notice::Stopped => self.stop_at = Some(now),
         }
         self.tell_health();

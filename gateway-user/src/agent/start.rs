@@ -13,6 +13,7 @@ use gateway_node::Node;
 use tokio::sync::mpsc;
 
 use super::house::House;
+use super::journal::Journal;
 use super::log::EventLog;
 use super::membership::{Handle, Notice, Parts};
 use super::notify::Manager;
@@ -25,6 +26,7 @@ use crate::config::{Backend, Config};
 use crate::crypto::AwsLc;
 use crate::heartbeat::{HeartbeatConfig, Heartbeats, SessionKeys};
 use crate::recent::Recent;
+use crate::rest;
 use crate::state_dir::Store;
 use crate::steering::Steering;
 use crate::sync::Transport;
@@ -37,7 +39,7 @@ impl Agent {
     ///
     /// # Errors
     /// The first thing that failed, with its fix. What ran before goes on running.
-    pub async fn start(config: Config, recent: Recent) -> Result<Self> {
+    pub async fn start(mut config: Config, recent: Recent) -> Result<Self> {
         let started = clock::now();
         report_checks(&preflight(&config));
         // Before anything else: what an earlier run held is another member's by now.
@@ -61,9 +63,15 @@ impl Agent {
         };
         let (transport, frames) =
             Transport::start(translate::transport_config(&config)?).context("sync channel")?;
-        api::serve(&config.api_socket, call_sender)
+        api::serve(&config.api_socket, call_sender.clone())
             .await
             .with_context(|| format!("control socket {}", config.api_socket.display()))?;
+        let journal = Journal::default();
+        if let Some(rest) = config.rest.take() {
+            rest::serve(rest, call_sender, journal.listeners().clone())
+                .await
+                .context("REST API")?;
+        }
         let crypto: Arc<dyn CryptoProvider> = Arc::new(AwsLc);
         let node = Node::new(
             translate::node_config(&config, incarnation),
@@ -97,6 +105,7 @@ impl Agent {
             send_errors: 0,
             log: EventLog::default(),
             recent,
+            journal,
             house: House::default(),
             crls: Crls::new(&config.crl_files),
             inherited: Vec::new(),

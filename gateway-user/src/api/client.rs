@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::model::{Reply, Request};
+use super::model::{Refusal, Reply, Request};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,8 @@ pub fn call<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, 
         .map_err(connect)?;
     match serde_json::from_str(&answer)? {
         Reply::Ok(value) => Ok(serde_json::from_value(value)?),
-        Reply::Error(reason) => Err(ClientError::Refused(reason)),
+        Reply::Error(reason) | Reply::Refused(Refusal { reason, .. }) => {
+            Err(ClientError::Refused(reason))
+        }
     }
 }

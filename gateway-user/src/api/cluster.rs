@@ -1,25 +1,26 @@
 //! Answers about the membership and the synchronisation. Field names are part of the interface.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::config::{Failback, Mode};
 
 /// The order will be carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Accepted {
     /// Always true.
     pub accepted: bool,
 }
 
 /// Peers were asked to go to another gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Redirected {
     /// How many IKE SAs; their peers close them.
     pub redirected: usize,
 }
 
 /// The members as this one sees them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Members {
     /// "ha" or "load-sharing".
     pub mode: Mode,
@@ -34,7 +35,7 @@ pub struct Members {
 }
 
 /// One member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MemberStatus {
     /// 1..=63.
     pub id: u8,
@@ -79,7 +80,7 @@ pub struct MemberStatus {
 }
 
 /// A cluster interface that a member was heard on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LinkStatus {
     /// Name of the interface here.
     pub name: String,
@@ -88,7 +89,7 @@ pub struct LinkStatus {
 }
 
 /// The view.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ViewStatus {
     /// Its number; 0 before the first.
     pub epoch: u64,
@@ -111,7 +112,7 @@ pub struct ViewStatus {
 }
 
 /// A member of a view.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ViewMember {
     /// Its id.
     pub id: u8,
@@ -122,14 +123,14 @@ pub struct ViewMember {
 }
 
 /// This member's critical devices.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Pnotes {
     /// By name.
     pub pnotes: Vec<Pnote>,
 }
 
 /// A critical device.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Pnote {
     /// Its name.
     pub name: String,
@@ -144,7 +145,7 @@ pub struct Pnote {
 }
 
 /// The synchronisation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SyncStatus {
     /// Number of the view.
     pub epoch: u64,
@@ -177,7 +178,7 @@ pub struct SyncStatus {
 }
 
 /// The synchronisation with one member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PeerSync {
     /// Its id.
     pub id: u8,
@@ -226,7 +227,7 @@ pub struct PeerSync {
 }
 
 /// Whether upstream may send to this member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// State with its flags.
     pub state: String,

@@ -2,7 +2,10 @@
 
 mod client;
 mod cluster;
+pub mod event;
+mod forwarding;
 pub mod model;
+mod pages;
 pub mod render;
 pub mod render_cluster;
 pub mod render_connections;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use crate::recent::LogLine;
 use crate::steering;
@@ -10,6 +11,12 @@ use crate::steering;
 pub use super::cluster::{
     Accepted, Health, LinkStatus, MemberStatus, Members, PeerSync, Pnote, Pnotes, Redirected,
     SyncStatus, ViewMember, ViewStatus,
+};
+
+pub use super::forwarding::*;
+pub use super::pages::{
+    ChildName, FailoverTo, History, Interfaces, PAGE, RedirectTo, Refusal, RefusalKind, SaPage,
+    SaQuery, SteeredInterface, Switch,
 };
 
 /// What a client asks for: `{"command": "status"}`.
@@ -80,6 +87,19 @@ pub enum Request {
         #[serde(default)]
         connection: Option<String>,
     },
+    /// [`SaPage`].
+    SaPage(SaQuery),
+    /// [`IkeSaInfo`].
+    Sa {
+        /// Our SPI, 16 hexadecimal digits.
+        local_spi: String,
+    },
+    /// [`History`].
+    History,
+    /// [`Interfaces`].
+    Interfaces,
+    /// A step of the IKE forwarding API.
+    IkeForwarding(Step),
     /// Switches `ike_forwarding.enabled` until the next start; answers [`Status`].
     Forwarding {
         /// On or off.
@@ -102,7 +122,7 @@ pub struct Log {
 }
 
 /// A connection, or one of its children.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// The connection's name.
@@ -113,7 +133,7 @@ pub struct Target {
 }
 
 /// An order has been accepted. What comes of it is in the log and among the SAs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ordered {
     /// It was begun on this member this often.
     pub here: usize,
@@ -125,14 +145,14 @@ pub struct Ordered {
 }
 
 /// What is configured, as `gatewayctl connections` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connections {
     /// In configured order.
     pub connections: Vec<ConnectionInfo>,
 }
 
 /// A configured connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConnectionInfo {
     /// Its name.
     pub name: String,
@@ -157,7 +177,7 @@ pub struct ConnectionInfo {
 }
 
 /// A configured child.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConfiguredChild {
     /// Its name.
     pub name: String,
@@ -185,10 +205,12 @@ pub enum Reply {
     Ok(serde_json::Value),
     /// Why there is none.
     Error(String),
+    /// Why there is none, for programs.
+    Refused(Refusal),
 }
 
 /// The agent at a glance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// This member's id.
     pub member: u8,
@@ -227,7 +249,7 @@ pub struct Status {
 }
 
 /// The data path's state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SteeringStatus {
     /// "native", "generic" (the slowest of the interfaces), or "none".
     pub mode: String,
@@ -236,7 +258,7 @@ pub struct SteeringStatus {
 }
 
 /// One interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
@@ -247,7 +269,7 @@ pub struct InterfaceStatus {
 }
 
 /// How full `SEP_my_IKE_packet` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableFill {
     /// Entries in it.
     pub entries: usize,
@@ -256,7 +278,7 @@ pub struct TableFill {
 }
 
 /// The ownership table as the programs see it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Table {
     /// `SEP_my_IKE_packet`.
     pub negotiations: Vec<NegotiationEntry>,
@@ -267,7 +289,7 @@ pub struct Table {
 }
 
 /// One entry of `SEP_my_IKE_packet`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NegotiationEntry {
     /// 16 hexadecimal digits.
     pub cookie: String,
@@ -288,7 +310,7 @@ pub struct NegotiationEntry {
 }
 
 /// One entry of `IKE_SA`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IkeSaEntry {
     /// Our SPI, 16 hexadecimal digits.
     pub cookie: String,
@@ -299,7 +321,7 @@ pub struct IkeSaEntry {
 }
 
 /// One entry of `ESP_SA`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EspSaEntry {
     /// Inbound SPI, 8 hexadecimal digits.
     pub spi: String,
@@ -312,14 +334,14 @@ pub struct EspSaEntry {
 }
 
 /// Established SAs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Sas {
     /// IKE SAs with their children.
     pub ike_sas: Vec<IkeSaInfo>,
 }
 
 /// One IKE SA.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IkeSaInfo {
     /// Name of the connection.
     pub connection: String,
@@ -350,7 +372,7 @@ pub struct IkeSaInfo {
 }
 
 /// One CHILD_SA.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChildInfo {
     /// Name of the child.
     pub name: String,
@@ -377,7 +399,7 @@ pub struct ChildInfo {
 }
 
 /// Packets and octets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Count {
     /// Frames.
     pub packets: u64,
@@ -386,7 +408,7 @@ pub struct Count {
 }
 
 /// Every counter there is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// The programs' counters by reason; those that are zero are left out.
     pub reasons: BTreeMap<String, Count>,
@@ -399,7 +421,7 @@ pub struct Stats {
 }
 
 /// Frames that XDP exchanged with one member.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemberCount {
     /// Redirected to it.
     pub forwarded: Count,
@@ -408,14 +430,14 @@ pub struct MemberCount {
 }
 
 /// Pre-flight results.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Checks {
     /// All of them, good ones too.
     pub checks: Vec<Check>,
 }
 
 /// The outcome of one check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
     /// What was checked, for example "rp_filter".
     pub name: String,
@@ -432,7 +454,7 @@ pub struct Check {
 }
 
 /// How bad a failed check is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Something works less well, or cannot be judged from here.

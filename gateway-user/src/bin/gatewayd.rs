@@ -1,6 +1,6 @@
 //! The gateway agent.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,6 +40,8 @@ struct Cli {
 enum Task {
     /// Check the configuration file, and what it names; the running agent is left alone.
     CheckConfig,
+    /// Print the OpenAPI document of the REST API, without a running gateway.
+    Openapi,
     /// Write the manual page into a folder.
     #[command(hide = true)]
     Man {
@@ -71,6 +73,11 @@ fn main() -> ExitCode {
 fn run(cli: &Cli, recent: Recent) -> Result<()> {
     match &cli.task {
         Some(Task::CheckConfig) => return check_config(cli),
+        Some(Task::Openapi) => {
+            // Whoever reads it may have seen enough.
+            let _ = writeln!(io::stdout(), "{}", gateway_user::rest::openapi());
+            return Ok(());
+        }
         Some(Task::Man { dir }) => return Ok(gateway_user::manual::write(Cli::command(), dir)?),
         None => {}
     }

@@ -12,6 +12,7 @@ mod files;
 mod ha;
 mod lifetimes;
 mod raw;
+mod rest;
 mod takeover;
 mod timing;
 mod transport;
@@ -30,6 +31,7 @@ pub use error::ConfigError;
 pub use files::read_crl;
 pub use ha::FloatingAddress;
 pub use raw::{Backend, Failback, Mode, Profile, TwoMember};
+pub use rest::{Rest, RestAccess, RestClient, RestTls, RestToken, Role};
 pub use takeover::Takeover;
 pub(crate) use transport::gateway_of_text as gateway;
 pub use witness::{Witness, WitnessConfig, WitnessKey};
@@ -68,6 +70,8 @@ pub struct Config {
     pub takeover: Takeover,
     /// `[api] socket`.
     pub api_socket: PathBuf,
+    /// `[rest]`; taken out when it is served.
+    pub rest: Option<Rest>,
     /// `[ike]`.
     pub ike: IkeLimits,
     /// `[[connection]]`, in the file's order, which is the order of matching.
@@ -197,6 +201,7 @@ impl Config {
             forwarding_block: raw.kernel.forwarding_block,
             takeover,
             api_socket: raw.api.socket,
+            rest: Some(rest::check(raw.rest, folder)?),
             ike: check_limits(&raw.ike)?,
             digest: cluster::digest(&cluster, witness.as_ref(), takeover.inbound, &connections),
             cluster,

@@ -33,6 +33,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) api: Api,
     #[serde(default)]
+    pub(super) rest: super::rest::RawRest,
+    #[serde(default)]
     pub(super) ike: Ike,
     #[serde(default)]
     pub(super) connection: Vec<Connection>,
@@ -129,7 +131,7 @@ pub enum TwoMember {
 }
 
 /// Who is active after a better member has come back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Failback {
     /// Who is active stays it.
@@ -140,7 +142,7 @@ pub enum Failback {
 }
 
 /// How slots are spread over the members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// All slots on one member.
@@ -259,7 +261,7 @@ impl Default for Steering {
 }
 
 /// Where SAs are installed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
     /// The kernel's XFRM.

@@ -5,6 +5,7 @@ use gateway_ike::proposal::EspProposal;
 use super::*;
 
 mod authentication;
+mod rest;
 
 const GOOD: &str = r#"
 [cluster]

@@ -352,6 +352,39 @@ impl Tables for BpfTables {
         })
     }
 
+    fn negotiation(&self, key: &NegotiationKey) -> Result<Option<NegotiationValue>, TableError> {
+        self.negotiations.get(key)
+    }
+
+    fn negotiations(&self) -> Result<Vec<(NegotiationKey, NegotiationValue)>, TableError> {
+        self.negotiations.read()
+    }
+
+    fn ike_sa(&self, key: &IkeSaKey) -> Result<Option<Slot>, TableError> {
+        Ok(self.ike_sas.get(key)?.map(|value| Slot(value.slot)))
+    }
+
+    fn esp_sa(&self, key: &EspSaKey) -> Result<Option<Slot>, TableError> {
+        Ok(self.esp_sas.get(key)?.map(|value| Slot(value.slot)))
+    }
+
+    fn esp_out(&self, key: &EspOutKey) -> Result<Option<EspOutValue>, TableError> {
+        self.esp_outs.get(key)
+    }
+
+    fn slot_owners(&self) -> Result<Vec<Option<MemberId>>, TableError> {
+        self.read_owners()
+    }
+
+    fn live(&self) -> Result<Vec<MemberId>, TableError> {
+        let count = self.settings()?.live_members as usize;
+        let live = self.live.read()?;
+        let ids = live.into_iter().take(count);
+        Ok(ids
+            .filter_map(|raw| u8::try_from(raw).ok().and_then(MemberId::new))
+            .collect())
+    }
+
     fn fill(&self) -> Result<Fill, TableError> {
         let entries = self.negotiations.read()?;
         Ok(Fill {

@@ -66,11 +66,6 @@ impl MemoryTables {
         self.state().vips.iter().copied().collect()
     }
 
-    /// The live members, in the order in which they share the fragments.
-    pub fn live(&self) -> Vec<MemberId> {
-        self.state().live.clone()
-    }
-
     fn put_net(&self, zone: u32, net: IpNet, slot: Option<Slot>) -> Result<(), TableError> {
         let mut state = self.state();
         let key = (zone, net.trunc());
@@ -258,6 +253,36 @@ impl Tables for MemoryTables {
             slot_owners: state.slot_owners.to_vec(),
             lease: state.lease,
         })
+    }
+
+    fn negotiation(&self, key: &NegotiationKey) -> Result<Option<NegotiationValue>, TableError> {
+        Ok(self.state().negotiations.get(key).map(|(_, value)| *value))
+    }
+
+    fn negotiations(&self) -> Result<Vec<(NegotiationKey, NegotiationValue)>, TableError> {
+        let state = self.state();
+        let all = state.negotiations.iter();
+        Ok(all.map(|(key, (_, value))| (*key, *value)).collect())
+    }
+
+    fn ike_sa(&self, key: &IkeSaKey) -> Result<Option<Slot>, TableError> {
+        Ok(self.state().ike_sas.get(key).copied())
+    }
+
+    fn esp_sa(&self, key: &EspSaKey) -> Result<Option<Slot>, TableError> {
+        Ok(self.state().esp_sas.get(key).copied())
+    }
+
+    fn esp_out(&self, key: &EspOutKey) -> Result<Option<EspOutValue>, TableError> {
+        Ok(self.state().esp_outs.get(key).copied())
+    }
+
+    fn slot_owners(&self) -> Result<Vec<Option<MemberId>>, TableError> {
+        Ok(self.state().slot_owners.to_vec())
+    }
+
+    fn live(&self) -> Result<Vec<MemberId>, TableError> {
+        Ok(self.state().live.clone())
     }
 
     fn fill(&self) -> Result<Fill, TableError> {

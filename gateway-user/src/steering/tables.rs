@@ -220,6 +220,48 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// [`TableError::Kernel`].
     fn settings(&self) -> Result<Settings, TableError>;
 
+    /// Looks a negotiation up, expired ones included.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn negotiation(&self, key: &NegotiationKey) -> Result<Option<NegotiationValue>, TableError>;
+
+    /// Copies `SEP_my_IKE_packet`.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn negotiations(&self) -> Result<Vec<(NegotiationKey, NegotiationValue)>, TableError>;
+
+    /// Looks an established IKE SA up.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn ike_sa(&self, key: &IkeSaKey) -> Result<Option<Slot>, TableError>;
+
+    /// Looks an inbound ESP SA up.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn esp_sa(&self, key: &EspSaKey) -> Result<Option<Slot>, TableError>;
+
+    /// Looks an outbound ESP SA up.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn esp_out(&self, key: &EspOutKey) -> Result<Option<EspOutValue>, TableError>;
+
+    /// Reads `SLOT_OWNER`.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn slot_owners(&self) -> Result<Vec<Option<MemberId>>, TableError>;
+
+    /// Reads the list of live members.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn live(&self) -> Result<Vec<MemberId>, TableError>;
+
     /// Copies all tables.
     ///
     /// # Errors

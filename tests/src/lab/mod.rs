@@ -19,6 +19,7 @@ mod network;
 mod node;
 mod pluto;
 mod push;
+mod rest;
 mod run;
 mod synthetic;
 mod tap;
@@ -49,6 +50,7 @@ pub use network::{
 pub use node::{Node, Process, command, tail};
 pub use pluto::{Pluto, PlutoConnection};
 pub use push::Push;
+pub use rest::{Answer, Rest};
 pub use run::{Run, clean_up_on_signals, clean_up_stale};
 pub use synthetic::{BLOCK, StandIn, Tunnel};
 pub use tap::{IKE_SA_INIT, Moment, Seen, Tap, What};

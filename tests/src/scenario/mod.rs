@@ -14,6 +14,7 @@ mod libreswan;
 mod load;
 mod operate;
 mod refuse;
+mod rest;
 mod sites;
 mod stock;
 mod transport;
@@ -193,6 +194,18 @@ const ROWS: &[Row] = &[
         Tier::Native,
         operate::forwarding_switch,
         "XDP off: agents relay",
+    ),
+    (
+        "rest",
+        Tier::Native,
+        rest::forwarding_api,
+        "the IKE forwarding API against bpftool and XDP, and no secret in any answer",
+    ),
+    (
+        "rest-fuzz",
+        Tier::Native,
+        rest::fuzz,
+        "schemathesis against the REST API: no 5xx, no answer beside its schema",
     ),
     (
         "check",

@@ -1,6 +1,7 @@
 //! The user-space mirror of the steering tables.
 
 mod claims;
+mod pins;
 mod sas;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,6 +15,7 @@ use self::claims::{Claims, Withdrawn};
 use crate::change::{Cookie, Negotiation};
 use crate::table::TableChange;
 
+pub use self::pins::Pin;
 use self::sas::Sas;
 pub use self::sas::{Held, Writer};
 
@@ -26,6 +28,7 @@ pub use self::sas::{Held, Writer};
 pub struct Ownership {
     announced: BTreeMap<MemberId, BTreeMap<Cookie, Opened>>,
     negotiations: Claims<NegotiationKey, NegotiationClaim>,
+    pins: BTreeMap<NegotiationKey, Pin>,
     sas: Sas,
     /// By time of expiry.
     expiry: BTreeSet<(Instant, MemberId, Cookie)>,
@@ -67,6 +70,8 @@ pub enum Effect {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct NegotiationClaim {
+    /// An operator's word comes first.
+    half_open: bool,
     member: MemberId,
     cookie: Cookie,
     slot: Slot,
@@ -135,11 +140,16 @@ impl Ownership {
             self.expiry.pop_first();
             self.close(announcer, cookie);
         }
+        self.expire_pins(now);
     }
 
     /// When [`Ownership::expire`] has something to do.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.expiry.first().map(|(expires, _, _)| *expires)
+        let negotiations = self.expiry.first().map(|(expires, _, _)| *expires);
+        [negotiations, self.next_pin_expiry()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next effect, in the order in which they have to be carried out.
@@ -248,6 +258,7 @@ impl Ownership {
 impl Opened {
     const fn claim(&self, member: MemberId) -> NegotiationClaim {
         NegotiationClaim {
+            half_open: true,
             member,
             cookie: self.negotiation.local_cookie,
             slot: self.slot,
@@ -267,7 +278,11 @@ impl NegotiationClaim {
         NegotiationValue {
             member: self.member.get(),
             slot: self.slot.0,
-            state: NegotiationState::HalfOpen as u8,
+            state: if self.half_open {
+                NegotiationState::HalfOpen as u8
+            } else {
+                NegotiationState::Static as u8
+            },
             reserved: [0; 5],
             created_ns: self.created.as_nanos(),
             expires_ns: self.expires.as_nanos(),

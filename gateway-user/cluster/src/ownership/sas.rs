@@ -138,6 +138,7 @@ impl Ownership {
         for announcer in announcers {
             self.close(announcer, local_spi);
         }
+        self.unpin_established(local_spi);
         true
     }
 
@@ -261,6 +262,13 @@ impl Ownership {
     /// All established IKE SAs, by SPI.
     pub fn sas(&self) -> impl Iterator<Item = &Held> {
         self.sas.held.values()
+    }
+
+    /// All established IKE SAs with an SPI above `after`, by SPI.
+    pub fn sas_after(&self, after: Option<Cookie>) -> impl Iterator<Item = &Held> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.sas.held.range((from, Bound::Unbounded));
+        rest.map(|(_, held)| held)
     }
 
     /// The first IKE SA in `slots` with an SPI above `after`.

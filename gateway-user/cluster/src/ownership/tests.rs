@@ -382,3 +382,63 @@ proptest! {
         prop_assert!(maps.tables.is_empty() && ownership.next_expiry().is_none());
     }
 }
+
+#[test]
+fn an_entry_by_hand_goes_before_negotiations_and_never_before_an_sa() {
+    let mut own = Ownership::new();
+    let later = A + Duration::from_secs(120);
+    own.open(A, member(1), Slot(1), negotiation(5), later);
+    let key = negotiation(5).keys().next().unwrap();
+    let pin = Pin {
+        member: member(3),
+        slot: Slot(9),
+        created: A,
+        expires: later,
+    };
+    let in_effect = |own: &Ownership| own.negotiation(&key).map(|v| (v.member, v.state));
+    let (half_open, by_hand) = (
+        NegotiationState::HalfOpen as u8,
+        NegotiationState::Static as u8,
+    );
+    own.pin(key, pin);
+    assert_eq!(in_effect(&own), Some((3, by_hand)));
+    let other = Pin {
+        member: member(2),
+        ..pin
+    };
+    own.pin(key, other);
+    own.pin(key, other);
+    assert_eq!(in_effect(&own), Some((2, by_hand)));
+    assert_eq!(own.unpin(&key), Some(other));
+    assert_eq!(in_effect(&own), Some((1, half_open)));
+    own.pin(key, pin);
+    let mut last = None;
+    while let Some(effect) = own.poll_effect() {
+        if let Effect::Table(TableChange::PutNegotiation { key: put, value }) = effect
+            && put == key
+        {
+            last = Some((value.member, value.state));
+        }
+    }
+    assert_eq!(last, Some((3, by_hand)), "what the map holds");
+    own.upsert(Writer::Local, Slot(1), sa(5, &[]), Stamp::default());
+    assert_eq!((in_effect(&own), own.pinned(&key)), (None, None));
+}
+
+#[test]
+fn an_entry_by_hand_is_forgotten_like_every_other() {
+    let mut own = Ownership::new();
+    let pin = Pin {
+        member: member(3),
+        slot: Slot(9),
+        created: A,
+        expires: A + Duration::from_secs(120),
+    };
+    let key = negotiation(5).keys().next().unwrap();
+    own.pin(key, pin);
+    assert_eq!(own.next_expiry(), Some(pin.expires));
+    own.expire(A + Duration::from_secs(119));
+    assert!(own.negotiation(&key).is_some());
+    own.expire(pin.expires);
+    assert_eq!((own.negotiation(&key), own.next_expiry()), (None, None));
+}

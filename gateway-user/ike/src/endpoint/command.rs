@@ -69,6 +69,12 @@ pub enum Command {
         /// The connection's name.
         connection: String,
     },
+    /// Gives up a half-open IKE SA of a peer's. Nothing is sent; a delta says so. Nothing happens if
+    /// it is established or was initiated here.
+    Abort {
+        /// Our SPI, network order.
+        local_spi: [u8; 8],
+    },
     /// Forgets an IKE SA that another member goes on with. Nothing is sent, the kernel is asked
     /// for nothing.
     Forget {

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::crypto::CryptoProvider;
 use crate::sa::{Child, Clock, Pending};
 use crate::x509::Crl;
+use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
 /// Shared by the endpoint and its IKE SAs.
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) crls: Vec<Arc<Crl>>,
     /// A moment, and the time of day that it was, in seconds since 1970.
     pub(crate) wall_clock: Option<(Instant, u64)>,
+    /// The slot of what is answered now, if the decision function is not to say it.
+    pub(crate) slot: Option<Slot>,
 }
 
 impl Core {
@@ -47,6 +50,7 @@ impl Core {
             reassembling: 0,
             crls: Vec::new(),
             wall_clock: None,
+            slot: None,
         }
     }
 

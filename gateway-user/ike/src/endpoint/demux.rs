@@ -24,6 +24,14 @@ impl Endpoint {
         }
     }
 
+    /// As [`Self::handle_datagram`]; an IKE SA that it opens is in `slot`, whatever the decision
+    /// function says.
+    pub fn handle_datagram_in(&mut self, now: Instant, path: Path, bytes: &[u8], slot: Slot) {
+        self.core.slot = Some(slot);
+        self.handle_datagram(now, path, bytes);
+        self.core.slot = None;
+    }
+
     fn route(&mut self, now: Instant, path: Path, message: &Message<'_>) {
         let header = *message.header();
         if header.response && header.exchange == ExchangeType::IKE_SA_INIT {
@@ -198,7 +206,8 @@ impl Endpoint {
             .with(&Payload::Notify(*notify))
             .finish();
         if let Ok(bytes) = message {
-            let slot = negotiation_slot(path, &request.initiator_spi);
+            let slot = self.core.slot;
+            let slot = slot.unwrap_or_else(|| negotiation_slot(path, &request.initiator_spi));
             self.core.out.transmit(path, bytes, slot, None);
         }
     }

@@ -192,7 +192,7 @@ impl Endpoint {
             core.ike_spis.contains(spi)
         })
         .ok_or(LocalError::NoSpi)?;
-        let sa = IkeSa::respond_to_init(
+        let mut sa = IkeSa::respond_to_init(
             &core.config,
             &*core.crypto,
             request,
@@ -200,6 +200,7 @@ impl Endpoint {
             local_spi,
             now,
         )?;
+        sa.slot = core.slot.unwrap_or(sa.slot);
         let deadline = now + core.config.limits.half_open_timeout;
         core.ike_spis.insert(local_spi);
         core.timers.set(deadline, Timer::HalfOpen(local_spi));

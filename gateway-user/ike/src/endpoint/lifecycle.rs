@@ -225,23 +225,29 @@ impl Endpoint {
     }
 
     fn half_open_timeout(&mut self, now: Instant, spi: [u8; 8]) {
-        let Some(negotiation) = self.negotiations.get(&spi) else {
-            return;
-        };
-        if negotiation.open
-            && let Some(sa) = self.sas.remove(&spi)
-        {
+        if self.give_up_half_open(now, spi, "no complete IKE_AUTH in time") {
             self.core.counters.half_open_timeouts += 1;
-            let reason = "no complete IKE_AUTH in time".to_owned();
-            sa.event(&mut self.core, EventKind::ExchangeFailed { reason });
-            self.close(
-                now,
-                sa,
-                (Cause::Failure, "no complete IKE_AUTH in time"),
-                None,
-            );
         }
         self.forget_negotiation(spi);
+    }
+
+    /// Closes an IKE SA whose IKE_AUTH is not complete; `false` if there is no such one.
+    pub(super) fn give_up_half_open(
+        &mut self,
+        now: Instant,
+        spi: [u8; 8],
+        reason: &'static str,
+    ) -> bool {
+        if !self.negotiations.get(&spi).is_some_and(|n| n.open) {
+            return false;
+        }
+        let Some(sa) = self.sas.remove(&spi) else {
+            return false;
+        };
+        let told = reason.to_owned();
+        sa.event(&mut self.core, EventKind::ExchangeFailed { reason: told });
+        self.close(now, sa, (Cause::Failure, reason), None);
+        true
     }
 
     pub(super) fn import(&mut self, now: Instant, record: IkeSaRecord) {

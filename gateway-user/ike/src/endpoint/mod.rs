@@ -173,6 +173,9 @@ impl Endpoint {
             Command::PeerIsNear { local_spi } => self.peer_is_elsewhere(local_spi),
             Command::Initiate(order) => self.initiate(now, &order),
             Command::Relinquish { connection } => self.relinquish(&connection),
+            Command::Abort { local_spi } => {
+                self.give_up_half_open(now, local_spi, "the operator took it away");
+            }
             Command::Forget { local_spi } => self.forget(local_spi),
             Command::Liveness { local_spi } => {
                 self.with_sa(now, local_spi, |sa, _| sa.request_liveness());
@@ -213,6 +216,11 @@ impl Endpoint {
     /// Established IKE SAs, by our SPI.
     pub fn sas(&self) -> impl Iterator<Item = SaStatus> + '_ {
         self.sas.values().filter_map(|sa| sa.status())
+    }
+
+    /// The established IKE SA with our SPI `local_spi`.
+    pub fn sa(&self, local_spi: [u8; 8]) -> Option<SaStatus> {
+        self.sas.get(&local_spi)?.status()
     }
 
     /// Half-open IKE SAs.

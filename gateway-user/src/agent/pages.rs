@@ -1,0 +1,161 @@
+//! Answers that come in pages, or that only the REST API asks for.
+
+use std::collections::BTreeMap;
+
+use gateway_common::member::MemberId;
+use gateway_ike::endpoint::SaStatus;
+use gateway_ike::output::ChildId;
+
+use super::Agent;
+use super::answers::ike_sa;
+use crate::api::model::{
+    IkeSaInfo, Interfaces, PAGE, Refusal, RefusalKind, SaPage, SaQuery, SteeredInterface,
+};
+use crate::clock;
+use crate::steering::FenceHook;
+
+/// IKE SAs that are looked at for one page at most: a filter that matches little must not hold up
+/// the loop.
+const EXAMINED: usize = 2000;
+
+impl Agent {
+    /// A page of IKE SAs.
+    pub(super) fn sa_page(&mut self, query: &SaQuery) -> Result<SaPage, Refusal> {
+        let now = clock::now();
+        let after = query.after.as_deref().map(cookie).transpose()?;
+        let limit = usize::from(limit(query.limit)?);
+        let mut found: Vec<(Option<MemberId>, SaStatus)> = Vec::new();
+        let mut last = None;
+        let mut all = self.node.sas_after(now, after);
+        for (owner, sa) in all.by_ref().take(EXAMINED) {
+            last = Some(sa.local_spi);
+            if matches(query, owner, &sa) {
+                found.push((owner, sa));
+                if found.len() == limit {
+                    break;
+                }
+            }
+        }
+        let more = all.next().is_some();
+        drop(all);
+        let ike_sas = found
+            .iter()
+            .map(|(owner, sa)| self.counted(*owner, sa))
+            .collect();
+        Ok(SaPage {
+            ike_sas,
+            next: last.filter(|_| more).map(hex),
+        })
+    }
+
+    /// One IKE SA.
+    pub(super) fn one_sa(&mut self, local_spi: &str) -> Result<IkeSaInfo, Refusal> {
+        let spi = cookie(local_spi)?;
+        let Some((owner, sa)) = self.node.shown_sa(clock::now(), spi) else {
+            return Err(Refusal::new(
+                RefusalKind::NotFound,
+                format!("no IKE SA with our SPI {local_spi} is established"),
+            ));
+        };
+        Ok(self.counted(owner, &sa))
+    }
+
+    /// With the counters of its own CHILD_SAs only: a dump of all costs what all cost.
+    pub(super) fn counted(&mut self, owner: Option<MemberId>, sa: &SaStatus) -> IkeSaInfo {
+        let ids = sa.children.iter().map(|child| ChildId {
+            spi_in: child.spi_in,
+            local: sa.local.ip(),
+        });
+        // One that is being installed or removed has none.
+        let counters: BTreeMap<_, _> = ids
+            .filter_map(|id| Some((id, self.tunnels.counters(id).ok()?)))
+            .collect();
+        ike_sa(sa, owner.map_or(0, MemberId::get), clock::now(), &counters)
+    }
+
+    pub(super) fn interfaces(&self) -> Interfaces {
+        let interfaces = self.steering.interfaces();
+        let interfaces = interfaces.iter().map(|interface| SteeredInterface {
+            name: interface.name.clone(),
+            role: interface.role.as_str().into(),
+            mode: interface.mode.as_str().into(),
+            fence: interface.fence.map(|hook| match hook {
+                FenceHook::Tcx => "tcx".into(),
+                FenceHook::Clsact => "clsact".into(),
+            }),
+        });
+        Interfaces {
+            vips: self
+                .config
+                .cluster
+                .vips
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            interfaces: interfaces.collect(),
+        }
+    }
+}
+
+fn matches(query: &SaQuery, owner: Option<MemberId>, sa: &SaStatus) -> bool {
+    let owner = owner.map_or(0, MemberId::get);
+    query
+        .connection
+        .as_ref()
+        .is_none_or(|name| *name == sa.connection)
+        && query.owner.is_none_or(|wanted| wanted == owner)
+        && query.remote.is_none_or(|address| address == sa.remote.ip())
+        && query
+            .remote_id
+            .as_ref()
+            .is_none_or(|id| *id == sa.remote_id)
+}
+
+/// Entries of a page.
+pub(super) fn limit(wanted: Option<u16>) -> Result<u16, Refusal> {
+    match wanted.unwrap_or(PAGE) {
+        limit @ 1..=PAGE => Ok(limit),
+        other => Err(invalid(format!("limit {other} is not from 1 to {PAGE}"))),
+    }
+}
+
+/// 16 hexadecimal digits.
+pub(super) fn cookie(text: &str) -> Result<[u8; 8], Refusal> {
+    let digits = text.len() == 16 && text.bytes().all(|octet| octet.is_ascii_hexdigit());
+    u64::from_str_radix(text, 16)
+        .ok()
+        .filter(|_| digits)
+        .map(u64::to_be_bytes)
+        .ok_or_else(|| invalid(format!("{text:?} is no cookie: 16 hexadecimal digits")))
+}
+
+pub(super) fn hex(cookie: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(cookie))
+}
+
+pub(super) fn invalid(reason: String) -> Refusal {
+    Refusal::new(RefusalKind::Invalid, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_are_sixteen_digits() {
+        assert_eq!(
+            cookie("00000000000000Ff").unwrap(),
+            [0, 0, 0, 0, 0, 0, 0, 255]
+        );
+        for wrong in [
+            "",
+            "ff",
+            "+000000000000001",
+            "000000000000000g",
+            "00000000000000000",
+        ] {
+            assert!(cookie(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(hex(*b"cookie!!"), "636f6f6b69652121");
+    }
+}
