@@ -413,6 +413,7 @@ pub struct Stats {
     /// The programs' counters by reason; those that are zero are left out.
     pub reasons: BTreeMap<String, Count>,
     /// By member id.
+    #[schema(value_type = BTreeMap<String, MemberCount>)]
     pub members: BTreeMap<u8, MemberCount>,
     /// The engine's and the agent's counters.
     pub engine: BTreeMap<String, u64>,

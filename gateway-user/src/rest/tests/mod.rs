@@ -1,5 +1,7 @@
 //! Every route by the list of routes: roles, errors, and what an answer may hold.
 
+mod tls;
+
 use std::collections::BTreeSet;
 
 use axum::Router;
