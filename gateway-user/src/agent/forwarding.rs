@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use gateway_common::abi::{ANY_MESSAGE_ID, Address, NegotiationKey, NegotiationValue};
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
+use gateway_node::PinError;
 use serde_json::Value;
 
 use super::Agent;
@@ -153,20 +154,26 @@ fn text_of_key(key: &NegotiationKey) -> String {
     format!("{}:{}", super::pages::hex(key.cookie), message_id(key))
 }
 
-fn conflict(reason: impl ToString) -> Refusal {
-    Refusal::new(RefusalKind::Conflict, reason.to_string())
+fn conflict(reason: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::Conflict, reason)
 }
 
-fn not_found(reason: impl ToString) -> Refusal {
-    Refusal::new(RefusalKind::NotFound, reason.to_string())
+fn not_found(reason: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::NotFound, reason)
 }
 
-fn precondition(reason: impl ToString) -> Refusal {
-    Refusal::new(RefusalKind::Precondition, reason.to_string())
+fn precondition(reason: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::Precondition, reason)
 }
 
+/// An entry by hand that is not written.
+fn pinning(error: PinError) -> Refusal {
+    conflict(error.to_string())
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn table(error: TableError) -> Refusal {
-    conflict(error)
+    conflict(error.to_string())
 }
 
 #[cfg(test)]

@@ -342,11 +342,11 @@ pub struct DryRun {
 pub struct Packet {
     /// An Ethernet frame, hexadecimal digits.
     #[schema(max_length = 131_072, pattern = "^([0-9a-fA-F]{2})*$")]
-    #[param(max_length = 131_072, pattern = "^([0-9a-fA-F]{2})*$")]
+    #[param(max_length = 16_384, pattern = "^([0-9a-fA-F]{2})*$")]
     pub frame: Option<String>,
     /// An IKE message without non-ESP marker, hexadecimal digits.
     #[schema(max_length = 131_072, pattern = "^([0-9a-fA-F]{2})*$")]
-    #[param(max_length = 131_072, pattern = "^([0-9a-fA-F]{2})*$")]
+    #[param(max_length = 16_384, pattern = "^([0-9a-fA-F]{2})*$")]
     pub message: Option<String>,
     /// Where `message` comes from.
     #[schema(value_type = Option<String>)]

@@ -54,8 +54,8 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("GATEWAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let recent = Recent::default();
     let journal = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
         .with_filter(filter);
     tracing_subscriber::registry()
         .with(journal)

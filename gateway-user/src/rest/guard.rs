@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -62,15 +63,12 @@ pub(super) async fn guard(
 /// Takes the body in, no longer than it may be; what changes something goes to the audit log.
 async fn run_with_body(who: &Principal, audited: bool, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let body = match axum::body::to_bytes(body, MAX_BODY).await {
-        Ok(body) => body,
-        Err(_) => {
-            return Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is longer than {MAX_BODY} octets, or was cut off"),
-            )
-            .into_response();
-        }
+    let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
+        return Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is longer than {MAX_BODY} octets, or was cut off"),
+        )
+        .into_response();
     };
     let told = Request::from_parts(parts.clone(), Body::empty());
     let response = next
@@ -121,7 +119,7 @@ fn audit(who: &Principal, request: &Request, body: &Bytes, status: StatusCode) {
         target: "audit",
         who = who.name,
         method = %request.method(),
-        path = request.uri().path_and_query().map(|p| p.as_str()),
+        path = request.uri().path_and_query().map(PathAndQuery::as_str),
         body = ?shown,
         result = status.as_u16(),
         "change by REST"

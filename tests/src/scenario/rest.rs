@@ -554,7 +554,7 @@ fn fuzz_through(proxy: &mut std::process::Child, tool: &std::path::Path) -> Resu
         .arg("90")
         .arg(tool)
         .args(["run", &format!("{url}/openapi.json"), "--url", &url])
-        .args(["--phases", "examples,coverage,fuzzing", "--max-time", "50"])
+        .args(["--phases", "examples,coverage,fuzzing", "--max-time", "35"])
         .args(["--checks", CHECKS])
         // Endless, and what takes the cluster apart; the rate is for people.
         .args([

@@ -5,7 +5,7 @@ use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
 use gateway_node::{Order, What};
 
-use super::{conflict, map_key, not_found, precondition, table};
+use super::{conflict, map_key, not_found, pinning, precondition, table};
 use crate::agent::Agent;
 use crate::agent::pages::{cookie, hex};
 use crate::api::model::{
@@ -167,9 +167,9 @@ impl Agent {
         let local = self.config.cluster.local;
         let key = reservation(cookie);
         if dry_run {
-            self.node.pin_slot(key, local).map_err(conflict)?;
+            self.node.pin_slot(key, local).map_err(pinning)?;
         } else {
-            self.node.pin(clock::now(), key, local).map_err(conflict)?;
+            self.node.pin(clock::now(), key, local).map_err(pinning)?;
             self.carry_out();
         }
         Ok(self.reserved(cookie))

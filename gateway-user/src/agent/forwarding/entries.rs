@@ -7,7 +7,8 @@ use gateway_common::time::Instant;
 use gateway_node::PinError;
 
 use super::{
-    conflict, key_of_text, map_key, message_id, not_found, peer, precondition, table, text_of_key,
+    conflict, key_of_text, map_key, message_id, not_found, peer, pinning, precondition, table,
+    text_of_key,
 };
 use crate::agent::Agent;
 use crate::agent::notices::takes_traffic;
@@ -127,7 +128,7 @@ impl Agent {
         let key = map_key(&wish.cookie, wish.message_id, wish.peer)?;
         let member = self.member_at(wish.member)?;
         if let Some(slot) = self.established(&key) {
-            return Err(conflict(PinError::Established(slot)));
+            return Err(pinning(PinError::Established(slot)));
         }
         let before = self.look(&key)?.ok_or_else(|| missing(&key))?;
         if before.member == member.get() {
@@ -143,7 +144,7 @@ impl Agent {
     pub(super) fn remove_entry(&mut self, wish: &RemovedEntry) -> Result<Entry, Refusal> {
         let key = key_of_text(&wish.key, wish.peer)?;
         if let Some(slot) = self.established(&key) {
-            return Err(conflict(PinError::Established(slot)));
+            return Err(pinning(PinError::Established(slot)));
         }
         let before = self.look(&key)?.ok_or_else(|| missing(&key))?;
         let gone = self.entry(&key, &before);
@@ -179,7 +180,7 @@ impl Agent {
         self.only_here(wish.member)?;
         let key = map_key(&wish.cookie, wish.message_id, wish.peer)?;
         if let Some(slot) = self.established(&key) {
-            return Err(conflict(PinError::Established(slot)));
+            return Err(pinning(PinError::Established(slot)));
         }
         let local = self.config.cluster.local;
         match self.look(&key)? {
@@ -200,7 +201,7 @@ impl Agent {
     ) -> Result<Entry, Refusal> {
         let now = clock::now();
         if dry_run {
-            let slot = self.node.pin_slot(key, member).map_err(conflict)?;
+            let slot = self.node.pin_slot(key, member).map_err(pinning)?;
             let value = NegotiationValue {
                 member: member.get(),
                 slot: slot.0,
@@ -211,7 +212,7 @@ impl Agent {
             };
             return Ok(self.entry(&key, &value));
         }
-        self.node.pin(now, key, member).map_err(conflict)?;
+        self.node.pin(now, key, member).map_err(pinning)?;
         // The answer says what stands in the map.
         self.carry_out();
         let value = self.look(&key)?;
@@ -239,7 +240,7 @@ impl Agent {
         })?;
         if !dry_run {
             let aborted = self.node.abort(clock::now(), member, local_cookie);
-            aborted.map_err(conflict)?;
+            aborted.map_err(pinning)?;
             self.carry_out();
         }
         Ok(())
