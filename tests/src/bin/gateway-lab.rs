@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use gateway_tests::lab;
-use gateway_tests::scenario::{self, Context, Scenario, Tier as Place};
+use gateway_tests::scenario::{self, Context, Packages, Scenario, Tier as Place};
 
 /// The lab of the gateway cluster.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Command {
     /// Measure what handshakes cost the responder, beside strongSwan, and write the rows to a file
     /// as JSON.
     BenchHandshake(HandshakeOptions),
+    /// Install, upgrade and remove the Debian package in a clean root, as one of three members.
+    Package(PackageOptions),
     /// Exit with 0 if the running kernel has ESP, with 3 if not.
     Probe,
 }
@@ -59,6 +61,22 @@ struct BenchOptions {
     only: Option<String>,
     /// Where the logs go.
     #[arg(long, default_value = "target/bench/lab")]
+    logs: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct PackageOptions {
+    /// A Debian root.
+    #[arg(long)]
+    root: PathBuf,
+    /// The package.
+    #[arg(long)]
+    old: PathBuf,
+    /// Its upgrade, in the same folder.
+    #[arg(long)]
+    new: PathBuf,
+    /// Where the logs go.
+    #[arg(long, default_value = "target/lab")]
     logs: PathBuf,
 }
 
@@ -156,6 +174,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             gateway_tests::bench::handshake(&context, options.sas, &options.out)
                 .map(|()| ExitCode::SUCCESS)
         }
+        Command::Package(options) => package(options).map(|()| ExitCode::SUCCESS),
         Command::Probe | Command::List => {
             let has = lab::kernel_has_esp(&std::env::temp_dir())?;
             Ok(if has {
@@ -165,6 +184,25 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             })
         }
     }
+}
+
+fn package(options: &PackageOptions) -> Result<()> {
+    let name = |file: &Path| {
+        let name = file.file_name().context("a package without a name")?;
+        Ok::<_, anyhow::Error>(name.to_string_lossy().into_owned())
+    };
+    let folder = std::path::absolute(&options.old)?;
+    let packages = Packages {
+        root: std::path::absolute(&options.root)?,
+        folder: folder.parent().context("no folder")?.to_owned(),
+        old: name(&options.old)?,
+        new: name(&options.new)?,
+    };
+    println!(
+        "{}",
+        scenario::package(&context(&options.logs)?, &packages)?
+    );
+    Ok(())
 }
 
 /// Rows are written one by one: a bench that is cut off still tells how far it came.

@@ -64,6 +64,11 @@ impl Member {
         self.restart(node)
     }
 
+    /// From now on an agent that somebody else started answers for this member.
+    pub fn answer_at(&mut self, socket: PathBuf) {
+        self.socket = socket;
+    }
+
     fn wait_ready(&mut self) -> Result<()> {
         wait_until(
             Duration::from_secs(20),

@@ -6,6 +6,7 @@
 mod attack;
 mod charon;
 mod cluster;
+mod container;
 mod counters;
 mod crowd;
 mod enter;
@@ -34,6 +35,7 @@ pub use cluster::{
     Cluster, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, PROPOSAL, SITE_NETWORKS,
     Settings as ClusterSettings, secret, site_connection,
 };
+pub use container::{Container, SHARED};
 pub use counters::Sent;
 pub use crowd::{Asked, CROWD_NETWORK, CROWD_SECRET, Crowd};
 pub use esp::{kernel_has_esp, load_modules};

@@ -13,6 +13,7 @@ mod initiate;
 mod libreswan;
 mod load;
 mod operate;
+mod package;
 mod refuse;
 mod rest;
 mod sites;
@@ -30,6 +31,7 @@ use crate::lab::Esp;
 pub use demo::demo;
 pub use failover::{Outcome, Row as FailoverRow, rows as failover_rows};
 pub use load::{LoadCost, costs as load_costs};
+pub use package::{Packages, package};
 
 /// Where a scenario is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

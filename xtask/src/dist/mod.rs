@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: release binaries, the eBPF object inside them, and the files of deploy/, as
 //! an archive and as a Debian package.
 
+mod check;
 mod deb;
 
 use std::path::Path;
@@ -24,6 +25,10 @@ pub(crate) struct Options {
     /// Pack the binaries of the development profile: quick to build, slow to run.
     #[arg(long)]
     dev: bool,
+    /// Afterwards install, upgrade and remove the package in a clean Debian root, in the lab. Needs
+    /// root, debootstrap and systemd-container.
+    #[arg(long, conflicts_with = "no_deb")]
+    check: bool,
 }
 
 /// What goes beside the binaries.
@@ -72,14 +77,24 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         .arg(&dist);
     process::run(tar.arg("-czf").arg(&archive).arg(&name))?;
     println!("{}", archive.display());
-    if !options.no_deb {
-        let version = format!("{}-{}", env!("CARGO_PKG_VERSION"), options.revision);
+    if options.no_deb {
+        return Ok(());
+    }
+    let build = |revision: u32| {
+        let version = format!("{}-{revision}", env!("CARGO_PKG_VERSION"));
         let package = deb::Package {
             version: &version,
             binaries: &binaries,
             dist: &dist,
         };
-        println!("{}", package.build()?.display());
+        package.build()
+    };
+    let package = build(options.revision)?;
+    println!("{}", package.display());
+    if options.check {
+        let upgrade = build(options.revision + 1)?;
+        check::run(&package, &upgrade)?;
+        std::fs::remove_file(upgrade)?;
     }
     Ok(())
 }
