@@ -295,7 +295,7 @@ const ROWS: &[Row] = &[
     ),
     (
         "initiate-both",
-        Tier::RecordedNightly,
+        Tier::Recorded,
         initiate::both,
         "both sides start at once: one tunnel",
     ),
