@@ -14,5 +14,6 @@ mod rtnl;
 mod state_dir;
 pub mod steering;
 pub mod sync;
+pub mod vici;
 pub mod vip;
 pub mod xfrm;

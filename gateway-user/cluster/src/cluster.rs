@@ -194,6 +194,17 @@ impl Cluster {
             .is_some_and(|peer| peer.link == Link::Up)
     }
 
+    /// Members whose hellos came and fit.
+    pub fn reachable(&self) -> Vec<MemberId> {
+        let up = self.peers.iter().filter(|(_, peer)| peer.link == Link::Up);
+        up.map(|(member, _)| *member).collect()
+    }
+
+    /// The digest of what has to be alike on all members has changed.
+    pub fn set_config_hash(&mut self, hash: [u8; 32]) {
+        self.config.config_hash = hash;
+    }
+
     /// The transport has an authenticated connection to `member`.
     pub fn handle_connected(&mut self, now: Instant, member: MemberId) {
         self.handle_disconnected(now, member);
@@ -241,17 +252,23 @@ impl Cluster {
     /// Asks `to` to see to something, which is the driver's business: [`Output::Order`] comes out
     /// there. `false` if the member cannot be reached. Nobody says whether it arrived.
     pub fn order(&mut self, to: MemberId, octets: Vec<u8>) -> bool {
+        self.say(to, Secret::new(octets), Class::Datagram)
+    }
+
+    /// Tells `to` something that must arrive as long as the connection stands: [`Output::Order`] comes
+    /// out there, in the order of the calls. `false` if the member cannot be reached.
+    pub fn tell(&mut self, to: MemberId, octets: Secret) -> bool {
+        self.say(to, octets, Class::Stream)
+    }
+
+    fn say(&mut self, to: MemberId, octets: Secret, class: Class) -> bool {
         let reachable = self
             .peers
             .get(&to)
             .is_some_and(|peer| peer.link == Link::Up);
         if reachable {
             let frame = Arc::new(Frame::Order { octets }.encode());
-            self.outputs.push_back(Output::Send {
-                to,
-                frame,
-                class: Class::Datagram,
-            });
+            self.outputs.push_back(Output::Send { to, frame, class });
         }
         reachable
     }

@@ -100,7 +100,7 @@ pub enum Output {
         /// Who.
         from: MemberId,
         /// What, in the driver's octets.
-        octets: Vec<u8>,
+        octets: Secret,
     },
     /// A member can be spoken to: hellos were exchanged and fit.
     PeerUp(MemberId),

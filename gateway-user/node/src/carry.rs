@@ -235,10 +235,11 @@ impl Node {
                 let path = Path::new(path.local, path.remote);
                 self.receive(now, Origin::Relayed(from), path, &datagram);
             }
-            ClusterOutput::Order { from, octets } => self.take_order(now, from, &octets),
+            ClusterOutput::Order { from, octets } => self.take_order(now, from, octets),
             ClusterOutput::Report(report) => self.effects.push_back(Effect::Report(report)),
             ClusterOutput::PeerUp(member) => {
                 self.tell_pins(now, member);
+                self.share_with(member);
                 self.effects.push_back(Effect::Event(Event::PeerUp(member)));
             }
             ClusterOutput::PeerDown(member) => {

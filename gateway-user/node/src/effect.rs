@@ -29,6 +29,14 @@ pub enum Effect {
     Table(TableChange),
     /// Change the SAs of the kernel.
     Kernel(KernelOp),
+    /// Another member shares what was configured at run time. Whether it is newer than what is
+    /// known here only the driver can tell.
+    Shared {
+        /// Who sent it.
+        from: MemberId,
+        /// As given to `Node::share` there; may hold secrets.
+        octets: Secret,
+    },
     /// Something for the log.
     Event(Event),
     /// What the membership has to know of this member's synchronisation; sent on every change.

@@ -7,6 +7,7 @@
 mod carry;
 mod children;
 mod config;
+mod configure;
 mod cookies;
 pub mod effect;
 mod fresh;
@@ -25,8 +26,9 @@ mod translate;
 mod walk;
 
 pub use config::Config;
+pub use configure::{Configuration, shared_octets};
 pub use node::Node;
-pub use order::{Order, Outcome, PATIENCE, Refused, What};
+pub use order::{Only, Order, Outcome, PATIENCE, Refused, What};
 pub use pins::PinError;
 pub use status::{Counters, Status};
 pub use walk::WalkLimits;

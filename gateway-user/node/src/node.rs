@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gateway_cluster::Cluster;
 use gateway_cluster::frame;
 use gateway_cluster::route::{Origin, Route};
+use gateway_cluster::secret::Secret;
 use gateway_cluster::slot_set::SlotSet;
 use gateway_cluster::view::{Epoch, View};
 use gateway_common::packet::{Direction, IkeHeader};
@@ -55,6 +56,8 @@ pub struct Node {
     pub(crate) orders: Orders,
     pub(crate) pins: Pins,
     pub(crate) counters: Counters,
+    /// What was configured at run time, for members that come.
+    pub(crate) shared: Option<Secret>,
     pub(crate) effects: VecDeque<Effect>,
 }
 
@@ -79,6 +82,7 @@ impl Node {
             orders: Orders::default(),
             pins: Pins::default(),
             counters: Counters::default(),
+            shared: None,
             effects: VecDeque::new(),
         };
         node.collect(now);

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use gateway_cluster::secret::Secret;
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::endpoint::{Command, SaStatus, Target};
 
+use crate::configure::SHARED;
 use crate::effect::{Effect, Event};
 use crate::node::Node;
 use crate::records::Spi;
@@ -31,6 +33,30 @@ pub enum What {
     Rekey,
 }
 
+/// One SA among those of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Only {
+    /// An IKE SA, by our SPI.
+    Ike([u8; 8]),
+    /// A CHILD_SA, by its inbound SPI.
+    Child([u8; 4]),
+}
+
+impl Only {
+    /// By the SPI's octets in network order, of which there are 8 or 4.
+    pub fn from_octets(octets: &[u8]) -> Option<Self> {
+        let ike = octets.try_into().ok().map(Self::Ike);
+        ike.or_else(|| octets.try_into().ok().map(Self::Child))
+    }
+
+    fn octets(&self) -> &[u8] {
+        match self {
+            Self::Ike(spi) => spi,
+            Self::Child(spi) => spi,
+        }
+    }
+}
+
 /// Something to be done about a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
@@ -40,6 +66,8 @@ pub struct Order {
     pub connection: String,
     /// Name of its child; `None`: all of them, or the IKE SA.
     pub child: Option<String>,
+    /// Only this SA, if it is not an initiation.
+    pub only: Option<Only>,
 }
 
 /// What has become of an order.
@@ -114,7 +142,7 @@ const TAKEN: u8 = 16;
 
 impl Message {
     /// `Do`: what, number, hops, count of slots and slots, length of the connection's name, the
-    /// name, the child's name.
+    /// name, the child's name, and behind a zero the SPI, if there is one.
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::Taken { number } => {
@@ -141,6 +169,10 @@ impl Message {
                 octets.extend_from_slice(&(order.connection.len() as u32).to_be_bytes());
                 octets.extend_from_slice(order.connection.as_bytes());
                 octets.extend_from_slice(order.child.as_deref().unwrap_or_default().as_bytes());
+                if let Some(only) = &order.only {
+                    octets.push(0);
+                    octets.extend_from_slice(only.octets());
+                }
                 octets
             }
         }
@@ -163,7 +195,12 @@ impl Message {
         let (slots, rest) = rest.split_at_checked(u16::from_be_bytes(*count).into())?;
         let (len, rest) = rest.split_first_chunk::<4>()?;
         let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
-        let (connection, child) = rest.split_at_checked(len)?;
+        let (connection, rest) = rest.split_at_checked(len)?;
+        // Names have no zero in them.
+        let (child, only) = match rest.iter().position(|octet| *octet == 0) {
+            Some(end) => (&rest[..end], Some(Only::from_octets(&rest[end + 1..])?)),
+            None => (rest, None),
+        };
         let text = |octets: &[u8]| std::str::from_utf8(octets).ok().map(str::to_owned);
         Some(Self::Do {
             number,
@@ -173,6 +210,7 @@ impl Message {
                 what,
                 connection: text(connection)?,
                 child: text(child).filter(|child| !child.is_empty()),
+                only,
             },
         })
     }
@@ -229,8 +267,12 @@ impl Node {
     }
 
     /// Another member says something about orders.
-    pub(crate) fn take_order(&mut self, now: Instant, from: MemberId, octets: &[u8]) {
-        match Message::decode(octets) {
+    pub(crate) fn take_order(&mut self, now: Instant, from: MemberId, octets: Secret) {
+        if octets.expose().first() == Some(&SHARED) {
+            self.effects.push_back(Effect::Shared { from, octets });
+            return;
+        }
+        match Message::decode(octets.expose()) {
             Some(Message::Do {
                 number,
                 hops,
@@ -251,7 +293,7 @@ impl Node {
             Some(Message::Taken { number }) => {
                 self.orders.passed.remove(&number);
             }
-            None => self.take_pin_order(now, octets),
+            None => self.take_pin_order(now, octets.expose()),
         }
     }
 
@@ -377,7 +419,7 @@ impl Node {
         let sas = self.sas(now).map(|(_, sa)| sa);
         let mut slots: BTreeSet<Slot> = sas
             .filter(|sa| sa.connection == *name)
-            .filter(|sa| !targets(sa, order.child.as_deref()).is_empty())
+            .filter(|sa| !targets(sa, order).is_empty())
             .map(|sa| sa.slot)
             .collect();
         // What is being initiated has no SA yet, and only its owner knows of it.
@@ -415,7 +457,7 @@ impl Node {
         let targets: Vec<(Spi, Target)> = found
             .iter()
             .flat_map(|sa| {
-                let targets = targets(sa, order.child.as_deref());
+                let targets = targets(sa, order);
                 targets.into_iter().map(|target| (sa.local_spi, target))
             })
             .collect();
@@ -444,19 +486,24 @@ impl Node {
 }
 
 fn ends_all(order: &Order) -> bool {
-    order.what == What::Terminate && order.child.is_none()
+    order.what == What::Terminate && order.child.is_none() && order.only.is_none()
 }
 
 /// The IKE SA, or its children of a name.
-fn targets(sa: &SaStatus, child: Option<&str>) -> Vec<Target> {
-    match child {
-        None => vec![Target::Ike(sa.local_spi)],
-        Some(name) => sa
-            .children
-            .iter()
-            .filter(|child| child.name == name)
-            .map(|child| Target::Child(child.spi_in))
-            .collect(),
+fn targets(sa: &SaStatus, order: &Order) -> Vec<Target> {
+    let children = sa.children.iter();
+    let by_name = |name: &String| -> Vec<Target> {
+        let named = children.clone().filter(|child| child.name == *name);
+        named.map(|child| Target::Child(child.spi_in)).collect()
+    };
+    match (&order.only, &order.child) {
+        (Some(Only::Ike(spi)), _) if sa.local_spi != *spi => Vec::new(),
+        (Some(Only::Child(spi)), _) => {
+            let found = children.clone().find(|child| child.spi_in == *spi);
+            found.map(|_| Target::Child(*spi)).into_iter().collect()
+        }
+        (_, Some(name)) => by_name(name),
+        (_, None) => vec![Target::Ike(sa.local_spi)],
     }
 }
 
@@ -466,11 +513,17 @@ mod tests {
 
     #[test]
     fn a_message_survives_its_encoding() {
-        for child in [None, Some("net".to_owned())] {
+        let only = [None, Some(Only::Ike([0; 8])), Some(Only::Child([7; 4]))];
+        let children = [None, Some("net".to_owned())];
+        for (child, only) in children
+            .into_iter()
+            .flat_map(|c| only.map(|o| (c.clone(), o)))
+        {
             let order = Order {
                 what: What::Rekey,
                 connection: "site".to_owned(),
                 child,
+                only,
             };
             let message = Message::Do {
                 number: 7,

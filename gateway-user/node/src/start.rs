@@ -37,6 +37,19 @@ impl Start {
         }
     }
 
+    /// Other connections from now on. Returns the names of those that are gone or not the same.
+    pub(crate) fn replace(&mut self, connections: &[Arc<Connection>]) -> Vec<String> {
+        let initiable = connections.iter().filter(|c| !c.destinations().is_empty());
+        let new: BTreeMap<String, Arc<Connection>> = initiable
+            .map(|connection| (connection.name.clone(), Arc::clone(connection)))
+            .collect();
+        let old = std::mem::replace(&mut self.connections, new);
+        let changed = old
+            .into_iter()
+            .filter(|(name, before)| self.connections.get(name) != Some(before));
+        changed.map(|(name, _)| name).collect()
+    }
+
     /// A record came or changed.
     pub(crate) fn note(&mut self, record: &IkeSaRecord) {
         let spi = record.local_spi;

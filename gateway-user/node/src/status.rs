@@ -1,10 +1,12 @@
 //! What the faces show of a member.
 
+use std::time::Duration;
+
 use gateway_cluster::ownership::Held;
 use gateway_common::{member::MemberId, time::Instant};
 use gateway_ike::endpoint::{ChildStatus, SaStatus};
 use gateway_ike::proposal::{AdditionalKes, EspProposal};
-use gateway_ike::record::{ChildRecord, IkeSaRecord};
+use gateway_ike::record::{ChildRecord, IkeSaRecord, Role};
 
 use crate::node::Node;
 
@@ -94,6 +96,15 @@ impl Node {
         self.index.open(now, held).ok()
     }
 
+    /// One IKE SA, by our SPI, as [`Node::sas`] shows it.
+    pub fn sa(&self, now: Instant, local_spi: [u8; 8]) -> Option<(Option<MemberId>, SaStatus)> {
+        let held = self.cluster.ownership().sa(local_spi)?;
+        let owner = self.view().slots.owner(held.slot);
+        let awake = self.endpoint.sa(local_spi);
+        let sealed = || Some(sa_status(&self.index.open(now, held).ok()?, now));
+        Some((owner, awake.or_else(sealed)?))
+    }
+
     /// The cluster core, for what only it can show.
     pub const fn cluster(&self) -> &gateway_cluster::Cluster {
         &self.cluster
@@ -168,12 +179,19 @@ fn sa_status(record: &IkeSaRecord, now: Instant) -> SaStatus {
         proposal: record.proposal.iana(),
         established_at: now.before(record.age),
         nat: record.nat.any(),
+        initiator: record.role == Role::Initiator,
+        rekey_at: due(now, record.age, record.rekey_after),
+        reauth_at: due(now, record.age, record.reauth_after),
         children: record
             .children
             .iter()
             .map(|child| child_status(child, now))
             .collect(),
     }
+}
+
+fn due(now: Instant, age: Duration, after: Option<Duration>) -> Option<Instant> {
+    after.map(|after| now + after.saturating_sub(age))
 }
 
 fn child_status(child: &ChildRecord, now: Instant) -> ChildStatus {
@@ -193,5 +211,7 @@ fn child_status(child: &ChildRecord, now: Instant) -> ChildStatus {
         remote_ts: sa.remote_ts.clone(),
         encap: sa.encap.is_some(),
         installed_at: now.before(child.age),
+        rekey_at: due(now, child.age, child.rekey_after),
+        expires_at: now.before(child.age) + Duration::from_secs(sa.hard_lifetime_seconds),
     }
 }

@@ -277,6 +277,7 @@ impl World {
             what,
             connection: "out".into(),
             child: None,
+            only: None,
         };
         let node = self.nodes[usize::from(member) - 1].as_mut().unwrap();
         node.handle_order(self.now, &order)

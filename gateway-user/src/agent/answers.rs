@@ -104,6 +104,7 @@ impl Agent {
             }),
             Request::Stats => self.stats().and_then(value),
             Request::Connections => value(self.connections()),
+            Request::Reload => self.reload().and_then(value),
             Request::Check => value(Checks {
                 checks: super::preflight(&self.config),
             }),
@@ -120,9 +121,8 @@ impl Agent {
 
     fn redirect(&mut self, to: &str, connection: Option<&str>) -> Result<Redirected, Refusal> {
         let gateway = gateway(to).map_err(|reason| Refusal::new(RefusalKind::Invalid, reason))?;
-        let mut known = self.config.connections.iter().map(|c| &c.name);
         if let Some(name) = connection
-            && !known.any(|known| known == name)
+            && !self.all_connections().any(|known| known.name == name)
         {
             let reason = format!("there is no connection \"{name}\"");
             return Err(Refusal::new(RefusalKind::NotFound, reason));
@@ -358,6 +358,13 @@ pub(super) fn ike_sa(
             local_ts: child.local_ts.iter().map(ToString::to_string).collect(),
             remote_ts: child.remote_ts.iter().map(ToString::to_string).collect(),
             encap: child.encap,
+            reqid: counted.reqid,
+            idle_seconds: counted
+                .last_used_in
+                .map(|at| clock::unix_seconds().saturating_sub(at)),
+            installed_seconds: (now - child.installed_at).as_secs_f64(),
+            rekey_seconds: child.rekey_at.map(|at| (at - now).as_secs_f64()),
+            life_seconds: (child.expires_at - now).as_secs_f64(),
             packets_in: counted.packets_in,
             bytes_in: counted.bytes_in,
             packets_out: counted.packets_out,
@@ -377,6 +384,9 @@ pub(super) fn ike_sa(
         proposal: sa.proposal.clone(),
         established_seconds: (now - sa.established_at).as_secs_f64(),
         nat: sa.nat,
+        initiator: sa.initiator,
+        rekey_seconds: sa.rekey_at.map(|at| (at - now).as_secs_f64()),
+        reauth_seconds: sa.reauth_at.map(|at| (at - now).as_secs_f64()),
         children: sa.children.iter().map(child_info).collect(),
     }
 }

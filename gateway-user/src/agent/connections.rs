@@ -1,14 +1,13 @@
 //! Configured connections, and orders about them.
 
-use std::sync::Arc;
-
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
 use gateway_ike::config::{
-    ChildConfig, CloseAction, Connection, DpdAction, RemoteAddress, StartAction,
+    ChildConfig, CloseAction, Connection, DpdAction, LocalAuth, RemoteAddress, RemoteAuth,
+    StartAction, Uniqueness,
 };
 use gateway_ike::endpoint::SaStatus;
-use gateway_node::{Order, Refused, What};
+use gateway_node::{Only, Order, Refused, What};
 
 use super::Agent;
 use crate::api::model::{
@@ -23,9 +22,14 @@ impl Agent {
             what,
             connection: target.connection.clone(),
             child: target.child.clone(),
+            only: target.spi.as_deref().map(only).transpose()?,
         };
+        self.share_loaded();
         let outcome = self.node.handle_order(clock::now(), &order);
-        let outcome = outcome.map_err(|error| refusal(&error, target, &self.config.connections))?;
+        let known = self
+            .all_connections()
+            .any(|connection| connection.name == target.connection);
+        let outcome = outcome.map_err(|error| refusal(&error, known))?;
         Ok(Ordered {
             here: outcome.here,
             passed_on: outcome.passed_on.iter().map(|m| m.get()).collect(),
@@ -35,15 +39,19 @@ impl Agent {
 
     pub(super) fn connections(&self) -> Connections {
         let sas: Vec<SaStatus> = self.node.sas(clock::now()).map(|(_, sa)| sa).collect();
-        let configured = self.config.connections.iter();
-        let connections = configured.map(|connection| {
+        let file = self.config.connections.len();
+        let configured = self.all_connections().enumerate();
+        let connections = configured.map(|(index, connection)| {
             let slot = Slot::for_connection(&connection.name);
             let owner = self.node.view().slots.owner(slot);
             let own: Vec<&SaStatus> = sas
                 .iter()
                 .filter(|sa| sa.connection == connection.name)
                 .collect();
-            info(connection, slot, owner, &own)
+            ConnectionInfo {
+                loaded: index >= file,
+                ..info(connection, slot, owner, &own)
+            }
         });
         Connections {
             connections: connections.collect(),
@@ -52,14 +60,26 @@ impl Agent {
 }
 
 /// What is not configured is not found; all else is a matter of the state.
-fn refusal(error: &Refused, target: &Target, configured: &[Arc<Connection>]) -> Refusal {
-    let known = configured.iter().any(|c| c.name == target.connection);
+fn refusal(error: &Refused, known: bool) -> Refusal {
     let kind = match error {
         _ if !known => RefusalKind::NotFound,
         Refused::NoChild(..) => RefusalKind::NotFound,
         _ => RefusalKind::Conflict,
     };
     Refusal::new(kind, error.to_string())
+}
+
+/// An SPI as the faces show it.
+fn only(text: &str) -> Result<Only, Refusal> {
+    let wrong = || {
+        let reason =
+            format!("\"{text}\" is no SPI: 16 hexadecimal digits of an IKE SA, 8 of a CHILD_SA");
+        Refusal::new(RefusalKind::Invalid, reason)
+    };
+    let octets = data_encoding::HEXLOWER_PERMISSIVE
+        .decode(text.as_bytes())
+        .map_err(|_| wrong())?;
+    Only::from_octets(&octets).ok_or_else(wrong)
 }
 
 fn info(
@@ -71,11 +91,32 @@ fn info(
     let children = connection.children.iter();
     ConnectionInfo {
         name: connection.name.clone(),
+        loaded: false,
         local_addrs: texts(&connection.local_addrs),
         remote_addrs: connection.remote_addrs.iter().map(remote).collect(),
         local_id: connection.local_id.to_string(),
         remote_id: connection.remote_id.to_string(),
+        local_auth: match connection.auth.local {
+            LocalAuth::Psk => "psk",
+            LocalAuth::PublicKey { .. } => "pubkey",
+        }
+        .into(),
+        remote_auth: match connection.auth.remote {
+            RemoteAuth::Psk => "psk",
+            RemoteAuth::PublicKey(_) => "pubkey",
+        }
+        .into(),
         proposals: texts(&connection.proposals),
+        rekey_time: connection.rekey_time.as_secs(),
+        reauth_time: connection.initiation.reauth_time.as_secs(),
+        dpd_delay: connection.dpd_delay.as_secs(),
+        unique: match connection.unique {
+            Uniqueness::Never => "never",
+            Uniqueness::No => "no",
+            Uniqueness::Replace => "replace",
+            Uniqueness::Keep => "keep",
+        }
+        .into(),
         slot: slot.0,
         owner: owner.map_or(0, MemberId::get),
         ike_sas: sas.len(),
@@ -90,6 +131,9 @@ fn child_info(child: &ChildConfig, sas: &[&SaStatus]) -> ConfiguredChild {
         local_ts: texts(&child.local_ts),
         remote_ts: texts(&child.remote_ts),
         esp_proposals: texts(&child.esp_proposals),
+        rekey_time: child.rekey_time.as_secs(),
+        rekey_bytes: child.volume.rekey_bytes,
+        rekey_packets: child.volume.rekey_packets,
         start_action: match child.actions.start {
             StartAction::None => "none",
             StartAction::Start => "start",

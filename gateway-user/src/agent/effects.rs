@@ -59,6 +59,9 @@ impl Agent {
             Effect::Table(change) => self.write_table(&change),
             Effect::Kernel(op) => drop(self.tunnels.carry_out(&op)),
             Effect::Report(report) => self.membership.report(report),
+            Effect::Shared { from, octets } => {
+                self.take_loaded(from, gateway_node::shared_octets(&octets));
+            }
             Effect::Event(event) => self.note(now, &event),
         }
     }
@@ -69,6 +72,7 @@ impl Agent {
                 if self.log.write(now, event) {
                     self.journal.engine(event);
                 }
+                self.tell_vici(now, event);
             }
             Event::Cluster(event) => {
                 log::cluster(event);

@@ -70,6 +70,7 @@ impl Agent {
             self.watch_table();
         }
         self.watch_clock_and_crls();
+        self.share_loaded();
     }
 
     /// What certificates are judged by.

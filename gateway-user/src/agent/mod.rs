@@ -13,19 +13,23 @@ mod harden;
 mod house;
 mod journal;
 mod live;
+mod loaded;
 mod log;
 mod membership;
 mod notices;
 mod notify;
 mod pages;
+mod reload;
 mod revocation;
 mod socket;
 mod start;
 mod table;
 mod translate;
 mod turn;
+mod updown;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -39,6 +43,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::house::House;
 use self::journal::Journal;
+use self::loaded::Loaded;
 use self::log::EventLog;
 use self::membership::{Handle, Notice};
 use self::notify::Manager;
@@ -53,6 +58,7 @@ use crate::config::Config;
 use crate::recent::Recent;
 use crate::steering::{self, Steering};
 use crate::sync::{Transport, TransportEvent, TransportEvents};
+use crate::vici::{self, Hub};
 use crate::vip::{self, Health};
 use crate::xfrm::{EventStream, Tunnels, XfrmEvent};
 
@@ -66,6 +72,11 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// One running member.
 pub struct Agent {
     config: Config,
+    /// Where it was read from.
+    config_file: PathBuf,
+    /// What was loaded at run time.
+    loaded: Loaded,
+    hub: Hub,
     started: Instant,
     node: Node,
     steering: Steering,
@@ -96,6 +107,7 @@ struct Inputs {
     datagrams: mpsc::Receiver<Datagram>,
     frames: TransportEvents,
     calls: mpsc::Receiver<Call>,
+    loads: mpsc::Receiver<vici::Call>,
     notices: mpsc::UnboundedReceiver<Notice>,
     kernel_events: Option<EventStream>,
 }
@@ -114,6 +126,8 @@ enum Wake {
     Datagram(Datagram),
     Frame(TransportEvent),
     Call(Call),
+    Load(vici::Call),
+    Reload,
     Notice(Notice),
     Kernel(std::io::Result<XfrmEvent>),
     Timer,
@@ -129,6 +143,8 @@ impl Wake {
             Self::Frame(TransportEvent::Frame { .. }) => "a frame of another member",
             Self::Frame(_) => "a connection to another member",
             Self::Call(_) => "a question of a client",
+            Self::Load(_) => "what a client loads",
+            Self::Reload => "the configuration file",
             Self::Notice(Notice::View { .. }) => "a view",
             Self::Notice(Notice::Active(_)) => "slots that came",
             Self::Notice(_) => "a notice of the membership",
@@ -150,6 +166,7 @@ impl Agent {
     pub async fn run(mut self) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sign_of_life = tokio::time::interval(self.config.cluster.watchdog / 4);
@@ -162,11 +179,13 @@ impl Agent {
                 Some(datagram) = inputs.datagrams.recv() => Wake::Datagram(datagram),
                 Some(frame) = inputs.frames.recv() => Wake::Frame(frame),
                 Some(call) = inputs.calls.recv() => Wake::Call(call),
+                Some(call) = inputs.loads.recv() => Wake::Load(call),
                 event = Inputs::kernel_event(&mut inputs.kernel_events) => Wake::Kernel(event),
                 () = tokio::time::sleep(pause) => Wake::Timer,
                 _ = sign_of_life.tick() => Wake::SignOfLife,
                 _ = housekeeping.tick() => Wake::Housekeeping,
                 _ = terminate.recv() => Wake::Signal("SIGTERM"),
+                _ = hang_up.recv() => Wake::Reload,
                 _ = interrupt.recv() => Wake::Signal("SIGINT"),
             };
             let turn = Turn::begin(wake.about());
@@ -195,6 +214,9 @@ impl Agent {
             }
             Wake::Frame(event) => self.hear(now, event),
             Wake::Call(call) => self.answer(call),
+            Wake::Load(call) => self.answer_vici(call),
+            // Said in the log.
+            Wake::Reload => drop(self.reload()),
             Wake::Notice(notice) => self.take_notice(now, notice),
             Wake::Kernel(event) => self.hear_kernel(now, event),
             Wake::Timer => {}

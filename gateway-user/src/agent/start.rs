@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::house::House;
 use super::journal::Journal;
+use super::loaded::Loaded;
 use super::log::EventLog;
 use super::membership::{Handle, Notice, Parts};
 use super::notify::Manager;
@@ -30,16 +32,18 @@ use crate::rest;
 use crate::state_dir::Store;
 use crate::steering::Steering;
 use crate::sync::Transport;
+use crate::vici::{self, Hub, Links};
 use crate::vip::{self, Health, Keeper, Prober};
 use crate::xfrm::{EventStream, Events, Gate, Recording, SaKernel, Tunnels, Xfrm};
 
 impl Agent {
     /// Brings up the kernel's SAs, the data path, the sockets, the sync channel and the membership.
+    /// `file` is where `config` was read from, and will be again.
     /// `recent`: where the log lines go that clients may ask for.
     ///
     /// # Errors
     /// The first thing that failed, with its fix. What ran before goes on running.
-    pub async fn start(mut config: Config, recent: Recent) -> Result<Self> {
+    pub async fn start(mut config: Config, file: &Path, recent: Recent) -> Result<Self> {
         let started = clock::now();
         report_checks(&preflight(&config));
         // Before anything else: what an earlier run held is another member's by now.
@@ -54,7 +58,6 @@ impl Agent {
         let steering = Steering::start(&translate::steering_config(&config))?;
 
         let (datagram_sender, datagrams) = mpsc::channel(QUEUE);
-        let (call_sender, calls) = mpsc::channel(64);
         let (notice_sender, notices) = mpsc::unbounded_channel();
         let sockets = Sockets::bind(&config.cluster.vips, &datagram_sender)?;
         let kernel_events = match config.backend {
@@ -63,15 +66,7 @@ impl Agent {
         };
         let (transport, frames) =
             Transport::start(translate::transport_config(&config)?).context("sync channel")?;
-        api::serve(&config.api_socket, call_sender.clone())
-            .await
-            .with_context(|| format!("control socket {}", config.api_socket.display()))?;
-        let journal = Journal::default();
-        if let Some(rest) = config.rest.take() {
-            rest::serve(rest, call_sender, journal.listeners().clone())
-                .await
-                .context("REST API")?;
-        }
+        let faces = Faces::open(&mut config).await?;
         let crypto: Arc<dyn CryptoProvider> = Arc::new(AwsLc);
         let node = Node::new(
             translate::node_config(&config, incarnation),
@@ -93,6 +88,9 @@ impl Agent {
             prober: prober(&config),
         };
         let mut agent = Self {
+            config_file: file.to_owned(),
+            loaded: Loaded::default(),
+            hub: faces.hub,
             started,
             node,
             steering,
@@ -105,7 +103,7 @@ impl Agent {
             send_errors: 0,
             log: EventLog::default(),
             recent,
-            journal,
+            journal: faces.journal,
             house: House::default(),
             crls: Crls::new(&config.crl_files),
             inherited: Vec::new(),
@@ -115,7 +113,8 @@ impl Agent {
             inputs: Inputs {
                 datagrams,
                 frames,
-                calls,
+                calls: faces.calls,
+                loads: faces.loads,
                 notices,
                 kernel_events,
             },
@@ -135,6 +134,57 @@ impl Agent {
             env!("CARGO_PKG_VERSION"),
         );
         Ok(agent)
+    }
+}
+
+/// Where operators and programs ask; what they ask for comes out of `calls` and `loads`.
+struct Faces {
+    calls: mpsc::Receiver<api::Call>,
+    loads: mpsc::Receiver<vici::Call>,
+    hub: Hub,
+    journal: Journal,
+}
+
+impl Faces {
+    /// The control socket, REST and VICI.
+    async fn open(config: &mut Config) -> Result<Self> {
+        let (call_sender, calls) = mpsc::channel(64);
+        let (load_sender, loads) = mpsc::channel(16);
+        api::serve(&config.api_socket, call_sender.clone())
+            .await
+            .with_context(|| format!("control socket {}", config.api_socket.display()))?;
+        let (hub, journal) = (Hub::default(), Journal::default());
+        if let Some(rest) = config.rest.take() {
+            rest::serve(rest, call_sender.clone(), journal.listeners().clone())
+                .await
+                .context("REST API")?;
+        }
+        let links = Links {
+            calls: call_sender,
+            loads: load_sender,
+            hub: hub.clone(),
+            started: std::time::SystemTime::now(),
+        };
+        serve_vici(config, links).await;
+        Ok(Self {
+            calls,
+            loads,
+            hub,
+            journal,
+        })
+    }
+}
+
+/// Without it the gateway does all that it is for.
+async fn serve_vici(config: &Config, links: Links) {
+    let Some(socket) = &config.vici_socket else {
+        return;
+    };
+    if let Err(error) = vici::serve(socket, links).await {
+        tracing::error!(
+            "swanctl cannot be used: VICI socket {}: {error}",
+            socket.display()
+        );
     }
 }
 

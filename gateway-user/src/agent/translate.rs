@@ -26,7 +26,7 @@ fn engine_config(config: &Config, incarnation: Incarnation) -> IkeConfig {
         incarnation: (incarnation.0 & 0xffff) as u16,
         connections: config.connections.clone(),
         secrets: config.secrets.clone(),
-        ppks: config.ppks.clone(),
+        ppks: config.credentials.ppks.clone(),
         limits: Limits {
             cookie_threshold: config.ike.cookie_threshold as usize,
             half_open_limit: config.ike.half_open_limit as usize,
@@ -113,7 +113,6 @@ fn weighted(config: &Config) -> Vec<Weighted> {
 
 pub(super) fn membership_config(config: &Config, incarnation: Incarnation) -> membership::Config {
     let cluster = &config.cluster;
-    let [a, b, c, d, e, f, g, h, ..] = config.digest;
     membership::Config {
         mode: match cluster.mode {
             Mode::Ha => slot_map::Mode::HighAvailability,
@@ -129,10 +128,16 @@ pub(super) fn membership_config(config: &Config, incarnation: Incarnation) -> me
             TwoMember::Consistency => membership::TwoMember::Consistency,
         },
         boot_alone: cluster.boot_alone,
-        config_hash: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        config_hash: short_digest(config),
         timing: cluster.timing,
         ..membership::Config::new(cluster.local, incarnation, weighted(config))
     }
+}
+
+/// What heartbeats say of the digest.
+pub(super) fn short_digest(config: &Config) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = config.digest;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The sync network first, then the others in the order of `heartbeat_addresses`.

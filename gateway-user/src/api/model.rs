@@ -74,6 +74,8 @@ pub enum Request {
         #[serde(default)]
         connection: Option<String>,
     },
+    /// Reads the configuration file again and applies what can be applied; answers [`Reloaded`].
+    Reload,
     /// [`Stats`].
     Stats,
     /// [`Checks`].
@@ -130,6 +132,10 @@ pub struct Target {
     /// Name of its child; absent: the IKE SA, or all children when it is initiated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<String>,
+    /// Only this SA, when it is not initiated: our SPI of an IKE SA (16 hexadecimal digits), or the
+    /// inbound SPI of a CHILD_SA (8).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spi: Option<String>,
 }
 
 /// An order has been accepted. What comes of it is in the log and among the SAs.
@@ -156,6 +162,8 @@ pub struct Connections {
 pub struct ConnectionInfo {
     /// Its name.
     pub name: String,
+    /// Whether it was loaded over VICI; otherwise it is in the configuration file.
+    pub loaded: bool,
     /// Addresses of ours; empty = all VIPs.
     pub local_addrs: Vec<String>,
     /// Addresses of the peer.
@@ -164,8 +172,20 @@ pub struct ConnectionInfo {
     pub local_id: String,
     /// The peer's.
     pub remote_id: String,
+    /// How we authenticate: "psk" or "pubkey".
+    pub local_auth: String,
+    /// How the peer has to.
+    pub remote_auth: String,
     /// IKE proposals.
     pub proposals: Vec<String>,
+    /// Seconds; 0 = never.
+    pub rekey_time: u64,
+    /// Seconds; 0 = never.
+    pub reauth_time: u64,
+    /// Seconds; 0 = never.
+    pub dpd_delay: u64,
+    /// "never", "no", "replace" or "keep".
+    pub unique: String,
     /// The slot in which it is initiated.
     pub slot: u8,
     /// The member that initiates it; 0 if there is none now.
@@ -187,6 +207,12 @@ pub struct ConfiguredChild {
     pub remote_ts: Vec<String>,
     /// ESP proposals.
     pub esp_proposals: Vec<String>,
+    /// Seconds; 0 = never.
+    pub rekey_time: u64,
+    /// Octets; 0 = no bound.
+    pub rekey_bytes: u64,
+    /// Packets; 0 = no bound.
+    pub rekey_packets: u64,
     /// "none" or "start".
     pub start_action: String,
     /// "none" or "start".
@@ -195,6 +221,19 @@ pub struct ConfiguredChild {
     pub dpd_action: String,
     /// Its live CHILD_SAs in the cluster.
     pub child_sas: usize,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Names of connections that are new.
+    pub added: Vec<String>,
+    /// Names of connections that are not as before.
+    pub changed: Vec<String>,
+    /// Names of connections that are gone.
+    pub removed: Vec<String>,
+    /// Tables of the file that differ from what runs: they need a restart.
+    pub needs_restart: Vec<String>,
 }
 
 /// Any answer.
@@ -367,6 +406,14 @@ pub struct IkeSaInfo {
     pub established_seconds: f64,
     /// Whether a NAT was detected on the path.
     pub nat: bool,
+    /// Whether this gateway is its original initiator.
+    pub initiator: bool,
+    /// Seconds until it is rekeyed by this gateway; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rekey_seconds: Option<f64>,
+    /// Seconds until it is authenticated anew by this gateway; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reauth_seconds: Option<f64>,
     /// Its CHILD_SAs.
     pub children: Vec<ChildInfo>,
 }
@@ -388,6 +435,18 @@ pub struct ChildInfo {
     pub remote_ts: Vec<String>,
     /// Whether ESP is encapsulated in UDP.
     pub encap: bool,
+    /// Number that links the kernel's SAs to its policies; 0 if they are not there.
+    pub reqid: u32,
+    /// Seconds since the last packet was decrypted here; absent: none yet, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
+    /// Seconds since the kernel confirmed it.
+    pub installed_seconds: f64,
+    /// Seconds until it is rekeyed by this gateway; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rekey_seconds: Option<f64>,
+    /// Seconds until it ends.
+    pub life_seconds: f64,
     /// Counters of the kernel's inbound SA.
     pub packets_in: u64,
     /// Octets.

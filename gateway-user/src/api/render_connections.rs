@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::model::{ConnectionInfo, Connections, Ordered};
+use super::model::{ConnectionInfo, Connections, Ordered, Reloaded};
 
 /// `gatewayctl connections`, in the layout of `swanctl --list-conns`.
 pub fn connections(connections: &Connections) -> String {
@@ -10,6 +10,31 @@ pub fn connections(connections: &Connections) -> String {
         return "no connections configured\n".into();
     }
     connections.connections.iter().map(connection).collect()
+}
+
+/// `gatewayctl reload`.
+pub fn reloaded(reloaded: &Reloaded) -> String {
+    let list = |names: &[String]| {
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    let mut text = format!(
+        "connections added: {}\nchanged: {}\nremoved: {}\n",
+        list(&reloaded.added),
+        list(&reloaded.changed),
+        list(&reloaded.removed),
+    );
+    for table in &reloaded.needs_restart {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "[{table}] has changed: that takes effect at the next start"
+        );
+    }
+    text
 }
 
 fn connection(connection: &ConnectionInfo) -> String {

@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use gateway_common::member::MemberId;
 use gateway_user::api::model::{
     Accepted, Check, Checks, Connections, Health, Log, Members, Ordered, Pnotes, Redirected,
-    Request, Sas, Stats, Status, SyncStatus, Table, Target, ViewStatus,
+    Reloaded, Request, Sas, Stats, Status, SyncStatus, Table, Target, ViewStatus,
 };
 use gateway_user::api::{self, render, render_cluster, render_connections};
 use gateway_user::{manual, pki};
@@ -48,6 +48,8 @@ enum Command {
     Health,
     /// Hand this member's slots to the others; it stays a replica.
     Drain,
+    /// Read the configuration file again: connections, secrets, keys, authorities. SAs stay.
+    Reload,
     /// End a drain or a failover.
     Undrain,
     /// Hand this member's slots to another one.
@@ -137,6 +139,7 @@ impl About {
         Target {
             connection: self.connection.clone(),
             child: self.child.clone(),
+            spi: None,
         }
     }
 }
@@ -229,6 +232,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Sync => ask::<SyncStatus>(cli, &Request::Sync, render_cluster::sync)?,
         Command::Health => return health(cli),
         Command::Drain => order(cli, &Request::Drain)?,
+        Command::Reload => {
+            ask::<Reloaded>(cli, &Request::Reload, render_connections::reloaded)?;
+        }
         Command::Undrain => order(cli, &Request::Undrain)?,
         Command::Failover { to } => order(cli, &Request::Failover { to: *to })?,
         Command::Bootstrap => order(cli, &Request::Bootstrap)?,

@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use gateway_user::agent::{self, Agent};
 use gateway_user::config::{Config, WitnessConfig};
 use gateway_user::recent::Recent;
+use gateway_user::vici::LogLayer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     tracing_subscriber::registry()
         .with(journal)
         .with(recent.clone().with_filter(LevelFilter::INFO))
+        .with(LogLayer)
         .init();
     match run(&Cli::parse(), recent) {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,7 +99,7 @@ fn run(cli: &Cli, recent: Recent) -> Result<()> {
         .enable_all()
         .build()
         .context("the runtime could not be started")?
-        .block_on(async { Agent::start(config, recent).await?.run().await })
+        .block_on(async { Agent::start(config, &cli.config, recent).await?.run().await })
 }
 
 fn check_config(cli: &Cli) -> Result<()> {

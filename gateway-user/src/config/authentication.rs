@@ -15,6 +15,7 @@ use gateway_ike::x509::path::Revocation;
 
 use super::error::ConfigError;
 use super::files::{self, Folder};
+use super::swanctl::Credentials;
 use super::{connection, raw};
 use crate::crypto::AwsLc;
 
@@ -24,13 +25,24 @@ const AUTH: &str = "\"psk\", or \"pubkey\", \"rsa\", \"rsa/pss\", \"ecdsa\" or \
 /// What connections choose from.
 pub(super) struct Store<'a> {
     folder: Folder<'a>,
-    keys: Vec<Arc<dyn SigningKey>>,
-    authorities: Vec<Arc<Certificate>>,
+    pub(super) keys: Vec<Arc<dyn SigningKey>>,
+    pub(super) authorities: Vec<Arc<Certificate>>,
     pub(super) crls: Vec<PathBuf>,
     pub(super) ppks: Vec<Ppk>,
 }
 
 impl<'a> Store<'a> {
+    /// Of what has been read already.
+    pub(super) fn loaded(folder: Folder<'a>, credentials: &Credentials) -> Self {
+        Self {
+            folder,
+            keys: credentials.keys.clone(),
+            authorities: credentials.authorities.clone(),
+            crls: Vec::new(),
+            ppks: credentials.ppks.clone(),
+        }
+    }
+
     pub(super) fn read(
         folder: Folder<'a>,
         private: &[raw::Private],
@@ -50,7 +62,9 @@ impl<'a> Store<'a> {
         for (index, authority) in authority.iter().enumerate() {
             if let Some(file) = &authority.cacert {
                 let key = format!("authority[{index}].cacert");
-                store.authorities.extend(store.authority(&key, file)?);
+                store
+                    .authorities
+                    .extend(store.authority(&key, &raw::Source::File(file.clone()))?);
             }
             for (number, file) in authority.crls.iter().enumerate() {
                 let path = folder.path(file);
@@ -65,17 +79,14 @@ impl<'a> Store<'a> {
     fn authority(
         &self,
         key: &str,
-        file: &std::path::Path,
+        file: &raw::Source,
     ) -> Result<Vec<Arc<Certificate>>, ConfigError> {
         let found = self.folder.certificates(key, file)?;
         match found.iter().find(|certificate| !certificate.is_ca()) {
             None => Ok(found),
             Some(other) => Err(ConfigError::new(
                 key,
-                format!(
-                    "{}: {other} is no certification authority's",
-                    file.display()
-                ),
+                format!("{file}: {other} is no certification authority's"),
                 "certificates with basicConstraints CA:TRUE; a peer's own goes to remote.certs",
             )),
         }
@@ -112,21 +123,14 @@ impl<'a> Store<'a> {
             let Some(found) = found.cloned() else {
                 return Err(ConfigError::new(
                     key,
-                    format!(
-                        "{}: no [[private]] has the key of its first certificate",
-                        file.display()
-                    ),
+                    format!("{file}: no [[private]] has the key of its first certificate"),
                     "the certificate of a key in [[private]], what leads to its authority behind it",
                 ));
             };
             if !policy.permits_key(found.kind()) {
                 return Err(ConfigError::new(
                     key,
-                    format!(
-                        "{} has a key of {}, auth is \"{policy}\"",
-                        file.display(),
-                        found.kind()
-                    ),
+                    format!("{file} has a key of {}, auth is \"{policy}\"", found.kind()),
                     "a certificate whose key auth allows",
                 ));
             }

@@ -52,7 +52,7 @@ pub(super) fn check_connections(
     Ok(found)
 }
 
-fn check_connection(
+pub(super) fn check_connection(
     key: &str,
     raw: raw::Connection,
     vips: &[IpAddr],
@@ -300,6 +300,11 @@ fn suites<T, E: Display>(
     if texts.is_empty() {
         return Ok(defaults());
     }
+    // swanctl's word for what it takes without a list.
+    let parse = |text: &str| match text {
+        "default" => Ok(defaults()),
+        _ => parse(text),
+    };
     Ok(parse_list(key, texts, allowed, parse)?
         .into_iter()
         .flatten()

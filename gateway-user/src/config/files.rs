@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use zeroize::{Zeroize, Zeroizing};
 
 use super::error::ConfigError;
+use super::raw::Source;
 use crate::crypto::AwsLc;
 
 const CERTIFICATE: &str = "a file with certificates in PEM, or one in DER";
@@ -33,27 +34,16 @@ impl Folder<'_> {
     pub(super) fn certificates(
         self,
         key: &str,
-        file: &Path,
+        source: &Source,
     ) -> Result<Vec<Arc<Certificate>>, ConfigError> {
-        let path = self.path(file);
-        let octets = read(key, &path, CERTIFICATE)?;
-        let wrong = |why: String| problem(key, &path, &why, CERTIFICATE);
-        let ders: Vec<Vec<u8>> = if is_pem(&octets) {
-            CertificateDer::pem_slice_iter(&octets)
-                .map(|der| der.map(|der| der.to_vec()))
-                .collect::<Result<_, _>>()
-                .map_err(|error| wrong(error.to_string()))?
-        } else {
-            vec![octets.to_vec()]
+        let (octets, path) = match source {
+            Source::File(file) => {
+                let path = self.path(file);
+                (read(key, &path, CERTIFICATE)?, path)
+            }
+            Source::Octets(octets) => (Zeroizing::new(octets.clone()), "certificate".into()),
         };
-        if ders.is_empty() {
-            return Err(wrong("there is no certificate in it".to_owned()));
-        }
-        let parse = |der: &Vec<u8>| Certificate::from_der(der).map(Arc::new);
-        ders.iter()
-            .map(parse)
-            .collect::<Result<_, _>>()
-            .map_err(|error| wrong(error.to_string()))
+        certificates(&octets).map_err(|why| problem(key, &path, &why, CERTIFICATE))
     }
 
     /// The private key in a file that nobody but its owner can read.
@@ -77,22 +67,53 @@ impl Folder<'_> {
             let fix = format!("a private key with mode 0600: chmod 600 {}", path.display());
             return Err(problem(key, &path, &why, &fix));
         }
-        let der = if is_pem(&octets) {
-            if find(&octets, b"ENCRYPTED") {
-                return Err(wrong("the key is encrypted"));
-            }
-            let mut der = PrivateKeyDer::from_pem_slice(&octets)
-                .map_err(|_| wrong("there is no private key in it"))?;
-            let secret = SecretBytes::from(der.secret_der());
-            der.zeroize();
-            secret
-        } else {
-            SecretBytes::from(&octets[..])
-        };
-        AwsLc
-            .signing_key(&der)
-            .map_err(|_| wrong("the private key in it cannot be used"))
+        private_key(&octets).map_err(wrong)
     }
+}
+
+/// The certificates in PEM, or the one in DER; at least one.
+///
+/// # Errors
+/// Why there is none, in words.
+pub fn certificates(octets: &[u8]) -> Result<Vec<Arc<Certificate>>, String> {
+    let ders: Vec<Vec<u8>> = if is_pem(octets) {
+        CertificateDer::pem_slice_iter(octets)
+            .map(|der| der.map(|der| der.to_vec()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())?
+    } else {
+        vec![octets.to_vec()]
+    };
+    if ders.is_empty() {
+        return Err("there is no certificate in it".to_owned());
+    }
+    let parse = |der: &Vec<u8>| Certificate::from_der(der).map(Arc::new);
+    ders.iter()
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())
+}
+
+/// A private key in PEM or DER.
+///
+/// # Errors
+/// Why it cannot be used, in words.
+pub fn private_key(octets: &[u8]) -> Result<Arc<dyn SigningKey>, &'static str> {
+    let der = if is_pem(octets) {
+        if find(octets, b"ENCRYPTED") {
+            return Err("the key is encrypted");
+        }
+        let mut der =
+            PrivateKeyDer::from_pem_slice(octets).map_err(|_| "there is no private key in it")?;
+        let secret = SecretBytes::from(der.secret_der());
+        der.zeroize();
+        secret
+    } else {
+        SecretBytes::from(octets)
+    };
+    AwsLc
+        .signing_key(&der)
+        .map_err(|_| "the private key in it cannot be used")
 }
 
 /// Reads a CRL.

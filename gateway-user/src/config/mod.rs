@@ -13,6 +13,7 @@ mod ha;
 mod lifetimes;
 mod raw;
 mod rest;
+mod swanctl;
 mod takeover;
 mod timing;
 mod transport;
@@ -24,14 +25,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_ike::config::{Connection, Ppk, Secret};
+use gateway_ike::config::{Connection, Secret};
 
 pub use cluster::{Cluster, Member};
 pub use error::ConfigError;
-pub use files::read_crl;
+pub use files::{certificates, private_key, read_crl};
 pub use ha::FloatingAddress;
 pub use raw::{Backend, Failback, Mode, Profile, TwoMember};
 pub use rest::{Rest, RestAccess, RestClient, RestTls, RestToken, Role};
+pub use swanctl::{Credentials, connection as swanctl_connection};
 pub use takeover::Takeover;
 pub(crate) use transport::gateway_of_text as gateway;
 pub use witness::{Witness, WitnessConfig, WitnessKey};
@@ -72,14 +74,16 @@ pub struct Config {
     pub api_socket: PathBuf,
     /// `[rest]`; taken out when it is served.
     pub rest: Option<Rest>,
+    /// `[vici] socket`; `None`: no such socket.
+    pub vici_socket: Option<PathBuf>,
     /// `[ike]`.
     pub ike: IkeLimits,
     /// `[[connection]]`, in the file's order, which is the order of matching.
     pub connections: Vec<Arc<Connection>>,
     /// `[[secret]]`.
     pub secrets: Vec<Secret>,
-    /// `[[ppk]]`.
-    pub ppks: Vec<Ppk>,
+    /// `[[private]]`, `[[authority]]` and `[[ppk]]`.
+    pub credentials: Credentials,
     /// `[[authority]] crls`: files that are read again when they change.
     pub crl_files: Vec<PathBuf>,
     /// SHA-256 of what has to be alike on all members: cluster, mode, times, VIPs, members, witness,
@@ -145,6 +149,12 @@ impl Config {
         vips.filter(|vip| !floats(vip)).collect()
     }
 
+    /// [`Config::digest`] with other connections.
+    pub fn digest_with(&self, connections: &[Arc<Connection>]) -> [u8; 32] {
+        let witness = self.witness.as_ref();
+        cluster::digest(&self.cluster, witness, self.takeover.inbound, connections)
+    }
+
     /// Reads and checks `file`.
     ///
     /// # Errors
@@ -202,13 +212,18 @@ impl Config {
             takeover,
             api_socket: raw.api.socket,
             rest: Some(rest::check(raw.rest, folder)?),
+            vici_socket: Some(raw.vici.socket).filter(|path| !path.as_os_str().is_empty()),
             ike: check_limits(&raw.ike)?,
             digest: cluster::digest(&cluster, witness.as_ref(), takeover.inbound, &connections),
             cluster,
             witness,
             connections,
             secrets,
-            ppks: store.ppks,
+            credentials: Credentials {
+                keys: store.keys,
+                authorities: store.authorities,
+                ppks: store.ppks,
+            },
             crl_files: store.crls,
         })
     }

@@ -35,6 +35,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) rest: super::rest::RawRest,
     #[serde(default)]
+    pub(super) vici: Vici,
+    #[serde(default)]
     pub(super) ike: Ike,
     #[serde(default)]
     pub(super) connection: Vec<Connection>,
@@ -330,6 +332,20 @@ impl Default for Api {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Vici {
+    pub(super) socket: PathBuf,
+}
+
+impl Default for Vici {
+    fn default() -> Self {
+        Self {
+            socket: crate::vici::DEFAULT_SOCKET.into(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Ike {
     pub(super) cookie_threshold: u32,
@@ -450,6 +466,44 @@ pub(super) enum HwOffload {
     Packet,
 }
 
+/// A file; or what stands in one, which clients of VICI send instead.
+#[derive(Debug)]
+pub(super) enum Source {
+    File(PathBuf),
+    Octets(Vec<u8>),
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(file) => file.display().fmt(f),
+            Self::Octets(_) => f.write_str("the certificate"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Source;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the name of a file")
+            }
+
+            fn visit_str<E>(self, file: &str) -> Result<Source, E> {
+                Ok(Source::File(file.into()))
+            }
+
+            fn visit_bytes<E>(self, octets: &[u8]) -> Result<Source, E> {
+                Ok(Source::Octets(octets.to_vec()))
+            }
+        }
+        deserializer.deserialize_byte_buf(Visitor)
+    }
+}
+
 /// How we authenticate.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -458,7 +512,7 @@ pub(super) struct LocalAuth {
     pub(super) auth: String,
     pub(super) id: Option<String>,
     #[serde(default)]
-    pub(super) certs: Vec<PathBuf>,
+    pub(super) certs: Vec<Source>,
 }
 
 impl Default for LocalAuth {
@@ -479,9 +533,9 @@ pub(super) struct RemoteAuth {
     pub(super) auth: String,
     pub(super) id: Option<String>,
     #[serde(default)]
-    pub(super) certs: Vec<PathBuf>,
+    pub(super) certs: Vec<Source>,
     #[serde(default)]
-    pub(super) cacerts: Vec<PathBuf>,
+    pub(super) cacerts: Vec<Source>,
     #[serde(default)]
     pub(super) revocation: Revocation,
 }

@@ -13,6 +13,7 @@ fn target(connection: String, child: ChildName) -> Target {
     Target {
         connection,
         child: child.child,
+        spi: None,
     }
 }
 

@@ -26,6 +26,8 @@ pub struct ChildCounters {
     pub bytes_out: u64,
     /// When the last packet was decrypted, Unix seconds; `None` also on kernels before 6.2.
     pub last_used_in: Option<u64>,
+    /// Links the inbound SA to its policies.
+    pub reqid: u32,
 }
 
 /// What [`Tunnels::reconcile`] found and did.
@@ -167,6 +169,7 @@ pub(super) fn is_our_policy(policy: &Policy) -> bool {
 
 impl ChildCounters {
     fn add_in(&mut self, state: &SaState) {
+        self.reqid = state.reqid;
         self.packets_in += state.packets;
         self.bytes_in += state.bytes;
         self.last_used_in = state.last_used_at;

@@ -26,6 +26,7 @@ mod synthetic;
 mod tap;
 mod timing;
 mod traffic;
+mod vici;
 mod wait;
 mod witness;
 
@@ -58,5 +59,6 @@ pub use synthetic::{BLOCK, StandIn, Tunnel};
 pub use tap::{IKE_SA_INIT, Moment, Seen, Tap, What};
 pub use timing::Timing;
 pub use traffic::{Probes, Traffic, probe_interval};
+pub use vici::{Listener, Swanctl};
 pub use wait::{patience, wait_until};
 pub use witness::{WITNESS, WITNESS_PORT, Witness};

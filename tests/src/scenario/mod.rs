@@ -18,6 +18,7 @@ mod refuse;
 mod rest;
 mod sites;
 mod stock;
+mod swanctl;
 mod transport;
 mod tunnel;
 mod xfrm;
@@ -286,6 +287,12 @@ const ROWS: &[Row] = &[
         Tier::Both,
         tunnel::delete,
         "the peer deletes; nothing is left anywhere",
+    ),
+    (
+        "swanctl",
+        Tier::Recorded,
+        swanctl::drives,
+        "stock swanctl drives a tunnel from load to terminate",
     ),
     (
         "initiate",

@@ -145,7 +145,7 @@ pub(super) fn decode_order(body: Reader<'_>) -> Result<Frame, FrameError> {
     for tlv in body {
         let (kind, value) = tlv?;
         if kind == field::ORDER {
-            octets.set(value, |value, _| Ok(value.0.to_vec()))?;
+            octets.set(value, |value, _| Ok(Secret::from(value.0)))?;
         }
     }
     Ok(Frame::Order {

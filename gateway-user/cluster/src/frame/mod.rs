@@ -195,7 +195,7 @@ pub enum Frame {
     /// asked for it on another member. What it says is the driver's business.
     Order {
         /// The driver's octets.
-        octets: Vec<u8>,
+        octets: Secret,
     },
     /// Are you there?
     Ping {
@@ -333,7 +333,7 @@ impl Frame {
                 w.tlv(field::COMPLETE, &[u8::from(*taken)]);
             }),
             Self::Relay { path, datagram } => encode_relay(path, datagram),
-            Self::Order { octets } => small(kind::ORDER, |w| w.tlv(field::ORDER, octets)),
+            Self::Order { octets } => small(kind::ORDER, |w| w.tlv(field::ORDER, octets.expose())),
             Self::Ping { nonce } => small(kind::PING, |w| {
                 w.tlv(field::NONCE, &nonce.to_be_bytes());
             }),

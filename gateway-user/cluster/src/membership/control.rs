@@ -42,6 +42,10 @@ impl Membership {
                 self.bootstrap();
                 None
             }
+            Command::Configured { hash } => {
+                self.config.config_hash = hash;
+                None
+            }
             Command::Stop => {
                 self.control.stopping = true;
                 let patience = self.config.timing.silence * 4;

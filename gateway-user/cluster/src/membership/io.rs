@@ -71,6 +71,11 @@ pub enum Command {
     },
     /// Form a view with this member alone: the operator vouches that no other serves.
     Bootstrap,
+    /// The configuration has changed: this is what heartbeats say of it from now on.
+    Configured {
+        /// Digest of what has to be alike on all members.
+        hash: u64,
+    },
     /// Leave: hand the slots over, say goodbye. [`Output::Stopped`] follows.
     Stop,
 }

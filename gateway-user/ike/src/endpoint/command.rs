@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gateway_common::slot::Slot;
 
-use crate::config::Gateway;
+use crate::config::{Connection, Gateway, Ppk, Secret};
 use crate::record::{Contact, IkeSaRecord};
 use crate::secret::SecretBytes;
 use crate::x509::Crl;
@@ -26,6 +26,16 @@ pub enum Command {
     SetWallClock {
         /// Seconds since 1970-01-01 00:00 UTC.
         unix_seconds: u64,
+    },
+    /// Replaces what may be negotiated from now on. IKE SAs that are there, and negotiations under
+    /// way, go on with what they began with; successors of either, too.
+    Configure {
+        /// Connections, in the order in which they are tried.
+        connections: Vec<Arc<Connection>>,
+        /// Pre-shared keys.
+        secrets: Vec<Secret>,
+        /// Post-quantum pre-shared keys.
+        ppks: Vec<Ppk>,
     },
     /// Replaces the CRLs. They are verified whenever they are used.
     SetCrls(Vec<Arc<Crl>>),

@@ -166,6 +166,24 @@ impl Endpoint {
                 self.core.wall_clock = Some((now, unix_seconds));
             }
             Command::SetCrls(crls) => self.core.crls = crls,
+            Command::Configure {
+                connections,
+                secrets,
+                ppks,
+            } => {
+                let (member, incarnation, limits) = {
+                    let now = &self.core.config;
+                    (now.member, now.incarnation, now.limits)
+                };
+                self.core.config = Arc::new(Config {
+                    member,
+                    incarnation,
+                    connections,
+                    secrets,
+                    ppks,
+                    limits,
+                });
+            }
             Command::Import(record) => self.import(now, *record),
             Command::Adopt(record) => self.adopt(now, *record),
             Command::Decide { local_spi, contact } => self.decide(now, local_spi, contact),

@@ -31,6 +31,12 @@ pub struct SaStatus {
     pub established_at: Instant,
     /// Whether a NAT was found on either side.
     pub nat: bool,
+    /// Whether we are its original initiator (RFC 7296 §2.2).
+    pub initiator: bool,
+    /// When we rekey it; `None`: never.
+    pub rekey_at: Option<Instant>,
+    /// When we replace it by one that is authenticated anew; `None`: never.
+    pub reauth_at: Option<Instant>,
     /// Its CHILD_SAs.
     pub children: Vec<ChildStatus>,
 }
@@ -54,4 +60,8 @@ pub struct ChildStatus {
     pub encap: bool,
     /// When the kernel confirmed it.
     pub installed_at: Instant,
+    /// When we rekey it; `None`: never.
+    pub rekey_at: Option<Instant>,
+    /// When it ends.
+    pub expires_at: Instant,
 }

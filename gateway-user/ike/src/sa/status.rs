@@ -3,6 +3,7 @@
 use super::IkeSa;
 use crate::endpoint::{ChildStatus, SaStatus};
 use crate::proposal::{AdditionalKes, EspProposal};
+use crate::record::Role;
 
 impl IkeSa {
     /// `None` until it is established.
@@ -26,6 +27,8 @@ impl IkeSa {
                 remote_ts: child.sa.remote_ts.clone(),
                 encap: child.sa.encap.is_some(),
                 installed_at: child.installed_at,
+                rekey_at: child.rekey_at,
+                expires_at: child.expires_at,
             })
             .collect();
         Some(SaStatus {
@@ -40,6 +43,9 @@ impl IkeSa {
             proposal: self.proposal.iana(),
             established_at: established.established_at,
             nat: self.nat.any(),
+            initiator: self.role == Role::Initiator,
+            rekey_at: established.rekey_at,
+            reauth_at: established.reauth_at,
             children,
         })
     }

@@ -294,6 +294,8 @@ impl World {
                     }
                 });
             }
+            // No scene configures anything at run time.
+            Effect::Shared { .. } => {}
             Effect::Event(event) => self.trace(|| format!("{member} {event:?}")),
         }
     }

@@ -3,7 +3,7 @@
 use gateway_common::abi::{ANY_MESSAGE_ID, Address, MEMBER_FORWARDABLE, NegotiationKey};
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
-use gateway_node::{Order, What};
+use gateway_node::What;
 
 use super::{conflict, map_key, not_found, pinning, precondition, table};
 use crate::agent::Agent;
@@ -215,8 +215,9 @@ impl Agent {
     }
 
     pub(super) fn initiate_here(&mut self, wish: &Initiation) -> Result<Initiated, Refusal> {
-        let configured = &self.config.connections;
-        let known = configured.iter().find(|c| c.name == wish.connection);
+        let known = self
+            .all_connections()
+            .find(|connection| connection.name == wish.connection);
         let connection = known
             .ok_or_else(|| not_found(format!("there is no connection \"{}\"", wish.connection)))?;
         if let Some(child) = &wish.child
@@ -236,14 +237,10 @@ impl Agent {
                 ordered: None,
             });
         }
-        let order = Order {
-            what: What::Initiate,
+        let target = Target {
             connection: wish.connection.clone(),
             child: wish.child.clone(),
-        };
-        let target = Target {
-            connection: order.connection,
-            child: order.child,
+            spi: None,
         };
         Ok(Initiated {
             cluster_member_ip: owner,
