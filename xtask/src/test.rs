@@ -27,8 +27,8 @@ pub(crate) struct Options {
     /// simulated worlds, and longer fuzzing.
     #[arg(long)]
     nightly: bool,
-    /// Fuzz each target for this many seconds: with coverage if cargo-fuzz is there, else by mutations
-    /// of the corpora.
+    /// Fuzz each target for this many seconds, in place of a fixed number of inputs: with coverage if
+    /// cargo-fuzz is there, else by mutations of the corpora. 0: not at all.
     #[arg(long, value_name = "N")]
     fuzz_seconds: Option<u64>,
 }
@@ -240,23 +240,20 @@ fn fuzz(options: &Options, summary: &mut Summary) {
         .fuzz_seconds
         .or(options.nightly.then_some(NIGHTLY_FUZZ_SECONDS));
     match each {
-        None | Some(0) => {}
+        None => mutations(summary, &["--gate"]),
+        Some(0) => {}
         Some(seconds) if checks::has_subcommand("fuzz") => guided(summary, seconds),
-        Some(seconds) => mutations(summary, seconds),
+        Some(seconds) => mutations(summary, &["--each", "--seconds", &seconds.to_string()]),
     }
 }
 
 /// Mutations of the corpora, without coverage: with any compiler.
-fn mutations(summary: &mut Summary, seconds: u64) {
-    println!("\n=== fuzzing");
+fn mutations(summary: &mut Summary, plan: &[&str]) {
     summary.step("fuzzing, mutations of the corpora", || {
         let mut command = Command::new(host::binaries().join("fuzz-corpora"));
-        let seconds = seconds.to_string();
-        command
-            .current_dir(host::root())
-            .args(["--each", "--seconds", &seconds]);
+        command.current_dir(host::root()).args(plan);
         command.arg("--findings").arg(host::output().join("fuzz"));
-        process::run(&mut command).map(|()| format!("{seconds} s each"))
+        process::run(&mut command).map(|()| plan.join(" "))
     });
 }
 

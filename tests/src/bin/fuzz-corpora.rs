@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use clap::Parser;
@@ -19,10 +19,10 @@ struct Options {
     /// The seconds are for each target.
     #[arg(long)]
     each: bool,
-    /// A fixed number of inputs per target, if the time suffices.
-    #[arg(long)]
+    /// A fixed number of inputs per target from a fixed seed, however long that takes.
+    #[arg(long, conflicts_with_all = ["seconds", "each"])]
     gate: bool,
-    /// Where the random numbers begin; by default at the time of day.
+    /// Where the random numbers begin; by default at the time of day, but for the gate.
     #[arg(long)]
     seed: Option<u64>,
     /// Folder with the corpora.
@@ -45,7 +45,11 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<bool> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let seed = match options.gate {
+        true => mutate::GATE_SEED,
+        false => now.as_secs(),
+    };
     let plan = Plan {
         corpora: options.corpora,
         findings: options.findings,
@@ -53,7 +57,7 @@ fn run(options: Options) -> Result<bool> {
         time: Duration::from_secs(options.seconds),
         each: options.each,
         gate: options.gate,
-        seed: options.seed.unwrap_or(now.as_secs()),
+        seed: options.seed.unwrap_or(seed),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let begin = Instant::now();
