@@ -170,6 +170,7 @@ impl Agent {
                     .collect(),
             },
             kernel_backend: self.config.backend,
+            esp_algorithms_ready: self.preparation.is_over(),
             slots_owned: self.node.view().slots.owned_by(cluster.local),
             half_open: node.half_open,
             ike_sas,

@@ -4,6 +4,7 @@
 //! clients' requests come in one at a time; each is given to the [`Node`], then its effects are
 //! carried out in their order until there are none left ([`effects`]). Nothing else holds state.
 
+mod algorithms;
 mod answers;
 mod cluster_answers;
 mod connections;
@@ -41,6 +42,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use self::algorithms::Preparation;
 use self::house::House;
 use self::journal::Journal;
 use self::loaded::Loaded;
@@ -92,6 +94,7 @@ pub struct Agent {
     journal: Journal,
     house: House,
     crls: Crls,
+    preparation: Preparation,
     inherited: Vec<Inherited>,
     /// Those of the last view in which this member became active.
     active_slots: BTreeSet<Slot>,

@@ -13,6 +13,7 @@ use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_node::Node;
 use tokio::sync::mpsc;
 
+use super::algorithms::Preparation;
 use super::house::House;
 use super::journal::Journal;
 use super::loaded::Loaded;
@@ -106,6 +107,7 @@ impl Agent {
             journal: faces.journal,
             house: House::default(),
             crls: Crls::new(&config.crl_files),
+            preparation: Preparation::start(&config),
             inherited: Vec::new(),
             active_slots: BTreeSet::new(),
             adopting: true,

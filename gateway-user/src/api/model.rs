@@ -271,6 +271,9 @@ pub struct Status {
     pub steering: SteeringStatus,
     /// Where SAs are installed.
     pub kernel_backend: crate::config::Backend,
+    /// Whether the kernel has been made ready for the configured ESP algorithms, as far as it can be:
+    /// before, and where it cannot, the first SA of a kind may take long to install.
+    pub esp_algorithms_ready: bool,
     /// Of 256.
     pub slots_owned: usize,
     /// Half-open IKE SAs on this member.

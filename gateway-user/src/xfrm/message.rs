@@ -281,22 +281,22 @@ impl Batch {
 }
 
 /// Names of the kernel's crypto API.
-const fn cipher_name(encryption: Encryption) -> &'static [u8] {
+pub(super) const fn cipher_name(encryption: Encryption) -> &'static str {
     match encryption {
         Encryption::AesGcm16Key128 | Encryption::AesGcm16Key192 | Encryption::AesGcm16Key256 => {
-            b"rfc4106(gcm(aes))"
+            "rfc4106(gcm(aes))"
         }
-        Encryption::ChaCha20Poly1305 => b"rfc7539esp(chacha20,poly1305)",
-        Encryption::AesCbc(..) => b"cbc(aes)",
+        Encryption::ChaCha20Poly1305 => "rfc7539esp(chacha20,poly1305)",
+        Encryption::AesCbc(..) => "cbc(aes)",
     }
 }
 
-const fn integrity_name(integrity: Integrity) -> &'static [u8] {
+pub(super) const fn integrity_name(integrity: Integrity) -> &'static str {
     match integrity {
-        Integrity::HmacSha1_96 => b"hmac(sha1)",
-        Integrity::HmacSha256_128 => b"hmac(sha256)",
-        Integrity::HmacSha384_192 => b"hmac(sha384)",
-        Integrity::HmacSha512_256 => b"hmac(sha512)",
+        Integrity::HmacSha1_96 => "hmac(sha1)",
+        Integrity::HmacSha256_128 => "hmac(sha256)",
+        Integrity::HmacSha384_192 => "hmac(sha384)",
+        Integrity::HmacSha512_256 => "hmac(sha512)",
     }
 }
 
@@ -436,8 +436,8 @@ fn address(address: IpAddr) -> XfrmAddress {
     octets
 }
 
-fn name(text: &[u8]) -> [u8; 64] {
+fn name(text: &str) -> [u8; 64] {
     let mut name = [0; 64];
-    name[..text.len()].copy_from_slice(text);
+    name[..text.len()].copy_from_slice(text.as_bytes());
     name
 }

@@ -9,6 +9,7 @@
 //!   members' (in blocks of sequence numbers of their own), and moves of these, which pass a [`Gate`].
 //! * [`Events`] tells what the kernel did on its own: hard lifetimes, and how many sequence numbers
 //!   are used up. [`Tunnels::hear`] says what that means for the node.
+//! * [`CryptoApi`] makes the kernel's algorithms ready before an SA needs them.
 //! * [`bypass`] exempts the IKE sockets from all policies.
 //!
 //! The messages are written by this module and not by a netlink crate: the types there derive
@@ -16,6 +17,7 @@
 //! in hex. Their encoder serves the tests as a second opinion.
 
 mod adopt;
+mod algorithms;
 mod block;
 pub mod bypass;
 mod carry_out;
@@ -44,6 +46,7 @@ mod types;
 mod uapi;
 mod upkeep;
 
+pub use algorithms::{CryptoApi, transform_name};
 pub use copies::{CopyMove, Moved};
 pub use error::{Refusal, XfrmError};
 pub use event::{EventStream, Events, XfrmEvent, quiet_defaults};

@@ -28,23 +28,26 @@ pub(super) struct Socket {
     pub(super) datagram: Zeroizing<Vec<u8>>,
 }
 
-/// Opens a netlink socket for XFRM that listens to the multicast groups in `groups` (a bit mask).
-pub(super) fn open(groups: u32, flags: libc::c_int) -> Result<OwnedFd, XfrmError> {
+/// Opens a netlink socket of any protocol; `context`: what that is, with what it needs.
+pub(super) fn raw(
+    protocol: libc::c_int,
+    flags: libc::c_int,
+    context: &'static str,
+) -> Result<OwnedFd, XfrmError> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags;
     // SAFETY: no pointers involved.
-    let raw = unsafe {
-        libc::socket(
-            libc::AF_NETLINK,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags,
-            libc::NETLINK_XFRM,
-        )
-    };
+    let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) };
     if raw < 0 {
-        return Err(XfrmError::last_os(
-            "opening a NETLINK_XFRM socket (the kernel needs CONFIG_XFRM_USER)",
-        ));
+        return Err(XfrmError::last_os(context));
     }
     // SAFETY: `raw` is a descriptor that nobody else owns.
-    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Opens a netlink socket for XFRM that listens to the multicast groups in `groups` (a bit mask).
+pub(super) fn open(groups: u32, flags: libc::c_int) -> Result<OwnedFd, XfrmError> {
+    let context = "opening a NETLINK_XFRM socket (the kernel needs CONFIG_XFRM_USER)";
+    let fd = raw(libc::NETLINK_XFRM, flags, context)?;
     // The privileged option ignores net.core.rmem_max; without the privilege the limit applies.
     if set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
         set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)

@@ -62,6 +62,28 @@ pub(super) const XFRM_AE_ETHR: u32 = 8;
 /// In a replay event: somebody's `XFRM_MSG_NEWAE` is its cause, and no packet.
 pub(super) const XFRM_AE_CU: u32 = 64;
 
+/// `CRYPTO_MSG_NEWALG`, of `linux/cryptouser.h`.
+pub(super) const CRYPTO_MSG_NEWALG: u16 = 0x10;
+/// Kind of algorithm, of `linux/crypto.h`: not part of its user space interface, but of each message.
+pub(super) const CRYPTO_ALG_TYPE_AEAD: u32 = 3;
+/// The bits of the kind.
+pub(super) const CRYPTO_ALG_TYPE_MASK: u32 = 15;
+/// `CRYPTO_MAX_NAME`: octets of a name, a zero at the end included.
+pub(super) const CRYPTO_MAX_NAME: usize = 64;
+
+/// `struct crypto_user_alg`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct CryptoUserAlg {
+    pub(super) name: [u8; CRYPTO_MAX_NAME],
+    pub(super) driver_name: [u8; CRYPTO_MAX_NAME],
+    pub(super) module_name: [u8; CRYPTO_MAX_NAME],
+    pub(super) kind: u32,
+    pub(super) mask: u32,
+    pub(super) refcnt: u32,
+    pub(super) flags: u32,
+}
+
 /// `struct nlmsghdr`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use gateway_ike::proposal::{EspProposal, IkeProposal};
+use gateway_user::xfrm::transform_name;
 
 use super::Context;
 use super::libreswan::{hint, peer_connection, peer_secret};
 use crate::lab::{
     Charon, Cluster, ClusterSettings, GATEWAY_ID, INSIDE_HOST, INSIDE_NETWORK, Network, Plan,
-    Pluto, Run, SITE_NETWORKS, Settings, Spray, Timing, site_connection, site_host,
+    Pluto, Run, SITE_NETWORKS, Settings, Spray, Timing, site_connection, site_host, wait_until,
 };
 
 /// One tunnel.
@@ -180,11 +181,36 @@ impl Bench {
         };
         let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
         network.spray(Spray::Only(1))?;
-        Ok(Self {
+        let bench = Self {
             cluster,
             network,
             _run: run,
-        })
+        };
+        bench.wait_for_algorithms(context, cases)?;
+        Ok(bench)
+    }
+
+    /// The kernel knows all algorithms before the first tunnel: none waits for them.
+    fn wait_for_algorithms(&self, context: &Context, cases: &[Case]) -> Result<()> {
+        let member = self.cluster.member(1)?;
+        wait_until(Duration::from_secs(60), "the kernel's algorithms", || {
+            Ok(member.ask("status")?["esp_algorithms_ready"] == true)
+        })?;
+        if !context.kernel_esp {
+            return Ok(());
+        }
+        let known = std::fs::read_to_string("/proc/crypto")?;
+        for case in cases {
+            let wanted = esp(case.esp)?;
+            let name = transform_name(wanted.encryption, wanted.esn);
+            ensure!(
+                known
+                    .lines()
+                    .any(|line| line.ends_with(&format!(": {name}"))),
+                "the kernel was not made ready for {name}"
+            );
+        }
+        Ok(())
     }
 
     /// The tunnel of a case is what it should be, and carries pings both ways.
