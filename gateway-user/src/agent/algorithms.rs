@@ -5,24 +5,25 @@ use std::time::Instant;
 
 use gateway_ike::proposal::EspProposal;
 
-use crate::config::{Backend, Config};
+use super::Agent;
+use crate::config::Backend;
 use crate::xfrm::{CryptoApi, transform_name};
 
 /// A thread that ends when everything is ready that the configured tunnels may need.
 ///
 /// Otherwise the main loop would wait for the first SA of each kind, and with it all tunnels of this
 /// member.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Preparation(Option<JoinHandle<()>>);
 
 impl Preparation {
-    /// Begins, if there is anything to do.
-    pub(super) fn start(config: &Config) -> Self {
-        let names = match config.backend {
-            Backend::Xfrm => {
-                let children = config.connections.iter().flat_map(|one| &one.children);
-                transforms(children.flat_map(|child| &child.esp_proposals))
-            }
+    /// Begins, if tunnels with these proposals need anything of the kernel.
+    pub(super) fn start<'a>(
+        backend: Backend,
+        proposals: impl Iterator<Item = &'a EspProposal>,
+    ) -> Self {
+        let names = match backend {
+            Backend::Xfrm => transforms(proposals),
             Backend::Recording => Vec::new(),
         };
         if names.is_empty() {
@@ -76,6 +77,15 @@ fn later(why: &dyn std::fmt::Display) {
         "the kernel's algorithms are loaded when a tunnel first needs them, and all of this member's \
          tunnels wait for it: {why}"
     );
+}
+
+impl Agent {
+    /// Makes the kernel ready for the connections as they are now.
+    pub(super) fn prepare_algorithms(&mut self) {
+        let children = self.all_connections().flat_map(|one| &one.children);
+        let proposals = children.flat_map(|child| &child.esp_proposals);
+        self.preparation = Preparation::start(self.config.backend, proposals);
+    }
 }
 
 /// What tunnels with these proposals make the kernel use, each once.

@@ -153,6 +153,7 @@ impl Agent {
         if let Err(error) = self.protect() {
             tracing::error!("block policies: {error}");
         }
+        self.prepare_algorithms();
     }
 
     /// The file has changed: what is loaded is checked against it anew, and what does not go with it

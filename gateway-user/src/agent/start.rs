@@ -107,7 +107,7 @@ impl Agent {
             journal: faces.journal,
             house: House::default(),
             crls: Crls::new(&config.crl_files),
-            preparation: Preparation::start(&config),
+            preparation: Preparation::default(),
             inherited: Vec::new(),
             active_slots: BTreeSet::new(),
             adopting: true,
@@ -122,6 +122,7 @@ impl Agent {
             },
             config,
         };
+        agent.prepare_algorithms();
         agent.watch_clock_and_crls();
         agent.inherit_tables()?;
         agent.report_devices();

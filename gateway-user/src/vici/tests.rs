@@ -36,7 +36,7 @@ fn status() -> serde_json::Value {
     json!({
         "member": 1, "name": "a", "cluster": "c", "mode": "ha", "version": "1", "uptime_seconds": 7200.0,
         "state": "ACTIVE", "ike_forwarding": true, "steering": {"mode": "none", "interfaces": []},
-        "kernel_backend": "recording", "slots_owned": 256, "half_open": 1, "ike_sas": 2, "child_sas": 2,
+        "kernel_backend": "recording", "esp_algorithms_ready": true, "slots_owned": 256, "half_open": 1, "ike_sas": 2, "child_sas": 2,
         "table": {"entries": 0, "max_entries": 256}, "peers_connected": 0, "epoch": 1
     })
 }
