@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::node::{Node, Process};
+use super::run;
 use super::wait::wait_until;
 
 /// Where [`Container::start`] shows the folder `shared`.
@@ -60,8 +61,12 @@ impl Container {
         let id = self.process.pid();
         wait_until(Duration::from_secs(60), "the container to boot", || {
             self.process.check_alive()?;
-            if let Some(leader) = child_of(id) {
+            if self.leader == 0 {
+                let Some(leader) = child_of(id) else {
+                    return Ok(false);
+                };
                 self.leader = leader;
+                run::register_process(leader);
             }
             // "degraded" is good enough: units of a bare root may fail in a container.
             let state = self.run("systemctl", &["is-system-running"]);
@@ -112,6 +117,19 @@ impl Container {
             .join(self.leader.to_string())
             .join("root")
             .join(inside.trim_start_matches('/'))
+    }
+}
+
+/// The container's first process, and with it all others: they would outlive systemd-nspawn.
+impl Drop for Container {
+    fn drop(&mut self) {
+        if let Ok(leader) = i32::try_from(self.leader)
+            && leader > 0
+        {
+            // SAFETY: kill(2). Its parent, systemd-nspawn, has not been ended: the id is still its own.
+            unsafe { libc::kill(leader, libc::SIGKILL) };
+            run::forget_process(self.leader);
+        }
     }
 }
 
