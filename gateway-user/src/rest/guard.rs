@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::access::{Peer, Principal, principal};
+use super::browser;
 use super::problem::Problem;
 use super::{MAX_BODY, Rest};
 use crate::config::Role;
@@ -24,6 +25,10 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let local = matches!(peer, Peer::Local { .. });
+    if let Err(problem) = browser::check(request.method(), request.headers(), local) {
+        return problem.into_response();
+    }
     let who = principal(
         &rest.shared.access,
         &peer,

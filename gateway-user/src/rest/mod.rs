@@ -6,6 +6,7 @@
 //! ([`routes`]), which one middleware enforces ([`guard`]).
 
 mod access;
+mod browser;
 mod events;
 mod extract;
 mod forwarding;
@@ -13,6 +14,7 @@ mod guard;
 mod listen;
 mod metrics;
 mod operations;
+mod page;
 mod problem;
 mod resources;
 mod routes;

@@ -14,7 +14,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 use super::problem::{MEDIA_TYPE, Problem};
-use super::{Rest, events, forwarding, guard, metrics, operations, resources};
+use super::{Rest, events, forwarding, guard, metrics, operations, page, resources};
 use crate::config::Role;
 
 /// The role that each operation takes.
@@ -100,11 +100,20 @@ pub(super) fn all() -> (Router<Rest>, OpenApi, Roles) {
         router: OpenApiRouter::with_openapi(frame()),
         roles: Roles::default(),
     };
-    let builder = look(builder);
+    let builder = look(web(builder));
     let builder = operate(builder);
     let Builder { router, roles } = seed(builder);
     let (router, document) = router.split_for_parts();
     (router, document, roles)
+}
+
+fn web(builder: Builder) -> Builder {
+    builder
+        .add(Role::Read, routes!(page::index))
+        .add(Role::Read, routes!(page::style))
+        .add(Role::Read, routes!(page::app))
+        .add(Role::Read, routes!(page::render))
+        .add(Role::Read, routes!(page::icon))
 }
 
 fn look(builder: Builder) -> Builder {

@@ -4,6 +4,7 @@
 //! killed outright, by the next run.
 
 mod attack;
+mod browser;
 mod charon;
 mod cluster;
 mod container;
@@ -15,6 +16,7 @@ mod evidence;
 mod facts;
 mod fault;
 mod flood;
+mod forwarder;
 mod member;
 mod network;
 mod node;
@@ -31,6 +33,7 @@ mod wait;
 mod witness;
 
 pub use attack::{Wire, udp_frame, udp_ports};
+pub use browser::Browser;
 pub use charon::{Charon, Connection, Esp, Settings};
 pub use cluster::{
     Cluster, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, PROPOSAL, SITE_NETWORKS,
@@ -44,6 +47,7 @@ pub use evidence::{Evidence, Relapse, Repetition, Taps};
 pub use facts::{PeerSa, fence, find_pin, produced, reasons, replay_drops, xfrm_errors};
 pub use fault::{Fault, HEARTBEATS};
 pub use flood::{exchange, flood, ike_sa_init};
+pub use forwarder::Forwarder;
 pub use member::Member;
 pub use network::{
     Cable, INSIDE_HOST, INSIDE_PUSHER, MAX_SITES, NAT_OUTSIDE, Network, Plan, SPOOFED, Spray, VIP,

@@ -21,6 +21,7 @@ mod stock;
 mod swanctl;
 mod transport;
 mod tunnel;
+mod web;
 mod xfrm;
 
 use std::path::PathBuf;
@@ -209,6 +210,12 @@ const ROWS: &[Row] = &[
         Tier::Native,
         rest::fuzz,
         "schemathesis against the REST API: no 5xx, no answer beside its schema",
+    ),
+    (
+        "web",
+        Tier::Nightly,
+        web::page,
+        "the web page in a browser: a failover live, a hostile name, a silent member",
     ),
     (
         "check",

@@ -20,7 +20,7 @@ pub(super) struct Package<'a> {
 }
 
 /// Files and folders of the repository, their places, and their modes.
-const FILES: [(&str, &str, u32); 9] = [
+const FILES: [(&str, &str, u32); 11] = [
     (
         "deploy/systemd/gatewayd.service",
         "usr/lib/systemd/system/gatewayd.service",
@@ -59,6 +59,16 @@ const FILES: [(&str, &str, u32); 9] = [
     (
         "deploy/sysctl.d",
         "usr/share/doc/gateway/examples/sysctl.d",
+        0o755,
+    ),
+    (
+        "deploy/grafana",
+        "usr/share/doc/gateway/examples/grafana",
+        0o755,
+    ),
+    (
+        "deploy/prometheus",
+        "usr/share/doc/gateway/examples/prometheus",
         0o755,
     ),
     ("README.md", "usr/share/doc/gateway/README.md", 0o644),

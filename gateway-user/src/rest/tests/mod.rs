@@ -1,5 +1,6 @@
 //! Every route by the list of routes: roles, errors, and what an answer may hold.
 
+mod metrics;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -288,6 +289,70 @@ async fn an_ill_member_is_no_target_for_load_balancers() {
         health.await.unwrap().status(),
         StatusCode::SERVICE_UNAVAILABLE
     );
+}
+
+#[tokio::test]
+async fn the_page_comes_with_its_policy() {
+    let app = service(Peer::Local { uid: 0 }, 100, conflict);
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/page/app.js", "text/javascript"),
+        ("/page/render.js", "text/javascript"),
+        ("/page/style.css", "text/css"),
+        ("/page/icon.svg", "image/svg+xml"),
+    ] {
+        let asked = app.clone().oneshot(request("GET", path, None, ""));
+        let response = asked.await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let value = |name: &str| response.headers()[name].to_str().unwrap();
+        assert!(value("content-type").starts_with(kind), "{path}");
+        assert_eq!(value("x-content-type-options"), "nosniff", "{path}");
+        let policy = value("content-security-policy");
+        assert!(policy.starts_with("default-src 'none';"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        if path == "/" {
+            // Whatever the page names is there.
+            let page = text(response).await;
+            for named in page.split("=\"/page/").skip(1) {
+                let path = format!("/page/{}", named.split('"').next().unwrap());
+                let asked = app.clone().oneshot(request("GET", &path, None, ""));
+                assert_eq!(asked.await.unwrap().status(), StatusCode::OK, "{path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_pages_in_the_browser_change_nothing() {
+    let app = service(Peer::Local { uid: 0 }, 100, conflict);
+    let drain = |origin: &str, host: &str| {
+        let mut asked = request("POST", "/api/v1/drain", None, "");
+        for (name, value) in [(header::ORIGIN, origin), (header::HOST, host)] {
+            asked.headers_mut().insert(name, value.parse().unwrap());
+        }
+        app.clone().oneshot(asked)
+    };
+    for (origin, host, status) in [
+        (
+            "http://localhost:8080",
+            "localhost:8080",
+            StatusCode::CONFLICT,
+        ),
+        (
+            "http://evil.example",
+            "localhost:8080",
+            StatusCode::FORBIDDEN,
+        ),
+        ("null", "localhost:8080", StatusCode::FORBIDDEN),
+        (
+            "http://evil.example:8080",
+            "evil.example:8080",
+            StatusCode::MISDIRECTED_REQUEST,
+        ),
+    ] {
+        let response = drain(origin, host).await.unwrap();
+        assert_eq!(response.status(), status, "{origin} {host}");
+    }
 }
 
 #[tokio::test]
