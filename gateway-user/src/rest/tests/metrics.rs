@@ -33,8 +33,8 @@ fn answer(request: &Request) -> Value {
         Request::Status => json!({"member": 1, "name": "one", "cluster": "c",
             "mode": "load-sharing", "version": "0", "uptime_seconds": 1.0, "state": "ACTIVE",
             "ike_forwarding": true, "steering": {"mode": "native", "interfaces": []},
-            "kernel_backend": "xfrm", "slots_owned": 256, "half_open": 0, "ike_sas": 0,
-            "child_sas": 0, "table": {"entries": 0, "max_entries": 16}, "peers_connected": 1,
+            "kernel_backend": "xfrm", "esp_algorithms_ready": true, "slots_owned": 256,
+            "half_open": 0, "ike_sas": 0, "child_sas": 0, "table": {"entries": 0, "max_entries": 16}, "peers_connected": 1,
             "epoch": 1}),
         Request::Stats => {
             let count = json!({"packets": 1, "bytes": 100});
