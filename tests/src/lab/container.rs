@@ -61,17 +61,16 @@ impl Container {
         let id = self.process.pid();
         wait_until(Duration::from_secs(60), "the container to boot", || {
             self.process.check_alive()?;
-            if self.leader == 0 {
-                let Some(leader) = child_of(id) else {
-                    return Ok(false);
-                };
+            // The first child is a helper of systemd-nspawn, which ends.
+            if let Some(leader) = child_of(id) {
                 self.leader = leader;
-                run::register_process(leader);
             }
             // "degraded" is good enough: units of a bare root may fail in a container.
             let state = self.run("systemctl", &["is-system-running"]);
             Ok(state.is_ok_and(|said| matches!(said.trim(), "running" | "degraded")))
-        })
+        })?;
+        run::register_process(self.leader);
+        Ok(())
     }
 
     /// Runs a program in the container and returns what it printed, standard error behind it.

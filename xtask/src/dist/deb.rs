@@ -20,7 +20,7 @@ pub(super) struct Package<'a> {
 }
 
 /// Files and folders of the repository, their places, and their modes.
-const FILES: [(&str, &str, u32); 11] = [
+const FILES: [(&str, &str, u32); 12] = [
     (
         "deploy/systemd/gatewayd.service",
         "usr/lib/systemd/system/gatewayd.service",
@@ -72,6 +72,8 @@ const FILES: [(&str, &str, u32); 11] = [
         0o755,
     ),
     ("README.md", "usr/share/doc/gateway/README.md", 0o644),
+    // Where the text looks for it.
+    ("deploy/doc", "usr/share/doc/gateway/deploy/doc", 0o755),
 ];
 
 const MAINTAINER_SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
