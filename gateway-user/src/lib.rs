@@ -6,6 +6,7 @@ mod clock;
 pub mod config;
 pub mod crypto;
 pub mod heartbeat;
+mod local_socket;
 pub mod manual;
 pub mod pki;
 pub mod recent;

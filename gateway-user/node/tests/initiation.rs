@@ -236,24 +236,38 @@ impl World {
         }
     }
 
+    /// What the peer sends now, by the path that its hearer sees; its kernel does what it is told.
+    fn peer_says(&mut self) -> Vec<(Path, Vec<u8>)> {
+        let mut said = Vec::new();
+        while let Some(output) = self.peer.poll_output() {
+            match output {
+                Output::Kernel(KernelRequest::Install { child, .. }) => {
+                    let result = KernelResult::Installed(child.id());
+                    self.peer.handle_kernel(self.now, result);
+                }
+                Output::Transmit(transmit) => {
+                    let path = Path::new(transmit.path.remote, transmit.path.local);
+                    said.push((path, transmit.bytes));
+                }
+                Output::Delta(delta) => {
+                    if let Change::Upsert(record) = delta.change {
+                        self.contacts.extend(record.contact);
+                    }
+                }
+                _ => {}
+            }
+        }
+        said
+    }
+
     /// The peer takes what it was sent, and answers.
     fn run(&mut self) {
         self.frames();
         while let Some((path, bytes)) = self.to_peer.pop_front() {
             self.peer.handle_datagram(self.now, path, &bytes);
-            while let Some(output) = self.peer.poll_output() {
-                match output {
-                    Output::Kernel(KernelRequest::Install { child, .. }) => {
-                        let result = KernelResult::Installed(child.id());
-                        self.peer.handle_kernel(self.now, result);
-                    }
-                    Output::Transmit(transmit) => {
-                        let path = Path::new(transmit.path.remote, transmit.path.local);
-                        if let Some(node) = &mut self.nodes[self.heard_by] {
-                            node.handle_datagram(self.now, path, &transmit.bytes);
-                        }
-                    }
-                    _ => {}
+            for (path, bytes) in self.peer_says() {
+                if let Some(node) = &mut self.nodes[self.heard_by] {
+                    node.handle_datagram(self.now, path, &bytes);
                 }
             }
             self.frames();
@@ -510,28 +524,13 @@ impl World {
                 }
                 self.peer.handle_datagram(self.now, path, &bytes);
             }
-            while let Some(output) = self.peer.poll_output() {
-                match output {
-                    Output::Kernel(KernelRequest::Install { child, .. }) => {
-                        let result = KernelResult::Installed(child.id());
-                        self.peer.handle_kernel(self.now, result);
-                    }
-                    Output::Transmit(transmit) => {
-                        let path = Path::new(transmit.path.remote, transmit.path.local);
-                        let (at, delay) = if mine.contains(&transmit.bytes[..8]) {
-                            (0, ours)
-                        } else {
-                            (1, theirs)
-                        };
-                        flying.push((round + delay, at, path, transmit.bytes));
-                    }
-                    Output::Delta(delta) => {
-                        if let Change::Upsert(record) = delta.change {
-                            self.contacts.extend(record.contact);
-                        }
-                    }
-                    _ => {}
-                }
+            for (path, bytes) in self.peer_says() {
+                let (at, delay) = if mine.contains(&bytes[..8]) {
+                    (0, ours)
+                } else {
+                    (1, theirs)
+                };
+                flying.push((round + delay, at, path, bytes));
             }
             // All of them before the members hear of each other.
             flying.retain(|(due, at, path, bytes)| {

@@ -1,15 +1,15 @@
 //! The agent's end of the control socket.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::MAX_REQUEST;
 use super::model::{Reply, Request};
+use crate::local_socket;
 
 /// A request on its way to the agent's loop.
 #[derive(Debug)]
@@ -26,24 +26,7 @@ pub struct Call {
 /// # Errors
 /// If the socket cannot be bound, or an agent already answers on it.
 pub async fn serve(socket: &Path, calls: mpsc::Sender<Call>) -> io::Result<()> {
-    if let Some(folder) = socket.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    if UnixStream::connect(socket).await.is_ok() {
-        return Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            format!(
-                "another gatewayd answers on {}: stop it first",
-                socket.display()
-            ),
-        ));
-    }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket)?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    let listener = local_socket::bind(socket, 0o600, None, "gatewayd").await?;
     tokio::spawn(async move {
         while !calls.is_closed() {
             match listener.accept().await {

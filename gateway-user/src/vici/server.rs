@@ -1,15 +1,13 @@
 //! The socket.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::{Call, Hub, client};
-use crate::api;
+use crate::{api, local_socket};
 
 /// Clients at the same time; more are turned away.
 const CLIENTS: usize = 64;
@@ -32,24 +30,7 @@ pub struct Links {
 /// # Errors
 /// If the socket cannot be bound, or somebody already answers on it.
 pub async fn serve(socket: &Path, links: Links) -> io::Result<()> {
-    if let Some(folder) = socket.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    if UnixStream::connect(socket).await.is_ok() {
-        return Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            format!(
-                "another daemon answers on {}: stop it first",
-                socket.display()
-            ),
-        ));
-    }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket)?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    let listener = local_socket::bind(socket, 0o600, None, "daemon").await?;
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS));
     tokio::spawn(async move {
         while !links.calls.is_closed() {

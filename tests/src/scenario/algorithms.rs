@@ -11,7 +11,7 @@ use super::Context;
 use super::libreswan::{hint, peer_connection, peer_secret};
 use crate::lab::{
     Charon, Cluster, ClusterSettings, GATEWAY_ID, INSIDE_HOST, INSIDE_NETWORK, Network, Plan,
-    Pluto, Run, SITE_NETWORKS, Settings, Spray, Timing, site_connection, site_host, wait_until,
+    Pluto, Run, SITE_NETWORKS, Settings, Spray, site_connection, site_host, wait_until,
 };
 
 /// One tunnel.
@@ -170,14 +170,8 @@ impl Bench {
         };
         let network = Network::new(&run, plan)?;
         let settings = ClusterSettings {
-            sites: plan.sites,
-            kernel_esp: context.kernel_esp,
-            connection: String::new(),
-            ike: String::new(),
-            timing: Timing::usual(),
-            cluster: String::new(),
             tables: connection(cases),
-            remote_ts: SITE_NETWORKS.into(),
+            ..ClusterSettings::usual(plan.sites, context.kernel_esp)
         };
         let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
         network.spray(Spray::Only(1))?;

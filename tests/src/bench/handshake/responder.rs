@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::peers::{Auth, SECRET};
 use crate::lab::{
     Charon, Cluster, ClusterSettings, Esp, GATEWAY_ID, INSIDE_NETWORK, Network, Plan, Process, Run,
-    SITE_NETWORKS, Settings, Spray, Timing, VIP, wait_until,
+    SITE_NETWORKS, Settings, Spray, VIP, wait_until,
 };
 use crate::scenario::Context;
 
@@ -171,15 +171,10 @@ fn agents(
         quoted.join(", "),
     );
     let settings = ClusterSettings {
-        sites: 0,
-        // No SA is ever installed.
-        kernel_esp: false,
-        timing: Timing::usual(),
-        remote_ts: SITE_NETWORKS.into(),
-        connection: String::new(),
         cluster: "mode = \"ha\"\n".into(),
-        ike: String::new(),
         tables,
+        // No SA is ever installed.
+        ..ClusterSettings::usual(0, false)
     };
     Cluster::start(&context.binaries, run, network, &settings)
 }
