@@ -219,6 +219,10 @@ fn record(summary: &mut Summary, tier: &str, outcome: Result<Vec<Scenario>>) {
         summary.step(tier, || bail!("no scenario was run"));
     }
     for scenario in scenarios {
+        if scenario.skipped {
+            summary.skip(&format!("{tier}: {}", scenario.name), &scenario.detail);
+            continue;
+        }
         let good = scenario.passed;
         summary.push(Row {
             name: format!("{tier}: {}", scenario.name),

@@ -284,26 +284,29 @@ fn run_scenarios(options: &RunOptions) -> Result<ExitCode> {
     let context = context(&options.logs)?;
     let scenarios = selected(options, context.kernel_esp)?;
     let mut results = Vec::new();
-    let mut failed = 0_u32;
+    let (mut failed, mut skipped) = (0_u32, 0_usize);
     for scenario in &scenarios {
         println!("--- {}: {}", scenario.name, scenario.about);
         for round in 1..=options.repeat {
             let start = Instant::now();
             let outcome = guarded(*scenario, &context);
             let seconds = start.elapsed().as_secs_f64();
-            let (passed, detail) = match outcome {
-                Ok(detail) => (true, detail),
-                Err(error) => (false, format!("{error:#}")),
+            let (word, detail) = match outcome {
+                Ok(detail) => ("passed", detail),
+                Err(error) if error.is::<lab::Skipped>() => ("SKIPPED", error.to_string()),
+                Err(error) => ("FAILED", format!("{error:#}")),
             };
+            let (passed, left_out) = (word == "passed", word == "SKIPPED");
             let last = !passed || round == options.repeat;
-            failed += u32::from(!passed);
-            let word = if passed { "passed" } else { "FAILED" };
+            failed += u32::from(!passed && !left_out);
+            skipped += usize::from(left_out);
             println!("{:20} {word} {seconds:7.1} s  {detail}", scenario.name);
-            if !passed {
+            if !passed && !left_out {
                 println!("    logs: {}", context.logs.join(scenario.name).display());
             }
             results.push(serde_json::json!({
-                "scenario": scenario.name, "round": round, "passed": passed, "seconds": seconds,
+                "scenario": scenario.name, "round": round, "passed": passed,
+                "skipped": left_out, "seconds": seconds,
                 "detail": detail,
             }));
             write_results(options, &results, false)?;
@@ -314,8 +317,8 @@ fn run_scenarios(options: &RunOptions) -> Result<ExitCode> {
     }
     write_results(options, &results, true)?;
     println!(
-        "lab: {} passed, {failed} failed",
-        results.len() - failed as usize
+        "lab: {} passed, {failed} failed, {skipped} skipped",
+        results.len() - failed as usize - skipped
     );
     Ok(if failed == 0 {
         ExitCode::SUCCESS

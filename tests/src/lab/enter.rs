@@ -16,6 +16,8 @@ pub(crate) struct Enclosure {
     netns: File,
     /// (source, destination) of bind mounts; none means the lab's own mount namespace.
     binds: Vec<(CString, CString)>,
+    /// (mount options, destination) of overlays.
+    overlays: Vec<(CString, CString)>,
 }
 
 impl Enclosure {
@@ -28,7 +30,20 @@ impl Enclosure {
         Ok(Self {
             netns: file,
             binds: Vec::new(),
+            overlays: Vec::new(),
         })
+    }
+
+    /// Also shows what is in `source` among what is at `destination`, before it and read-only, in a
+    /// mount namespace of the child's own.
+    ///
+    /// # Errors
+    /// A path contains a zero byte.
+    pub(crate) fn overlay(mut self, source: &Path, destination: &str) -> Result<Self> {
+        let options = format!("lowerdir={}:{destination}", source.display());
+        self.overlays
+            .push((CString::new(options)?, CString::new(destination)?));
+        Ok(self)
     }
 
     /// Also shows `source` at `destination`, in a mount namespace of the child's own.
@@ -51,10 +66,10 @@ impl Enclosure {
                 check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
                 unblock_signals()?;
                 check(libc::setns(self.netns.as_raw_fd(), libc::CLONE_NEWNET))?;
-                if self.binds.is_empty() {
+                if self.binds.is_empty() && self.overlays.is_empty() {
                     Ok(())
                 } else {
-                    enclose(&self.binds)
+                    enclose(&self.binds, &self.overlays)
                 }
             });
         }
@@ -75,17 +90,22 @@ fn unblock_signals() -> io::Result<()> {
     }
 }
 
-/// A private mount namespace with a `/sys` that shows the network namespace, and the binds.
-fn enclose(binds: &[(CString, CString)]) -> io::Result<()> {
+/// A private mount namespace with a `/sys` that shows the network namespace, the overlays, and the
+/// binds: these may hide where the overlays come from.
+fn enclose(binds: &[(CString, CString)], overlays: &[(CString, CString)]) -> io::Result<()> {
     // SAFETY: plain system calls on constant or prepared, zero-terminated strings.
     unsafe {
         check(libc::unshare(libc::CLONE_NEWNS))?;
         let flags = libc::MS_REC | libc::MS_PRIVATE;
-        check(mount(c"none", c"/", None, flags))?;
+        check(mount(c"none", c"/", None, flags, None))?;
         // A fresh sysfs over the old one: sysfs shows the devices of the mounter's namespace.
-        check(mount(c"sysfs", c"/sys", Some(c"sysfs"), 0))?;
+        check(mount(c"sysfs", c"/sys", Some(c"sysfs"), 0, None))?;
+        for (options, destination) in overlays {
+            let kind = Some(c"overlay");
+            check(mount(c"overlay", destination, kind, 0, Some(options)))?;
+        }
         for (source, destination) in binds {
-            check(mount(source, destination, None, libc::MS_BIND))?;
+            check(mount(source, destination, None, libc::MS_BIND, None))?;
         }
     }
     Ok(())
@@ -98,8 +118,11 @@ unsafe fn mount(
     target: &std::ffi::CStr,
     kind: Option<&std::ffi::CStr>,
     flags: libc::c_ulong,
+    options: Option<&std::ffi::CStr>,
 ) -> libc::c_int {
-    let kind = kind.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
+    let pointer =
+        |text: Option<&std::ffi::CStr>| text.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
+    let (kind, options) = (pointer(kind), pointer(options));
     // SAFETY: the caller's.
     unsafe {
         libc::mount(
@@ -107,7 +130,7 @@ unsafe fn mount(
             target.as_ptr(),
             kind,
             flags,
-            std::ptr::null(),
+            options.cast(),
         )
     }
 }
@@ -167,7 +190,7 @@ pub(crate) fn spawn_in_netns<T: Send + 'static>(
 pub(crate) fn mount_bpffs(dir: &Path) -> Result<()> {
     let target = CString::new(dir.as_os_str().as_bytes())?;
     // SAFETY: live C strings.
-    check(unsafe { mount(c"bpf", &target, Some(c"bpf"), 0) })
+    check(unsafe { mount(c"bpf", &target, Some(c"bpf"), 0, None) })
         .with_context(|| format!("mounting a BPF file system at {}", dir.display()))
 }
 

@@ -46,6 +46,22 @@ impl Member {
         Ok(member)
     }
 
+    /// An agent that was started otherwise, once its socket answers.
+    ///
+    /// # Errors
+    /// It ends or does not answer in time.
+    pub fn started(binaries: &Path, node: &Node, id: u8, process: Process) -> Result<Self> {
+        let mut member = Self {
+            id,
+            process,
+            binaries: binaries.to_owned(),
+            config: PathBuf::from("/etc/gateway/gateway.toml"),
+            socket: node.run_dir().join("gateway/gateway.sock"),
+        };
+        member.wait_ready()?;
+        Ok(member)
+    }
+
     /// Starts the agent again, after [`Member::kill`] or [`Member::stop`].
     ///
     /// # Errors

@@ -137,6 +137,26 @@ impl Node {
         Ok(command)
     }
 
+    /// A command on a host that has the files of `stage` among its own in `/etc`, `/usr/sbin` and
+    /// `/usr/share`, and nothing but them in `/var/lib`; with the node's `/run` and `/sys/fs/bpf`.
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn installed(&self, program: impl AsRef<std::ffi::OsStr>, stage: &Path) -> Result<Command> {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
+        let mut enclosure = Enclosure::new(&self.netns_path())?;
+        for folder in ["etc", "usr/sbin", "usr/share"] {
+            enclosure = enclosure.overlay(&stage.join(folder), &format!("/{folder}"))?;
+        }
+        enclosure = enclosure.bind(&stage.join("var/lib"), "/var/lib")?;
+        if let Some(dir) = &self.bpf_dir {
+            enclosure = enclosure.bind(dir, "/sys/fs/bpf")?;
+        }
+        enclosure.bind(&self.run_dir, "/run")?.apply(&mut command);
+        Ok(command)
+    }
+
     /// Runs `ip` with one command per line.
     ///
     /// # Errors

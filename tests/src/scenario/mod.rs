@@ -4,6 +4,7 @@ mod algorithms;
 mod certificates;
 mod cold;
 mod demo;
+mod examples;
 mod failover;
 mod faults;
 mod flood;
@@ -444,6 +445,24 @@ const ROWS: &[Row] = &[
         Tier::Recorded,
         failover::addresses_move,
         "HA mode: addresses move, the neighbours are told",
+    ),
+    (
+        "example-ha-witness",
+        Tier::Native,
+        examples::ha_witness,
+        "deploy/examples: two members and a witness; the active host is gone",
+    ),
+    (
+        "example-ha-keepalived",
+        Tier::Native,
+        examples::ha_keepalived,
+        "deploy/examples: keepalived moves the addresses by the gateway's health",
+    ),
+    (
+        "example-ecmp-bird",
+        Tier::Native,
+        examples::ecmp_bird,
+        "deploy/examples: three members behind a router with BIRD and ECMP",
     ),
     (
         "takeover-replaced",

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::harness::{Lab, Wishes};
 use crate::lab::{
-    Plan, Rest, VIP, Wire, command, find_pin, ike_sa_init, reasons, secret, sync_address,
+    Plan, Rest, Skipped, VIP, Wire, command, find_pin, ike_sa_init, reasons, secret, sync_address,
     udp_frame, wait_until,
 };
 
@@ -512,7 +512,8 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 /// Schema-driven fuzzing. Skipped, with the reason, where there is no schemathesis.
 pub(super) fn fuzz(context: &Context) -> Result<String> {
     let Some(tool) = schemathesis(context)? else {
-        return Ok("skipped: schemathesis could not be installed from PyPI".into());
+        let why = "schemathesis could not be installed from PyPI";
+        return Err(Skipped(why.into()).into());
     };
     let bench = Bench::start(context, "rest-fuzz")?;
     let mut proxy = Command::new("python3")

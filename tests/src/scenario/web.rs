@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::Context;
 use super::harness::{Lab, Wishes};
-use crate::lab::{Browser, Forwarder, Plan, Rest, wait_until};
+use crate::lab::{Browser, Forwarder, Plan, Rest, Skipped, wait_until};
 
 /// Answers to `/api/v1/sas` get a peer that calls itself this, as the page's own `fetch` gives them.
 const HOSTILE: &str = r#"(() => {
@@ -44,7 +44,8 @@ impl Bench {
 /// that of the member that is looked at, which comes back.
 pub(super) fn page(context: &Context) -> Result<String> {
     if !Browser::is_installed() {
-        return Ok("skipped: there is no chromium (apt-get install chromium)".into());
+        let why = "there is no chromium (apt-get install chromium)";
+        return Err(Skipped(why.into()).into());
     }
     let wishes = Wishes {
         plan: Plan {

@@ -20,7 +20,7 @@ pub(super) struct Package<'a> {
 }
 
 /// Files and folders of the repository, their places, and their modes.
-const FILES: [(&str, &str, u32); 12] = [
+const FILES: [(&str, &str, u32); 15] = [
     (
         "deploy/systemd/gatewayd.service",
         "usr/lib/systemd/system/gatewayd.service",
@@ -54,6 +54,21 @@ const FILES: [(&str, &str, u32); 12] = [
     (
         "deploy/routing",
         "usr/share/doc/gateway/examples/routing",
+        0o755,
+    ),
+    (
+        "deploy/examples/ha-witness",
+        "usr/share/doc/gateway/examples/ha-witness",
+        0o755,
+    ),
+    (
+        "deploy/examples/ha-keepalived",
+        "usr/share/doc/gateway/examples/ha-keepalived",
+        0o755,
+    ),
+    (
+        "deploy/examples/ecmp-bird",
+        "usr/share/doc/gateway/examples/ecmp-bird",
         0o755,
     ),
     (

@@ -132,6 +132,7 @@ fn missing(needs: Needs) -> Vec<Step> {
     steps.extend(tools::bpf_linker());
     if needs.lab {
         steps.extend(tools::libreswan());
+        steps.extend(tools::routing());
     }
     if needs.vm {
         steps.extend(tools::virtme());

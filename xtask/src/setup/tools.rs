@@ -83,6 +83,28 @@ pub(super) fn libreswan() -> Option<Step> {
     Some(Step::new(why, &command, true).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
+/// Unpacks the routing daemons of the worked examples, unless they are there: installed, they would
+/// start on this machine. What they depend on is installed.
+pub(super) fn routing() -> Option<Step> {
+    let root = host::output().join("tools/routing");
+    let there = |program: &str| {
+        process::find(program).is_some() || root.join("usr/sbin").join(program).is_file()
+    };
+    let all = there("bird") && there("birdc") && there("keepalived");
+    if all || process::find("apt-get").is_none() {
+        return None;
+    }
+    let script = "set -e; mkdir -p \"$1\"; cd \"$1\"; rm -f *.deb; apt-get update; \
+        apt-get -o APT::Sandbox::User=root download bird2 keepalived; \
+        for package in *.deb; do \
+        apt-get satisfy -y --no-install-recommends \"$(dpkg-deb -f $package Depends)\"; \
+        dpkg-deb -x $package .; done";
+    let root = root.to_string_lossy().into_owned();
+    let command = ["sh", "-c", script, "sh", &root];
+    let why = "BIRD and keepalived for the worked examples, unpacked";
+    Some(Step::new(why, &command, true).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
 /// The Python environment of the tools.
 fn environment() -> PathBuf {
     host::output().join("tools/virtme-ng")

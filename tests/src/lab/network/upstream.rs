@@ -83,6 +83,17 @@ impl Network {
         ))
     }
 
+    /// Takes the router's routes to the VIPs away: a routing daemon is to bring them.
+    ///
+    /// # Errors
+    /// They cannot be taken away.
+    pub fn no_upstream(&self) -> Result<()> {
+        self.mark(None)?;
+        self.router.ip(&format!(
+            "route flush exact {VIP}/32\n-6 route flush exact {VIP6}/128"
+        ))
+    }
+
     /// Makes the inside host spread what goes to the networks behind the peer over these members.
     ///
     /// # Errors
