@@ -46,6 +46,11 @@ pub struct Limits {
     /// A peer that leaves a delta unacknowledged for so long is reported as lagging
     /// ([`crate::view::SyncReport::lagging`]). Default 100 ms.
     pub ack_timeout: Duration,
+    /// A peer that leaves a delta unacknowledged is asked for a sign of life as often, so that what
+    /// the network lost is sent again: TCP notices by itself after 200 ms (Linux's `TCP_RTO_MIN`), but
+    /// at once when something later is acknowledged (RFC 8985). Well below
+    /// [`Limits::ack_timeout`]. Default 10 ms.
+    pub nudge: Duration,
     /// Deltas kept for a peer that comes back. Default 65,536.
     pub retained_deltas: usize,
     /// Octets of such deltas. Default 64 MiB.
@@ -101,6 +106,7 @@ impl Default for Limits {
             mirror_burst: 50,
             background_delay: Duration::from_millis(5),
             ack_timeout: Duration::from_millis(100),
+            nudge: Duration::from_millis(10),
             retained_deltas: 65_536,
             retained_bytes: 64 << 20,
             window_bytes: 1 << 20,

@@ -46,6 +46,8 @@ pub(crate) struct Peer {
     // Liveness.
     pub(crate) heard: Instant,
     pub(crate) ping: Option<(u64, Instant)>,
+    /// When it was last asked because it owes an acknowledgement.
+    pub(crate) nudged: Instant,
     pub(crate) round_trip: Option<Duration>,
     pub(crate) counters: PeerCounters,
     pub(crate) peaks: QueuePeaks,

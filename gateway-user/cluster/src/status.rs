@@ -25,6 +25,9 @@ pub struct PeerCounters {
     pub snapshots_received: u64,
     /// Times it did not acknowledge in time.
     pub lagged: u64,
+    /// Times it was asked for a sign of life because it owed an acknowledgement: about how often the
+    /// network loses something.
+    pub nudged: u64,
     /// Times it went on where it was after a reconnect, with deltas that it had missed.
     pub resumptions: u64,
     /// Times a connection came up.

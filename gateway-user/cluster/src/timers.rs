@@ -34,6 +34,7 @@ impl Cluster {
         let members: Vec<MemberId> = self.peers.keys().copied().collect();
         for member in members {
             self.check_acknowledgements(now, member);
+            self.nudge(now, member);
             self.check_silence(now, member);
         }
     }
@@ -43,8 +44,33 @@ impl Cluster {
         let silent = (peer.link != Link::Down).then(|| peer.heard + limits.silence);
         let probe =
             (peer.link == Link::Up && peer.ping.is_none()).then(|| peer.heard + limits.keepalive);
-        let overdue = self.overdue(peer);
-        [silent, probe, overdue].into_iter().flatten().min()
+        let (overdue, nudge) = (self.overdue(peer), self.next_nudge(peer));
+        let all = [silent, probe, overdue, nudge];
+        all.into_iter().flatten().min()
+    }
+
+    /// When a peer that has something to acknowledge is asked next.
+    fn next_nudge(&self, peer: &Peer) -> Option<Instant> {
+        let since = peer.out.waiting_since().filter(|_| peer.link == Link::Up)?;
+        Some(since.max(peer.nudged) + self.config.limits.nudge)
+    }
+
+    /// Sends a peer that owes an acknowledgement something to answer. If the network lost the delta
+    /// or the acknowledgement, one end's TCP learns of it by what comes later, and sends it again
+    /// long before its own timer would have it.
+    fn nudge(&mut self, now: Instant, member: MemberId) {
+        let due = self
+            .peers
+            .get(&member)
+            .and_then(|peer| self.next_nudge(peer));
+        if due.is_some_and(|due| due <= now)
+            && let Some(peer) = self.peers.get_mut(&member)
+        {
+            peer.nudged = now;
+            peer.counters.nudged += 1;
+            let nonce = now.as_nanos();
+            self.send(member, Frame::Ping { nonce }.encode());
+        }
     }
 
     /// When a peer that has something to acknowledge will be too late with it.

@@ -179,6 +179,7 @@ impl Agent {
             snapshots_received: counters.snapshots_received,
             last_full_sync: peer.last_full_sync.map(|reason| reason.to_string()),
             lagged: counters.lagged,
+            nudged: counters.nudged,
             last_error: self.transport.last_error(member),
         }
     }

@@ -222,6 +222,9 @@ pub struct PeerSync {
     pub last_full_sync: Option<String>,
     /// Times it did not acknowledge in time.
     pub lagged: u64,
+    /// Times it was asked for a sign of life because an acknowledgement took 10 ms: about how often
+    /// the network loses something.
+    pub nudged: u64,
     /// Why the channel to it is or was down; `null` since a frame came.
     pub last_error: Option<String>,
 }

@@ -13,6 +13,7 @@ mod hostile;
 mod initiate;
 mod libreswan;
 mod load;
+mod lossy;
 mod operate;
 mod package;
 mod refuse;
@@ -325,6 +326,12 @@ const ROWS: &[Row] = &[
         Tier::Native,
         hostile::sync,
         "strangers on both networks change nothing but counters",
+    ),
+    (
+        "sync-loss",
+        Tier::Native,
+        lossy::sync,
+        "every fiftieth segment between the members is lost while tunnels are rekeyed",
     ),
     (
         "load-1000",

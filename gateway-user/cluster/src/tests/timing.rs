@@ -107,6 +107,25 @@ fn a_hung_member_is_reported_after_a_tenth_of_a_second_and_comes_back() {
 }
 
 #[test]
+fn who_owes_an_acknowledgement_is_asked_until_it_comes() {
+    let mut net = Net::connected(2, &Limits::default());
+    let asked = |net: &Net| net.peer(1, 2).counters.nudged;
+    net.advance(60 * MS);
+    assert_eq!((asked(&net), net.wires[&(1, 2)].len()), (0, 0));
+    let seq = upsert(&mut net, 1, 1);
+    net.advance(9 * MS);
+    assert_eq!((asked(&net), net.wires[&(1, 2)].len()), (0, 1));
+    net.advance(MS);
+    assert_eq!((asked(&net), net.wires[&(1, 2)].len()), (1, 2));
+    net.advance(20 * MS);
+    assert_eq!((asked(&net), net.wires[&(1, 2)].len()), (3, 4));
+    net.deliver_all();
+    assert_eq!(net.node(1).released, seq);
+    net.advance(200 * MS);
+    assert_eq!((asked(&net), net.wires[&(1, 2)].len()), (3, 0));
+}
+
+#[test]
 fn a_member_that_was_busy_itself_judges_nobody_at_once() {
     let mut net = Net::connected(2, &Limits::default());
     let seq = upsert(&mut net, 1, 1);

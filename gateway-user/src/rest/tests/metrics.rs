@@ -59,7 +59,7 @@ fn answer(request: &Request) -> Value {
                 "lag_seconds": 0.0, "peak_deltas": 0, "peak_bytes": 0, "received": 0,
                 "round_trip_ms": null, "connections": 1, "resumptions": 0, "deltas_resent": 0,
                 "snapshots_sent": 0, "snapshots_received": 0, "last_full_sync": null,
-                "lagged": 0, "last_error": null});
+                "lagged": 0, "nudged": 0, "last_error": null});
             json!({"epoch": 1, "levelled": 1, "published": 0, "released": 0,
                 "retained_deltas": 0, "retained_bytes": 0, "peak_deltas": 0, "peak_bytes": 0,
                 "messages_held": 0, "records": 0, "record_bytes": 0, "bytes_sent": 0,
