@@ -27,6 +27,8 @@ const MAX_HOPS: u8 = 3;
 pub enum What {
     /// Bring it up.
     Initiate,
+    /// The same because of a packet (XFRM ACQUIRE).
+    Acquire,
     /// Delete its IKE SAs, or one kind of its CHILD_SAs, with a DELETE to the peer.
     Terminate,
     /// Make successors.
@@ -100,10 +102,17 @@ pub enum Refused {
     NothingThere(String),
 }
 
+impl What {
+    const fn brings_up(self) -> bool {
+        matches!(self, Self::Initiate | Self::Acquire)
+    }
+}
+
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Initiate => "initiate",
+            Self::Acquire => "acquire",
             Self::Terminate => "terminate",
             Self::Rekey => "rekey",
         })
@@ -137,7 +146,7 @@ enum Message {
     Taken { number: u64 },
 }
 
-/// First octet of an answer; those of orders are 4 to 6.
+/// First octet of an answer; those of orders are 4 to 7.
 const TAKEN: u8 = 16;
 
 impl Message {
@@ -160,6 +169,7 @@ impl Message {
                     What::Initiate => 4,
                     What::Terminate => 5,
                     What::Rekey => 6,
+                    What::Acquire => 7,
                 };
                 let mut octets = vec![what];
                 octets.extend_from_slice(&number.to_be_bytes());
@@ -187,6 +197,7 @@ impl Message {
             4 => What::Initiate,
             5 => What::Terminate,
             6 => What::Rekey,
+            7 => What::Acquire,
             TAKEN => return rest.is_empty().then_some(Self::Taken { number }),
             _ => return None,
         };
@@ -404,7 +415,7 @@ impl Node {
         let name = &order.connection;
         let configured = self.start.connection(name);
         let home = Slot::for_connection(name);
-        if order.what == What::Initiate {
+        if order.what.brings_up() {
             let connection = configured.ok_or_else(|| Refused::NotInitiable(name.clone()))?;
             if let Some(child) = &order.child
                 && connection.children.iter().all(|known| known.name != *child)
@@ -437,7 +448,7 @@ impl Node {
     /// has to wait: an IKE SA is on its way to another member.
     fn carry_out_order(&mut self, now: Instant, order: &Order, slot: Slot) -> Option<usize> {
         let name = &order.connection;
-        if order.what == What::Initiate {
+        if order.what.brings_up() {
             let connection = self.start.connection(name).cloned()?;
             if let Some(spi) = self.start.live(name)
                 && !self.wake(now, spi)
@@ -445,7 +456,8 @@ impl Node {
                 return None;
             }
             let children = order.child.iter().cloned().collect();
-            let order = self.initiate_order(&connection, children, false);
+            let by_packet = order.what == What::Acquire;
+            let order = self.initiate_order(&connection, children, false, by_packet);
             self.endpoint.handle_command(now, Command::Initiate(order));
             return Some(1);
         }
@@ -477,7 +489,7 @@ impl Node {
         for (_, target) in targets {
             let command = match order.what {
                 What::Rekey => Command::Rekey(target),
-                What::Initiate | What::Terminate => Command::Terminate(target),
+                What::Initiate | What::Acquire | What::Terminate => Command::Terminate(target),
             };
             self.endpoint.handle_command(now, command);
         }

@@ -96,7 +96,8 @@ impl Node {
             .filter(wanted)
             .filter_map(|connection| {
                 let children = children_to_start(connection);
-                (!children.is_empty()).then(|| self.initiate_order(connection, children, true))
+                (!children.is_empty())
+                    .then(|| self.initiate_order(connection, children, true, false))
             })
             .collect();
         for order in orders {
@@ -149,6 +150,7 @@ impl Node {
         connection: &Connection,
         children: Vec<String>,
         persistent: bool,
+        by_packet: bool,
     ) -> InitiateOrder {
         // RFC 7296 §2.4: of these identities, in the whole cluster.
         let held = connection.remote_id.exact().is_some_and(|remote_id| {
@@ -161,6 +163,7 @@ impl Node {
             connection: connection.name.clone(),
             children,
             persistent,
+            by_packet,
             initial_contact: !held && self.start.live(&connection.name).is_none(),
             slot: None,
         }

@@ -386,6 +386,26 @@ fn orders_are_passed_on_to_the_owner() {
     assert_eq!((world.tunnels(1), world.peer.sas().count()), (0, 0));
 }
 
+/// The packet may reach any member, or several; it is the owner of the connection's slot that
+/// initiates, and nobody before there is a packet.
+#[test]
+fn a_packet_at_any_member_starts_the_tunnel_at_its_owner() {
+    let mut world = World::new(StartAction::Trap, 2);
+    world.run();
+    assert!(world.sent.is_empty());
+    for round in 1..=2 {
+        let outcome = world.order(1, What::Acquire).unwrap();
+        assert_eq!(outcome.passed_on, BTreeSet::from([id(2)]), "{round}");
+        world.order(2, What::Acquire).unwrap();
+        world.run();
+        assert_eq!(world.senders(), BTreeSet::from([2]));
+        assert_eq!((world.tunnels(1), world.peer.sas().count()), (1, 1));
+        world.order(1, What::Terminate).unwrap();
+        world.run();
+        assert_eq!((world.tunnels(1), world.peer.sas().count()), (0, 0));
+    }
+}
+
 /// Successors of the peer's CHILD_SA, the first one included.
 fn rekeyed(world: &World) -> u64 {
     world.peer.counters().create_child_requests

@@ -2,6 +2,7 @@
 
 use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
+use gateway_common::time::Instant;
 use gateway_ike::config::{
     ChildConfig, CloseAction, Connection, DpdAction, LocalAuth, RemoteAddress, RemoteAuth,
     StartAction, Uniqueness,
@@ -14,6 +15,7 @@ use crate::api::model::{
     ConfiguredChild, ConnectionInfo, Connections, Ordered, Refusal, RefusalKind, Target,
 };
 use crate::clock;
+use crate::xfrm::PolicyKey;
 
 impl Agent {
     /// Carries out an order, or passes it on.
@@ -35,6 +37,25 @@ impl Agent {
             passed_on: outcome.passed_on.iter().map(|m| m.get()).collect(),
             waiting: outcome.waiting.iter().map(|slot| slot.0).collect(),
         })
+    }
+
+    /// A packet wants an SA that is not there.
+    pub(super) fn acquire(&mut self, now: Instant, policy: &PolicyKey) {
+        let Some(trapped) = self.tunnels.trapped(policy) else {
+            return;
+        };
+        let order = Order {
+            what: What::Acquire,
+            connection: trapped.connection.clone(),
+            child: Some(trapped.child.clone()),
+            only: None,
+        };
+        if let Err(error) = self.node.handle_order(now, &order) {
+            tracing::warn!(
+                connection = order.connection,
+                "a packet asks for it: {error}"
+            );
+        }
     }
 
     pub(super) fn connections(&self) -> Connections {
@@ -137,6 +158,7 @@ fn child_info(child: &ChildConfig, sas: &[&SaStatus]) -> ConfiguredChild {
         start_action: match child.actions.start {
             StartAction::None => "none",
             StartAction::Start => "start",
+            StartAction::Trap => "trap",
         }
         .into(),
         close_action: match child.actions.close {

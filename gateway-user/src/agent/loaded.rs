@@ -15,6 +15,7 @@ use gateway_node::Configuration;
 use gateway_vici::{Item, Packet, Section, Value};
 
 use super::Agent;
+use super::guard::guard;
 use crate::clock;
 use crate::config::{Credentials, certificates, private_key, swanctl_connection};
 use crate::vici::Call;
@@ -150,8 +151,9 @@ impl Agent {
             ppks: parts.ppks,
         };
         self.node.configure(clock::now(), configuration);
-        if let Err(error) = self.protect() {
-            tracing::error!("block policies: {error}");
+        let connections: Vec<Arc<Connection>> = self.all_connections().cloned().collect();
+        if let Err(error) = guard(&mut self.tunnels, &self.config, &connections) {
+            tracing::error!("policies for packets without SA: {error}");
         }
         self.prepare_algorithms();
     }

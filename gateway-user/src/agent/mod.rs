@@ -10,6 +10,7 @@ mod cluster_answers;
 mod connections;
 mod effects;
 mod forwarding;
+mod guard;
 mod harden;
 mod house;
 mod journal;
@@ -258,6 +259,9 @@ impl Agent {
                 XfrmEvent::Overrun
             }
         };
+        if let XfrmEvent::Acquire { policy } = &event {
+            self.acquire(now, policy);
+        }
         match self.tunnels.hear(&event) {
             Ok(events) => {
                 for event in events {

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use gateway_cluster::membership::Command;
-use gateway_ike::output::TrafficSelector;
 
 use super::revocation::Crls;
 use super::{Agent, translate};
@@ -39,19 +38,6 @@ impl Agent {
         self.apply_loaded();
         self.watch_clock_and_crls();
         outcome
-    }
-
-    /// Policies that keep cleartext for the peers' networks from leaving without an SA.
-    pub(super) fn protect(&mut self) -> Result<(), crate::xfrm::XfrmError> {
-        if !self.config.forwarding_block {
-            return Ok(());
-        }
-        let children = self.all_connections().flat_map(|c| &c.children);
-        let remote: Vec<TrafficSelector> = children.flat_map(|c| &c.remote_ts).copied().collect();
-        let children = self.all_connections().flat_map(|c| &c.children);
-        let local: Vec<TrafficSelector> = children.flat_map(|c| &c.local_ts).copied().collect();
-        let exempt = translate::exempt_networks(&self.config, local.iter());
-        self.tunnels.protect(&remote, &exempt).map(drop)
     }
 }
 

@@ -14,6 +14,7 @@ use gateway_node::Node;
 use tokio::sync::mpsc;
 
 use super::algorithms::Preparation;
+use super::guard::guard;
 use super::house::House;
 use super::journal::Journal;
 use super::loaded::Loaded;
@@ -208,25 +209,7 @@ fn start_kernel(config: &Config) -> Result<Tunnels> {
     if found > 0 {
         tracing::info!("{found} SAs of an earlier run wait for their records");
     }
-    if config.forwarding_block {
-        let children = config
-            .connections
-            .iter()
-            .flat_map(|connection| &connection.children);
-        let remote: Vec<_> = children
-            .clone()
-            .flat_map(|child| &child.remote_ts)
-            .copied()
-            .collect();
-        let local = children.flat_map(|child| &child.local_ts);
-        let exempt = translate::exempt_networks(config, local);
-        for open in tunnels.protect(&remote, &exempt)? {
-            tracing::warn!(
-                "remote_ts {open} is everything: cleartext to it is not blocked while its tunnel \
-                 is down"
-            );
-        }
-    }
+    guard(&mut tunnels, config, &config.connections)?;
     // Now and not at the first tunnel.
     tunnels.probe(&config.cluster.vips)?;
     Ok(tunnels)

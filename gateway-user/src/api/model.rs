@@ -213,7 +213,7 @@ pub struct ConfiguredChild {
     pub rekey_bytes: u64,
     /// Packets; 0 = no bound.
     pub rekey_packets: u64,
-    /// "none" or "start".
+    /// "none", "trap" or "start".
     pub start_action: String,
     /// "none" or "start".
     pub close_action: String,

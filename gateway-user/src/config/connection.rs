@@ -133,7 +133,7 @@ pub(super) fn check_connection(
 fn can_be_initiated(key: &str, connection: &Connection) -> Result<(), ConfigError> {
     let begins = |child: &&Arc<ChildConfig>| {
         let Actions { start, close, dpd } = child.actions;
-        start == StartAction::Start || close == CloseAction::Start || dpd == DpdAction::Restart
+        start != StartAction::None || close == CloseAction::Start || dpd == DpdAction::Restart
     };
     match connection.children.iter().find(begins) {
         Some(child) if connection.destinations().is_empty() => Err(ConfigError::new(
@@ -171,6 +171,15 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
             "selectors that one CHILD_SA can carry",
         )
     })?;
+    let everything = remote_ts.iter().any(is_everything);
+    if matches!(raw.start_action, raw::StartAction::Trap) && raw.if_id_out == 0 && everything {
+        return Err(ConfigError::new(
+            format!("{key}.start_action"),
+            "is \"trap\", and remote_ts is everything: packets to the other members would be caught, \
+             too",
+            "an if_id_out, narrower remote_ts, or start",
+        ));
+    }
     let times = lifetimes::child(key, raw)?;
     refuse_offload(key, raw.hw_offload)?;
     let mut esp_proposals = suites(
@@ -198,6 +207,11 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
         actions: actions(key, raw)?,
         volume: lifetimes::volume(key, raw)?,
     })
+}
+
+/// Whether all addresses of a family are in it.
+fn is_everything(ts: &TrafficSelector) -> bool {
+    ts.prefixes().iter().any(|prefix| prefix.len == 0)
 }
 
 /// 0 switches the protection against replays off, which extended sequence numbers do not allow: the
@@ -232,11 +246,12 @@ fn refuse_offload(key: &str, offload: raw::HwOffload) -> Result<(), ConfigError>
 }
 
 fn actions(key: &str, raw: &raw::Child) -> Result<Actions, ConfigError> {
-    // A policy that asks for its SA would have to stand on every member, whichever gets the packet.
+    // The trap stands as long as it is configured, so that it is there again after any end.
+    let trapped = matches!(raw.start_action, raw::StartAction::Trap);
     let trap = |name: &str, allowed: &str| {
         ConfigError::new(
             format!("{key}.{name}"),
-            "is \"trap\": tunnels that the first packet brings up are not supported yet",
+            "is \"trap\", and start_action is not: a trap stands from the start or never",
             allowed,
         )
     };
@@ -244,16 +259,18 @@ fn actions(key: &str, raw: &raw::Child) -> Result<Actions, ConfigError> {
         start: match raw.start_action {
             raw::StartAction::None => StartAction::None,
             raw::StartAction::Start => StartAction::Start,
-            raw::StartAction::Trap => return Err(trap("start_action", "none or start")),
+            raw::StartAction::Trap => StartAction::Trap,
         },
         close: match raw.close_action {
             raw::CloseAction::None => CloseAction::None,
             raw::CloseAction::Start => CloseAction::Start,
+            raw::CloseAction::Trap if trapped => CloseAction::None,
             raw::CloseAction::Trap => return Err(trap("close_action", "none or start")),
         },
         dpd: match raw.dpd_action {
             raw::DpdAction::Clear => DpdAction::Clear,
             raw::DpdAction::Restart => DpdAction::Restart,
+            raw::DpdAction::Trap if trapped => DpdAction::Clear,
             raw::DpdAction::Trap => return Err(trap("dpd_action", "clear or restart")),
         },
     })

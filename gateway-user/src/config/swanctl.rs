@@ -419,7 +419,12 @@ mod tests {
             ),
             (
                 check(&site(child().with("start_action", "trap"))).unwrap_err(),
-                "connections.site.children.net.start_action is \"trap\"",
+                "connections.site.remote_addrs has no single address to which children.net could be \
+                 started",
+            ),
+            (
+                check(&site(child().with("close_action", "trap"))).unwrap_err(),
+                "connections.site.children.net.close_action is \"trap\", and start_action is not",
             ),
             (
                 check(&site(

@@ -554,7 +554,6 @@ fn what_is_started_by_us() {
     let nobody = Config::parse(&file).unwrap_err().to_string();
     assert!(nobody.contains("children.net could be started"), "{nobody}");
     for (key, allowed) in [
-        ("start_action", "none or start"),
         ("close_action", "none or start"),
         ("dpd_action", "clear or restart"),
     ] {
@@ -566,6 +565,35 @@ fn what_is_started_by_us() {
     }
     let late = error(LIFE, "rekey_packets = 10\nlife_packets = 10");
     assert!(late.contains("it would end before it is rekeyed"), "{late}");
+}
+
+/// The trap stands as long as it is configured, so that "trap" after an end asks for nothing more.
+#[test]
+fn what_the_first_packet_starts() {
+    use gateway_ike::config::{CloseAction, DpdAction, StartAction};
+    const LOCAL: &str = "local = { id = \"gw.example.org\" }";
+    let file = |child: &str| {
+        let addressed = format!("{LOCAL}\nremote_addrs = [\"198.51.100.1\"]");
+        let text = GOOD.replacen(LOCAL, &addressed, 1);
+        text.replacen("life_time = \"2h\"", child, 1)
+    };
+    let all = "start_action = \"trap\"\nclose_action = \"trap\"\ndpd_action = \"trap\"";
+    let connection = Config::parse(&file(all)).unwrap().connections.remove(0);
+    let actions = connection.children[0].actions;
+    assert_eq!(
+        (actions.start, actions.close, actions.dpd),
+        (StartAction::Trap, CloseAction::None, DpdAction::Clear)
+    );
+    // Nobody to ask.
+    let nobody = GOOD.replacen("life_time = \"2h\"", all, 1);
+    let nobody = Config::parse(&nobody).unwrap_err().to_string();
+    assert!(nobody.contains("children.net could be started"), "{nobody}");
+    let wide = file(all).replacen("remote_ts = [", "remote_ts = [\"0.0.0.0/0\", ", 1);
+    let wide = Config::parse(&wide).unwrap_err().to_string();
+    assert!(
+        wide.contains("start_action") && wide.contains("if_id_out"),
+        "{wide}"
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::installed::Start;
 use super::reqid::is_ours;
 use super::selector::flows;
 use super::tunnels::Tunnels;
-use super::types::{KeyCheck, Sa, SaState};
+use super::types::{Action, KeyCheck, Sa, SaState};
 use super::upkeep::{Reconciled, is_our_policy};
 
 impl Tunnels {
@@ -25,8 +25,14 @@ impl Tunnels {
     /// When the kernel refuses a dump.
     pub fn begin_adoption(&mut self) -> Result<usize, XfrmError> {
         let policies = self.kernel.dump_policies()?;
-        self.book
-            .adopt(policies.iter().filter(|p| is_our_policy(p)));
+        let ours = || policies.iter().filter(|p| is_our_policy(p));
+        self.book.adopt(ours());
+        // A trap has no SA, and must not be given somebody else's.
+        for policy in ours() {
+            if let Action::Protect(template) = policy.action {
+                self.reqids.reserve(template.reqid);
+            }
+        }
         for state in self.kernel.dump_sas()? {
             if is_ours(state.reqid) && !self.by_sa.contains_key(&state.id) {
                 self.reqids.reserve(state.reqid);

@@ -189,6 +189,8 @@ impl Tunnels {
                 let event = |child| KernelEvent::Expired { child, hard: *hard };
                 Ok(child.map(event).into_iter().collect())
             }
+            // No SA: see [`Self::trapped`].
+            XfrmEvent::Acquire { .. } => Ok(Vec::new()),
             XfrmEvent::Overrun => {
                 let lost = self.reconcile()?.lost;
                 let gone = |child| KernelEvent::Expired { child, hard: true };

@@ -9,10 +9,10 @@ use tokio::io::unix::AsyncFd;
 use zeroize::Zeroize;
 
 use super::error::XfrmError;
-use super::parse::{Messages, expiry, replay_event};
+use super::parse::{Messages, acquire, expiry, replay_event};
 use super::socket::{open, receive};
-use super::types::SaId;
-use super::uapi::{XFRMNLGRP_AEVENTS, XFRMNLGRP_EXPIRE, msg};
+use super::types::{PolicyKey, SaId};
+use super::uapi::{XFRMNLGRP_ACQUIRE, XFRMNLGRP_AEVENTS, XFRMNLGRP_EXPIRE, msg};
 
 /// One thing that the kernel did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +34,21 @@ pub enum XfrmEvent {
         /// Highest sequence number received.
         sequence_in: u64,
     },
+    /// A packet wants to go where a policy asks for an SA, and there is none. The packet is lost; the
+    /// kernel asks again for the next one after [`ASK_AGAIN_SECONDS`].
+    Acquire {
+        /// Which policy; anybody's, not only ours.
+        policy: PolicyKey,
+    },
     /// Events were lost: [`super::Tunnels::hear`] reads the SAD and SPD again.
     Overrun,
 }
 
-const GROUPS: u32 = 1 << (XFRMNLGRP_EXPIRE - 1) | 1 << (XFRMNLGRP_AEVENTS - 1);
+/// How long the kernel waits for an SA that it has asked for before it asks again.
+pub const ASK_AGAIN_SECONDS: u32 = 5;
+
+const GROUPS: u32 =
+    1 << (XFRMNLGRP_ACQUIRE - 1) | 1 << (XFRMNLGRP_EXPIRE - 1) | 1 << (XFRMNLGRP_AEVENTS - 1);
 
 /// A non-blocking socket that hears of the SAs of one network namespace.
 pub struct Events {
@@ -59,6 +69,17 @@ pub fn quiet_defaults() -> io::Result<()> {
         std::fs::write(format!("/proc/sys/net/core/{name}"), "0")?;
     }
     Ok(())
+}
+
+/// Lets the kernel ask again soon for an SA that does not come, in this thread's network namespace:
+/// every [`ASK_AGAIN_SECONDS`] while packets want it.
+///
+/// # Errors
+/// When the file under `/proc/sys/net/core` cannot be written; then a tunnel that did not come up at
+/// once stays down for the 165 s that are the default.
+pub fn ask_again_soon() -> io::Result<()> {
+    let seconds = ASK_AGAIN_SECONDS.to_string();
+    std::fs::write("/proc/sys/net/core/xfrm_acq_expires", seconds)
 }
 
 impl Events {
@@ -105,6 +126,7 @@ fn events(datagram: &[u8]) -> impl Iterator<Item = XfrmEvent> + '_ {
             let (sa, hard) = expiry(message.payload)?;
             Some(XfrmEvent::Expired { sa, hard })
         }
+        msg::ACQUIRE => acquire(message.payload).map(|policy| XfrmEvent::Acquire { policy }),
         msg::NEWAE => {
             let (sa, echo, standpoint) = replay_event(message.payload)?;
             (!echo).then_some(XfrmEvent::Replay {
@@ -166,8 +188,10 @@ mod tests {
 
     use super::*;
     use crate::xfrm::uapi::{
-        AeventId, Id, NlAttr, NlMsgHdr, ReplayEsnHead, UserExpire, UserSaId, UserSaInfo, attr,
+        AeventId, Id, NlAttr, NlMsgHdr, ReplayEsnHead, Selector, UserAcquire, UserExpire,
+        UserPolicyInfo, UserSaId, UserSaInfo, attr,
     };
+    use crate::xfrm::{Direction, PolicySelector};
 
     fn datagram(kind: u16, hard: u8) -> Vec<u8> {
         let expire = UserExpire {
@@ -250,6 +274,60 @@ mod tests {
             sequence_in: 9,
         };
         assert_eq!(events(&all).collect::<Vec<_>>(), [told, told]);
+    }
+
+    fn acquisition(proto: u8, if_id: u32) -> Vec<u8> {
+        let asked = UserAcquire {
+            id: Id {
+                proto,
+                ..Id::default()
+            },
+            policy: UserPolicyInfo {
+                sel: Selector {
+                    saddr: [10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                    daddr: [10, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                    family: libc::AF_INET as u16,
+                    prefixlen_s: 16,
+                    prefixlen_d: 24,
+                    ..Selector::default()
+                },
+                dir: 1,
+                ..UserPolicyInfo::default()
+            },
+            ..UserAcquire::default()
+        };
+        let attribute = NlAttr {
+            len: (size_of::<NlAttr>() + 4) as u16,
+            kind: attr::IF_ID,
+        };
+        let payload = [asked.as_bytes(), attribute.as_bytes(), &if_id.to_ne_bytes()].concat();
+        let header = NlMsgHdr {
+            len: (size_of::<NlMsgHdr>() + payload.len()) as u32,
+            kind: msg::ACQUIRE,
+            ..NlMsgHdr::default()
+        };
+        [header.as_bytes(), &payload].concat()
+    }
+
+    #[test]
+    fn a_packet_without_sa_names_its_policy() {
+        // linux/xfrm.h, as the compiler lays it out for 64 bits.
+        assert_eq!(size_of::<UserAcquire>(), 280);
+        let selector = PolicySelector::between(
+            "10.1.0.0/16".parse().unwrap(),
+            "10.2.0.0/24".parse().unwrap(),
+        );
+        let policy = PolicyKey {
+            direction: Direction::Out,
+            selector,
+            if_id: 7,
+        };
+        let found: Vec<_> = events(&acquisition(50, 7)).collect();
+        assert_eq!(found, [XfrmEvent::Acquire { policy }]);
+        // AH is nobody's here.
+        assert_eq!(events(&acquisition(51, 7)).count(), 0);
+        let whole = acquisition(50, 7);
+        assert_eq!(events(&whole[..whole.len() - 9]).count(), 0);
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod selector;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod trap;
 mod tunnels;
 mod types;
 mod uapi;
@@ -49,7 +50,9 @@ mod upkeep;
 pub use algorithms::{CryptoApi, transform_name};
 pub use copies::{CopyMove, Moved};
 pub use error::{Refusal, XfrmError};
-pub use event::{EventStream, Events, XfrmEvent, quiet_defaults};
+pub use event::{
+    ASK_AGAIN_SECONDS, EventStream, Events, XfrmEvent, ask_again_soon, quiet_defaults,
+};
 pub use gate::Gate;
 pub use kernel::Xfrm;
 pub use recording::Recording;
@@ -58,6 +61,7 @@ pub use replay::{
     Standpoint,
 };
 pub use selector::{MAX_SELECTORS, PolicySelector, PortMatch};
+pub use trap::{Trap, Trapped};
 pub use tunnels::Tunnels;
 pub use types::{
     Action, Direction, Encapsulation, KeyCheck, Policy, PolicyKey, Replay, Request, Sa, SaId,

@@ -13,9 +13,10 @@ use super::types::{
 };
 use super::uapi::{
     AeventId, AlgoHead, AlgoIcvHead, EncapTmpl, IPPROTO_ESP, NlAttr, NlMsgHdr, ReplayEsnHead,
-    ReplayState, Selector, UserExpire, UserPolicyInfo, UserPolicyType, UserSaId, UserSaInfo,
-    UserTmpl, XFRM_AE_CU, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK,
-    XFRM_POLICY_FLAG_ICMP, XFRM_POLICY_TYPE_MAIN, XFRM_STATE_ESN, XfrmAddress, attr,
+    ReplayState, Selector, UserAcquire, UserExpire, UserPolicyInfo, UserPolicyType, UserSaId,
+    UserSaInfo, UserTmpl, XFRM_AE_CU, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW,
+    XFRM_POLICY_BLOCK, XFRM_POLICY_FLAG_ICMP, XFRM_POLICY_TYPE_MAIN, XFRM_STATE_ESN, XfrmAddress,
+    attr,
 };
 
 /// A netlink message.
@@ -94,7 +95,9 @@ const fn amount(limit: u64) -> u64 {
 }
 
 fn state(info: &UserSaInfo, attributes: &[u8]) -> Option<SaState> {
-    if info.id.proto != IPPROTO_ESP || info.mode != XFRM_MODE_TUNNEL {
+    // SPI 0: what the kernel keeps while it waits for an SA that it has asked for.
+    let larval = info.id.spi == [0; 4];
+    if info.id.proto != IPPROTO_ESP || info.mode != XFRM_MODE_TUNNEL || larval {
         return None;
     }
     let mut state = SaState {
@@ -305,6 +308,27 @@ pub(super) fn expiry(payload: &[u8]) -> Option<(SaId, bool)> {
         return None;
     }
     Some((sa_id(&expire.state)?, expire.hard != 0))
+}
+
+/// The policy whose packet found no SA (`XFRM_MSG_ACQUIRE`); `None` if it is none of a tunnel's.
+pub(super) fn acquire(payload: &[u8]) -> Option<PolicyKey> {
+    let (acquire, attributes) = UserAcquire::read_from_prefix(payload).ok()?;
+    if acquire.id.proto != IPPROTO_ESP || acquire.policy.dir != Direction::Out as u8 {
+        return None;
+    }
+    let mut if_id = 0;
+    for (kind, value) in Attributes(attributes) {
+        match kind {
+            attr::IF_ID => if_id = read(value).unwrap_or(0),
+            attr::MARK if value.iter().any(|&octet| octet != 0) => return None,
+            _ => {}
+        }
+    }
+    Some(PolicyKey {
+        direction: Direction::Out,
+        selector: selector(&acquire.policy.sel)?,
+        if_id,
+    })
 }
 
 fn sa_id(info: &UserSaInfo) -> Option<SaId> {

@@ -56,6 +56,8 @@ impl Body {
 #[derive(Debug, Default)]
 struct Entry {
     base: Option<Body>,
+    // Over the base: asks for the SAs of a child that is not up.
+    trap: Option<Body>,
     // Of an earlier process: stays until it is claimed or disowned.
     found: Option<Body>,
     // The last one is in force.
@@ -66,7 +68,7 @@ struct Entry {
 impl Entry {
     fn wanted(&self) -> Option<Body> {
         let claimed = self.claims.last().map(|&(_, body)| body);
-        claimed.or(self.found).or(self.base)
+        claimed.or(self.found).or(self.trap).or(self.base)
     }
 
     fn is_idle(&self) -> bool {
@@ -162,14 +164,27 @@ impl PolicyBook {
 
     /// Makes `policies` the bases, and no others. Returns the keys concerned.
     pub(super) fn set_bases(&mut self, policies: &[Policy]) -> Vec<PolicyKey> {
+        self.set_layer(policies, |entry| &mut entry.base)
+    }
+
+    /// Puts these traps over the bases of their keys, and no others. Returns the keys concerned.
+    pub(super) fn set_traps(&mut self, policies: &[Policy]) -> Vec<PolicyKey> {
+        self.set_layer(policies, |entry| &mut entry.trap)
+    }
+
+    fn set_layer(
+        &mut self,
+        policies: &[Policy],
+        layer: fn(&mut Entry) -> &mut Option<Body>,
+    ) -> Vec<PolicyKey> {
         let mut keys: Vec<PolicyKey> = policies.iter().map(|policy| policy.key).collect();
         for (key, entry) in &mut self.entries {
-            if entry.base.take().is_some() {
+            if layer(entry).take().is_some() {
                 keys.push(*key);
             }
         }
         for policy in policies {
-            self.entries.entry(policy.key).or_default().base = Some(Body::of(policy));
+            *layer(self.entries.entry(policy.key).or_default()) = Some(Body::of(policy));
         }
         keys.sort_unstable();
         keys.dedup();

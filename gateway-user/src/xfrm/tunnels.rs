@@ -15,7 +15,8 @@ use super::policies::{Place, PolicyBook};
 use super::replay::InboundPolicy;
 use super::reqid::Reqids;
 use super::selector::{Flow, flows};
-use super::types::{Direction, Sa, SaId, SaState};
+use super::trap::Standing;
+use super::types::{Direction, PolicyKey, Sa, SaId, SaState};
 
 /// The CHILD_SAs in the kernel, and the policies that keep cleartext in.
 ///
@@ -34,6 +35,8 @@ pub struct Tunnels {
     // Generations of what is the same CHILD_SA to an operator, the oldest first.
     pub(super) kin: HashMap<u64, Vec<ChildId>>,
     pub(super) copy_failures: u64,
+    /// Children that packets bring up, by the policies that catch them.
+    pub(super) traps: BTreeMap<PolicyKey, Standing>,
     /// SAs of an earlier process that nobody has claimed yet.
     pub(super) orphans: HashMap<SaId, SaState>,
 }
@@ -53,6 +56,7 @@ impl Tunnels {
             inbound_policy: InboundPolicy::default(),
             kin: HashMap::new(),
             copy_failures: 0,
+            traps: BTreeMap::new(),
             orphans: HashMap::new(),
         }
     }

@@ -12,6 +12,7 @@ pub(super) mod msg {
     pub(crate) const NEWPOLICY: u16 = 0x13;
     pub(crate) const DELPOLICY: u16 = 0x14;
     pub(crate) const GETPOLICY: u16 = 0x15;
+    pub(crate) const ACQUIRE: u16 = 0x17;
     pub(crate) const EXPIRE: u16 = 0x18;
     pub(crate) const UPDPOLICY: u16 = 0x19;
     pub(crate) const UPDSA: u16 = 0x1a;
@@ -49,6 +50,8 @@ pub(super) const XFRM_POLICY_FLAG_ICMP: u8 = 2;
 pub(super) const XFRM_POLICY_TYPE_MAIN: u8 = 0;
 pub(super) const XFRM_INF: u64 = u64::MAX;
 pub(super) const UDP_ENCAP_ESPINUDP: u16 = 2;
+/// Multicast group of `XFRM_MSG_ACQUIRE`.
+pub(super) const XFRMNLGRP_ACQUIRE: u32 = 1;
 /// Multicast group of `XFRM_MSG_EXPIRE`.
 pub(super) const XFRMNLGRP_EXPIRE: u32 = 2;
 /// Multicast group of `XFRM_MSG_NEWSA`, `_DELSA` and `_UPDSA`: keys are in its messages.
@@ -251,6 +254,20 @@ pub(super) struct UserPolicyInfo {
     pub(super) flags: u8,
     pub(super) share: u8,
     pub(super) pad: [u8; 4],
+}
+
+/// `struct xfrm_user_acquire`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct UserAcquire {
+    pub(super) id: Id,
+    pub(super) saddr: XfrmAddress,
+    pub(super) sel: Selector,
+    pub(super) policy: UserPolicyInfo,
+    pub(super) aalgos: u32,
+    pub(super) ealgos: u32,
+    pub(super) calgos: u32,
+    pub(super) seq: u32,
 }
 
 /// `struct xfrm_userpolicy_id`.

@@ -1,5 +1,6 @@
 //! The cluster initiates: by order, by configuration, and at the same time as its peer.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::harness::{Lab, Wishes};
-use crate::lab::wait_until;
+use crate::lab::{Tap, What, site_host, wait_until};
 
 /// A connection to the first site that the cluster can initiate.
 const OUT: &str = r#"
@@ -191,5 +192,66 @@ pub(super) fn unreachable(context: &Context) -> Result<String> {
     }
     Ok(format!(
         "up after {resent} retransmission(s) by its owner {owner}"
+    ))
+}
+
+/// The first packet from inside brings the tunnel up, also where it reaches another member than the
+/// owner of the connection's slot; what it was itself never leaves in clear. When the tunnel is gone,
+/// the next packet brings up another one.
+pub(super) fn by_packet(context: &Context) -> Result<String> {
+    let lab = Lab::sprayed(context, "trap", &out("trap"))?;
+    let members = lab.network.members.iter();
+    let taps: Vec<Tap> = members
+        .map(|member| Tap::start(member, "eth0"))
+        .collect::<Result<_>>()?;
+    let inside: IpAddr = site_host(0).into();
+    let mut rounds = Vec::new();
+    for at_owner in [false, true] {
+        let owner = owner_of_out(&lab)?;
+        let entered = if at_owner {
+            owner
+        } else {
+            lab.other_than(owner)
+        };
+        lab.network.inside_via(entered)?;
+        let mut pings = 0;
+        wait_until(Duration::from_secs(40), "a ping to be answered", || {
+            pings += 1;
+            Ok(lab.network.host.ping(None, inside, 1, 1)? == 1)
+        })
+        .with_context(|| format!("at member {entered}"))?;
+        let (member, _) = wait_one_tunnel(&lab, 20)?;
+        // Views may change on a starved machine, and slots with them.
+        let owner = owner_of_out(&lab)?;
+        ensure!(
+            member == owner,
+            "packets entered at member {entered}: member {member} has the tunnel, not {owner}"
+        );
+        ask(&lab, owner, "terminate", false)?;
+        wait_until(
+            Duration::from_secs(20),
+            "both sides to have nothing",
+            || Ok(lab.cluster.ike_sas()?.is_empty() && lab.peer.established()? == 0),
+        )?;
+        rounds.push(format!(
+            "at {entered}: the tunnel of {owner}, {} pings lost",
+            pings - 1
+        ));
+    }
+    let mut esp = 0;
+    for tap in taps {
+        for seen in tap.finish()? {
+            // SITE_NETWORKS.
+            let to_site =
+                matches!(seen.destination, IpAddr::V4(to) if to.octets().starts_with(&[10, 2]));
+            let clear = seen.out && to_site && seen.what == What::Plain;
+            ensure!(!clear, "cleartext left: {seen:?}");
+            esp += u32::from(seen.out && matches!(seen.what, What::Esp { .. }));
+        }
+    }
+    ensure!(esp > 0, "no ESP was seen");
+    Ok(format!(
+        "packets {}; {esp} ESP packets and nothing in clear",
+        rounds.join(", ")
     ))
 }

@@ -322,6 +322,12 @@ const ROWS: &[Row] = &[
         "the peer comes late: the tunnel comes up with it",
     ),
     (
+        "trap",
+        Tier::Esp,
+        initiate::by_packet,
+        "the first packet brings the tunnel up, and again when it is gone",
+    ),
+    (
         "hostile-sync",
         Tier::Native,
         hostile::sync,

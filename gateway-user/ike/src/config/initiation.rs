@@ -13,6 +13,8 @@ pub enum StartAction {
     None,
     /// That it is configured.
     Start,
+    /// The first packet: the driver keeps a policy that asks for the SAs.
+    Trap,
 }
 
 /// What happens when the peer closes a CHILD_SA; swanctl's `close_action`.

@@ -135,6 +135,8 @@ pub struct InitiateOrder {
     /// ([`crate::config::Limits::retry_initiate_interval`]). Otherwise
     /// [`crate::config::Initiation::keyingtries`] counts.
     pub persistent: bool,
+    /// A packet asks, and will ask again: the pause before the next attempt is not cut short.
+    pub by_packet: bool,
     /// The driver knows of no IKE SA between the two identities, in the whole cluster (RFC 7296
     /// §2.4).
     pub initial_contact: bool,

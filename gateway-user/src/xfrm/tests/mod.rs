@@ -8,6 +8,7 @@ mod parser;
 mod rekey;
 mod selector;
 mod told;
+mod trap;
 mod tunnels;
 
 use std::net::IpAddr;

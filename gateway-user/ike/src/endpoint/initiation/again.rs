@@ -37,6 +37,7 @@ impl Endpoint {
             connection: established.connection.name.clone(),
             children,
             persistent: true,
+            by_packet: false,
             initial_contact: true,
             slot: Some(sa.slot),
         })

@@ -47,7 +47,8 @@ impl Endpoint {
         if let Some(id) = self.initiations.by_name(&connection.name) {
             if let Some(initiation) = self.initiations.get_mut(id) {
                 initiation.join(&children, order);
-                if matches!(initiation.phase, Phase::Waiting(_)) && !order.persistent {
+                let hurry = !order.persistent && !order.by_packet;
+                if matches!(initiation.phase, Phase::Waiting(_)) && hurry {
                     self.attempt(now, id);
                 }
             }

@@ -187,6 +187,30 @@ fn it_comes_up_when_the_peer_does() {
     link.assert_one_tunnel();
 }
 
+/// A packet that asks will ask again: the pauses grow all the same, or a busy host behind us would
+/// make us hammer a peer that is not there.
+#[test]
+fn packets_do_not_cut_the_pauses_short() {
+    let mut link = Link::new(16);
+    let mut first = order();
+    first.persistent = true;
+    link.order(0, first);
+    let mut requests = 0;
+    for _ in 0..720 {
+        let mut packet = order();
+        packet.by_packet = true;
+        link.order(0, packet);
+        link.pass(Duration::from_secs(5), &mut |_, _| {
+            requests += 1;
+            None
+        });
+    }
+    assert!(
+        (30..80).contains(&requests),
+        "{requests} requests in an hour"
+    );
+}
+
 #[test]
 fn another_secret_ends_it_with_a_reason_on_both_sides() {
     let [ours, mut theirs] = configs(|_, _, _| ());

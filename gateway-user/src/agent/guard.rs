@@ -1,0 +1,73 @@
+//! The policies that stand whether or not their tunnels are up: blocks, and traps.
+
+use std::sync::Arc;
+
+use gateway_ike::config::{Connection, StartAction};
+
+use super::translate;
+use crate::config::Config;
+use crate::xfrm::{Trap, Tunnels, XfrmError, ask_again_soon};
+
+/// Puts them in line with `connections`. They are the same on every member, whoever owns the
+/// connections' slots: a packet may reach any.
+///
+/// # Errors
+/// When the kernel refuses one.
+pub(super) fn guard(
+    tunnels: &mut Tunnels,
+    config: &Config,
+    connections: &[Arc<Connection>],
+) -> Result<(), XfrmError> {
+    if config.forwarding_block {
+        block(tunnels, config, connections)?;
+    }
+    let traps = traps(connections);
+    if !traps.is_empty()
+        && let Err(error) = ask_again_soon()
+    {
+        tracing::warn!("net.core.xfrm_acq_expires: {error}");
+    }
+    for refused in tunnels.set_traps(&traps)? {
+        tracing::error!("start_action = \"trap\": {refused}");
+    }
+    Ok(())
+}
+
+/// Cleartext for the peers' networks does not leave without an SA.
+fn block(
+    tunnels: &mut Tunnels,
+    config: &Config,
+    connections: &[Arc<Connection>],
+) -> Result<(), XfrmError> {
+    let children = connections.iter().flat_map(|c| &c.children);
+    let remote: Vec<_> = children
+        .clone()
+        .flat_map(|child| &child.remote_ts)
+        .copied()
+        .collect();
+    let local = children.flat_map(|child| &child.local_ts);
+    let exempt = translate::exempt_networks(config, local);
+    for open in tunnels.protect(&remote, &exempt)? {
+        tracing::warn!(
+            "remote_ts {open} is everything: cleartext to it is not blocked while its tunnel is down"
+        );
+    }
+    Ok(())
+}
+
+fn traps(connections: &[Arc<Connection>]) -> Vec<Trap<'_>> {
+    let mut traps = Vec::new();
+    for connection in connections {
+        let Some(ends) = connection.destinations().first().copied() else {
+            continue;
+        };
+        let children = connection.children.iter();
+        let trapped = children.filter(|child| child.actions.start == StartAction::Trap);
+        traps.extend(trapped.map(|child| Trap {
+            connection: &connection.name,
+            child,
+            ends,
+        }));
+    }
+    traps
+}
