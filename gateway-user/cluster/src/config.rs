@@ -44,8 +44,12 @@ pub struct Limits {
     /// How long a background change waits for company. Default 5 ms.
     pub background_delay: Duration,
     /// A peer that leaves a delta unacknowledged for so long is reported as lagging
-    /// ([`crate::view::SyncReport::lagging`]). Default 100 ms.
+    /// ([`crate::view::SyncReport::lagging`]). Each time doubles what it is given the next time, up to
+    /// sixteen times as much: where everything is slow, members would come and go for ever. Default
+    /// 100 ms.
     pub ack_timeout: Duration,
+    /// After so long without being late a peer has to be as quick as in the beginning. Default 60 s.
+    pub forgiven_after: Duration,
     /// A peer that leaves a delta unacknowledged is asked for a sign of life as often, so that what
     /// the network lost is sent again: TCP notices by itself after 200 ms (Linux's `TCP_RTO_MIN`), but
     /// at once when something later is acknowledged (RFC 8985). Well below
@@ -106,6 +110,7 @@ impl Default for Limits {
             mirror_burst: 50,
             background_delay: Duration::from_millis(5),
             ack_timeout: Duration::from_millis(100),
+            forgiven_after: Duration::from_secs(60),
             nudge: Duration::from_millis(10),
             retained_deltas: 65_536,
             retained_bytes: 64 << 20,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gateway_common::time::Instant;
 
+use crate::config::Limits;
 use crate::feed::SnapshotOut;
 use crate::frame::{DeltaSeq, Incarnation, Position, Taken};
 use crate::secret::Secret;
@@ -14,6 +15,9 @@ use crate::snapshot::SnapshotIn;
 use crate::status::{FullSync, PeerCounters, QueuePeaks};
 use crate::stream::StreamIn;
 use crate::view::Epoch;
+
+/// A peer that was late again and again is given at most 2 to this power times as long.
+const MOST_DOUBLINGS: u32 = 4;
 
 /// How far the conversation with a peer has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +86,8 @@ pub(crate) struct Outgoing {
     /// It has once acknowledged everything since then.
     pub(crate) caught: bool,
     pub(crate) lagging: bool,
+    /// How often it was late lately, and when it was last.
+    pub(crate) lapses: (u32, Instant),
     /// It is not called late before: this member had no time itself to read what it said.
     pub(crate) excused: Instant,
     /// The last epoch in which it is level.
@@ -157,6 +163,27 @@ impl Outgoing {
     /// needs none because it gets a snapshot anyway.
     pub(crate) fn needs_after(&self) -> Option<DeltaSeq> {
         self.acked.or(self.has_begun().then_some(self.base))
+    }
+
+    /// How long what was sent at `sent` may stay unacknowledged.
+    pub(crate) fn patience(&self, sent: Instant, limits: &Limits) -> Duration {
+        limits.ack_timeout * (1 << self.recent_lapses(sent, limits).min(MOST_DOUBLINGS))
+    }
+
+    /// Notes that it is late.
+    pub(crate) fn lapse(&mut self, now: Instant, limits: &Limits) {
+        self.lagging = true;
+        self.caught = false;
+        self.lapses = (self.recent_lapses(now, limits) + 1, now);
+    }
+
+    fn recent_lapses(&self, at: Instant, limits: &Limits) -> u32 {
+        let (lapses, last) = self.lapses;
+        if at < last + limits.forgiven_after {
+            lapses
+        } else {
+            0
+        }
     }
 
     /// When the oldest delta that was sent and not acknowledged was sent.

@@ -113,7 +113,7 @@ impl Cluster {
         taken: Option<Taken>,
     ) -> Result<(), Violation> {
         let own = self.view.epoch;
-        let timeout = self.config.limits.ack_timeout;
+        let limits = &self.config.limits;
         let Some(peer) = self.peers.get_mut(&member) else {
             return Ok(());
         };
@@ -135,7 +135,7 @@ impl Cluster {
             if let Some(time) = out.land(seq, now) {
                 peer.round_trip = Some(time);
                 // One answer in time is needed before it is trusted again.
-                out.lagging &= time >= timeout;
+                out.lagging &= time >= out.patience(now, limits);
             }
             suspect = out.lagging && out.in_flight.is_empty();
         }

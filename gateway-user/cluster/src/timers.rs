@@ -76,7 +76,8 @@ impl Cluster {
     /// When a peer that has something to acknowledge will be too late with it.
     fn overdue(&self, peer: &Peer) -> Option<Instant> {
         let since = peer.out.waiting_since().filter(|_| !peer.out.lagging)?;
-        Some((since + self.config.limits.ack_timeout).max(peer.out.excused))
+        let patience = peer.out.patience(since, &self.config.limits);
+        Some((since + patience).max(peer.out.excused))
     }
 
     /// Reports a peer that does not acknowledge, so that it is taken out of the view. A member that
@@ -102,8 +103,7 @@ impl Cluster {
             .out
             .waiting_since()
             .map_or(Duration::ZERO, |since| now - since);
-        peer.out.lagging = true;
-        peer.out.caught = false;
+        peer.out.lapse(now, &self.config.limits);
         peer.counters.lagged += 1;
         self.event(Event::Lagging { member, behind });
         self.release();
@@ -137,7 +137,6 @@ impl Cluster {
     }
 
     pub(crate) fn handle_pong(&mut self, now: Instant, member: MemberId, nonce: u64) {
-        let timeout = self.config.limits.ack_timeout;
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
@@ -145,7 +144,7 @@ impl Cluster {
             let time = now.saturating_since(sent_at);
             peer.round_trip = Some(time);
             let suspect = peer.out.lagging && peer.out.in_flight.is_empty();
-            if suspect && time < timeout {
+            if suspect && time < peer.out.patience(sent_at, &self.config.limits) {
                 peer.out.lagging = false;
             } else if suspect {
                 self.probe(now, member);

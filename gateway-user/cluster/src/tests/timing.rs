@@ -156,6 +156,36 @@ fn a_member_that_was_busy_itself_judges_nobody_at_once() {
     assert!(net.node(1).released < seq);
 }
 
+/// Where everything is slow, a member that is put out and taken in again and again makes it worse.
+#[test]
+fn who_was_late_is_given_more_time_for_a_while() {
+    let mut net = Net::connected(2, &Limits::default());
+    let lagged = |net: &Net| net.peer(1, 2).counters.lagged;
+    let mut n = 0;
+    // Acknowledges everything after so long.
+    let mut answers_after = |net: &mut Net, time: Duration| {
+        n += 1;
+        let before = lagged(net);
+        upsert(net, 1, n);
+        net.advance(time);
+        let late = lagged(net) - before;
+        net.settle();
+        assert!(net.peer(1, 2).in_sync);
+        late
+    };
+    assert_eq!(answers_after(&mut net, 100 * MS), 1);
+    assert_eq!(answers_after(&mut net, 199 * MS), 0);
+    assert_eq!(answers_after(&mut net, 200 * MS), 1);
+    assert_eq!(answers_after(&mut net, 399 * MS), 0);
+    for doubled in [400, 800, 1600, 1600] {
+        assert_eq!(answers_after(&mut net, doubled * MS), 1);
+    }
+    net.advance(60_000 * MS);
+    net.settle();
+    assert_eq!(answers_after(&mut net, 99 * MS), 0);
+    assert_eq!(answers_after(&mut net, 100 * MS), 1);
+}
+
 #[test]
 fn a_slow_peer_stays_out() {
     let mut net = Net::connected(2, &Limits::default());
