@@ -72,6 +72,7 @@ impl Agent {
         let precise = match request {
             Request::SaPage(query) => self.sa_page(query).and_then(told),
             Request::Sa { local_spi } => self.one_sa(local_spi).and_then(told),
+            Request::Explain(query) => self.explain(query).and_then(told),
             Request::IkeForwarding(step) => self.forwarding_step(step),
             Request::Initiate(target) => self.order(What::Initiate, target).and_then(told),
             Request::Terminate(target) => self.order(What::Terminate, target).and_then(told),
@@ -113,6 +114,7 @@ impl Agent {
                 .and_then(|()| self.status())
                 .and_then(value),
             Request::History => value(self.journal.history()),
+            Request::FailoverHistory => value(self.journal.failovers()),
             Request::Interfaces => value(self.interfaces()),
             _ => Err("not a question".into()),
         };

@@ -33,12 +33,16 @@ impl Agent {
             let heard = snapshot.status.members.iter().find(|m| m.member == *id);
             self.member(now, *id, &snapshot, heard, peers.get(id))
         });
+        let (failovers, failovers_since, last_failover) = self.journal.last_failover();
         Members {
             mode: self.config.cluster.mode,
             failback: self.config.cluster.failback,
             epoch: self.node.view().epoch.0,
             problems: problems(&snapshot),
             members: members.collect(),
+            failovers,
+            failovers_since,
+            last_failover: last_failover.cloned(),
         }
     }
 
@@ -67,6 +71,10 @@ impl Agent {
             received: peer.map_or(0, |peer| peer.counters.deltas_received),
             epoch: heard.map_or(0, |heard| heard.epoch.0),
             run: heard.map_or_else(String::new, |heard| format!("{:x}", heard.incarnation.0)),
+            previous_state: self
+                .journal
+                .last_change(id)
+                .map(|change| change.from.clone()),
             last_change_seconds: heard.map(|heard| (now - heard.last_change).as_secs_f64()),
             reason: heard.map_or_else(String::new, |heard| heard.reason.clone()),
             problems: heard.map_or(0, |heard| heard.problems),

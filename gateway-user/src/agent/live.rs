@@ -176,8 +176,11 @@ impl IkeTables for Live<'_> {
 
     fn slot_owner(&self, slot: Slot) -> u32 {
         let owner = self.owners.get(usize::from(slot.0)).copied().flatten();
-        let shown = owner.as_ref().map(|owner| owner as &dyn Debug);
-        self.note(map::SLOT_OWNER, slot.0.to_string(), shown);
+        self.steps.borrow_mut().push(LookUp {
+            table: map::SLOT_OWNER.into(),
+            key: slot.0.to_string(),
+            value: owner.map(|owner| format!("member {owner}")),
+        });
         owner.map_or(0, |owner| u32::from(owner.get()))
     }
 
@@ -265,32 +268,58 @@ pub(super) fn frame(
     to: [u8; 6],
 ) -> Option<Vec<u8>> {
     const PORT: [u8; 2] = gateway_common::packet::IKE_PORT.to_be_bytes();
-    let udp = u16::try_from(8 + message.len()).ok()?;
+    let length = u16::try_from(8 + message.len()).ok()?;
+    let mut udp = [PORT, PORT, length.to_be_bytes(), [0, 0]].concat();
+    udp.extend(message);
+    ip_frame(UDP, &udp, source, destination, to)
+}
+
+/// The first ESP packet of an SA as it comes from the wire; as [`frame`].
+pub(super) fn esp_frame(
+    spi: [u8; 4],
+    source: IpAddr,
+    destination: IpAddr,
+    to: [u8; 6],
+) -> Option<Vec<u8>> {
+    let mut esp = spi.to_vec();
+    esp.extend(1u32.to_be_bytes());
+    // Ciphertext and its check value, which steering never reads.
+    esp.extend([0; 32]);
+    ip_frame(ESP, &esp, source, destination, to)
+}
+
+const UDP: u8 = 17;
+const ESP: u8 = 50;
+
+fn ip_frame(
+    protocol: u8,
+    payload: &[u8],
+    source: IpAddr,
+    destination: IpAddr,
+    to: [u8; 6],
+) -> Option<Vec<u8>> {
+    let length = u16::try_from(payload.len()).ok()?;
     let mut frame = to.to_vec();
     frame.extend([0x02, 0, 0, 0, 0, 1]);
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let total = udp.checked_add(20)?;
+            let total = length.checked_add(20)?;
             frame.extend([0x08, 0x00, 0x45, 0]);
             frame.extend(total.to_be_bytes());
-            frame.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+            frame.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
             frame.extend(source.octets());
             frame.extend(destination.octets());
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-            frame.extend(udp.to_be_bytes());
-            frame.extend([17, 64]);
+            frame.extend(length.to_be_bytes());
+            frame.extend([protocol, 64]);
             frame.extend(source.octets());
             frame.extend(destination.octets());
         }
         _ => return None,
     }
-    frame.extend(PORT);
-    frame.extend(PORT);
-    frame.extend(udp.to_be_bytes());
-    frame.extend([0, 0]);
-    frame.extend(message);
+    frame.extend(payload);
     Some(frame)
 }
 
@@ -326,6 +355,26 @@ mod tests {
             [2; 6],
         );
         assert_eq!(families, None);
+    }
+
+    #[test]
+    fn an_esp_packet_has_its_spi() {
+        let tables = MemoryTables::new(64);
+        let vip: IpAddr = "2001:db8::2".parse().unwrap();
+        let frame = esp_frame([0xc0, 0, 0, 1], "2001:db8::1".parse().unwrap(), vip, [2; 6]);
+        let settings = Settings {
+            member: 1,
+            enabled: 1,
+            ..Settings::default()
+        };
+        tables.set_settings(settings).unwrap();
+        let now = Instant::from_nanos(100);
+        let vips = [vip];
+        let live = Live::new(&tables, &vips, now, now).unwrap();
+        let outcome = live.ingress(&frame.unwrap()).unwrap();
+        assert_eq!(outcome.reason, Reason::EspUnknown);
+        let keys: Vec<_> = outcome.steps.iter().map(|step| step.key.as_str()).collect();
+        assert!(keys.contains(&"c0000001 to 2001:db8::2"), "{keys:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod answers;
 mod cluster_answers;
 mod connections;
 mod effects;
+mod explain;
 mod forwarding;
 mod guard;
 mod harden;

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gateway_cluster::membership::{MemberState, Pnote, PnoteState};
+use gateway_cluster::membership::{Event, MemberState, Pnote, PnoteState};
+use gateway_common::member::MemberId;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
+use super::journal::Circumstances;
 use super::membership::Notice;
 use super::{Agent, log};
 
@@ -22,13 +24,19 @@ impl Agent {
                         "took over without a majority: another member may still be serving"
                     );
                 }
-                self.journal.view(self.node.view(), &view);
+                let circumstances = Circumstances {
+                    unsafe_takeover,
+                    drained: self.drained(),
+                };
+                let before = self.node.view();
+                self.journal.view(now, before, &view, &circumstances);
                 self.node.handle_view(now, *view);
                 self.forget_lost();
             }
             Notice::Gaining(number) => self.membership.gain(number),
             Notice::Active(epoch) => {
                 self.node.handle_active(now, epoch);
+                self.journal.served(now, epoch.0);
                 self.drop_inherited(self.config.cluster.local);
                 self.finish_adoption();
                 if self.has_gained() {
@@ -37,11 +45,29 @@ impl Agent {
             }
             Notice::Event(event) => {
                 log::membership(&event);
-                self.journal.membership(&event);
+                let silent = self.silence_of(&event);
+                self.journal.membership(now, &event, silent);
             }
             Notice::Stopped => self.stop_at = Some(now),
         }
         self.tell_health();
+    }
+
+    /// Members that an operator drained, or that stop.
+    fn drained(&self) -> BTreeSet<MemberId> {
+        let members = self.membership.snapshot().status.members;
+        let drained = members.iter().filter(|member| member.drained);
+        drained.map(|member| member.member).collect()
+    }
+
+    /// How long the member whose state changed has not been heard on any interface.
+    fn silence_of(&self, event: &Event) -> Option<Duration> {
+        let Event::State { member, .. } = event else {
+            return None;
+        };
+        let members = self.membership.snapshot().status.members;
+        let about = members.iter().find(|known| known.member == *member)?;
+        about.links.iter().map(|(_, age)| *age).min()
     }
 
     /// Everything that still stands is known by now: this member is in a view.

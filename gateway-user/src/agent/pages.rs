@@ -1,6 +1,7 @@
 //! Answers that come in pages, or that only the REST API asks for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use gateway_common::member::MemberId;
 use gateway_ike::endpoint::SaStatus;
@@ -8,6 +9,7 @@ use gateway_ike::output::ChildId;
 
 use super::Agent;
 use super::answers::ike_sa;
+use super::membership::Snapshot;
 use crate::api::model::{
     IkeSaInfo, Interfaces, PAGE, Refusal, RefusalKind, SaPage, SaQuery, SteeredInterface,
 };
@@ -74,8 +76,13 @@ impl Agent {
     }
 
     pub(super) fn interfaces(&self) -> Interfaces {
+        let snapshot = self.membership.snapshot();
         let interfaces = self.steering.interfaces();
         let interfaces = interfaces.iter().map(|interface| SteeredInterface {
+            up: link_of(&snapshot, &interface.name).map(|(_, up)| up),
+            heard_seconds: link_of(&snapshot, &interface.name)
+                .and_then(|(number, _)| last_heard(&snapshot, number))
+                .map(|age| age.as_secs_f64()),
             name: interface.name.clone(),
             role: interface.role.as_str().into(),
             mode: interface.mode.as_str().into(),
@@ -95,6 +102,20 @@ impl Agent {
             interfaces: interfaces.collect(),
         }
     }
+}
+
+/// Number of the cluster interface with this name, and whether it works.
+fn link_of(snapshot: &Snapshot, name: &str) -> Option<(usize, bool)> {
+    let links = &snapshot.links;
+    let number = links.iter().position(|(known, _)| known == name)?;
+    Some((number, links[number].1))
+}
+
+/// How long ago any member was heard on a cluster interface.
+fn last_heard(snapshot: &Snapshot, number: usize) -> Option<Duration> {
+    let links = snapshot.status.members.iter().flat_map(|m| &m.links);
+    let heard = links.filter(|(link, _)| usize::from(link.0) == number);
+    heard.map(|(_, age)| *age).min()
 }
 
 fn matches(query: &SaQuery, owner: Option<MemberId>, sa: &SaStatus) -> bool {

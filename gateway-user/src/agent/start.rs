@@ -157,7 +157,7 @@ impl Faces {
         api::serve(&config.api_socket, call_sender.clone())
             .await
             .with_context(|| format!("control socket {}", config.api_socket.display()))?;
-        let (hub, journal) = (Hub::default(), Journal::default());
+        let (hub, journal) = (Hub::default(), Journal::new(config.cluster.local));
         if let Some(rest) = config.rest.take() {
             rest::serve(rest, call_sender.clone(), journal.listeners().clone())
                 .await

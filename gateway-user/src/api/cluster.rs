@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::failover::Failover;
 use crate::config::{Failback, Mode};
 
 /// The order will be carried out.
@@ -32,6 +33,12 @@ pub struct Members {
     pub problems: Vec<String>,
     /// By id.
     pub members: Vec<MemberStatus>,
+    /// Views since the agent started in which slots got another owner.
+    pub failovers: u64,
+    /// When it started to count these, in seconds since 1970.
+    pub failovers_since: f64,
+    /// The last of them; `null`: there was none.
+    pub last_failover: Option<Failover>,
 }
 
 /// One member.
@@ -47,6 +54,8 @@ pub struct MemberStatus {
     pub sync_address: String,
     /// State with its flags in ClusterXL's words: "ACTIVE", "ACTIVE(!)", "STANDBY", "LOST", …
     pub state: String,
+    /// The state before; `null` while the first one lasts.
+    pub previous_state: Option<String>,
     /// Whether the sync channel to it is up; true for the local member.
     pub connected: bool,
     /// Whether it acknowledges deltas in time; true for the local member.

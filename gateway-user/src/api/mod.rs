@@ -3,13 +3,14 @@
 mod client;
 mod cluster;
 pub mod event;
+mod explain;
+mod failover;
 mod forwarding;
 pub mod model;
 mod pages;
 pub mod render;
-pub mod render_cluster;
-pub mod render_connections;
 mod server;
+pub mod top;
 
 pub use client::{ClientError, call};
 pub use server::{Call, serve};

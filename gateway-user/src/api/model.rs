@@ -13,6 +13,8 @@ pub use super::cluster::{
     SyncStatus, ViewMember, ViewStatus,
 };
 
+pub use super::explain::{ExplainQuery, Explanation, Finding};
+pub use super::failover::{Failover, FailoverCause, FailoverHistory, SlotMove};
 pub use super::forwarding::*;
 pub use super::pages::{
     ChildName, FailoverTo, History, Interfaces, PAGE, RedirectTo, Refusal, RefusalKind, SaPage,
@@ -98,8 +100,12 @@ pub enum Request {
     },
     /// [`History`].
     History,
+    /// [`FailoverHistory`].
+    FailoverHistory,
     /// [`Interfaces`].
     Interfaces,
+    /// [`Explanation`].
+    Explain(ExplainQuery),
     /// A step of the IKE forwarding API.
     IkeForwarding(Step),
     /// Switches `ike_forwarding.enabled` until the next start; answers [`Status`].

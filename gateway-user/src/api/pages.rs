@@ -85,7 +85,7 @@ pub struct History {
 }
 
 /// The interfaces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Interfaces {
     /// The cluster's addresses.
     pub vips: Vec<String>,
@@ -94,7 +94,7 @@ pub struct Interfaces {
 }
 
 /// An interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SteeredInterface {
     /// Its name.
     pub name: String,
@@ -104,6 +104,10 @@ pub struct SteeredInterface {
     pub mode: String,
     /// The hook of its fence; `null` without BPF.
     pub fence: Option<String>,
+    /// Whether it is up and has a carrier; `null`: no heartbeats are sent on it.
+    pub up: Option<bool>,
+    /// Seconds since another member was heard on it.
+    pub heard_seconds: Option<f64>,
 }
 
 /// A child of a connection.

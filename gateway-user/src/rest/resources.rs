@@ -10,8 +10,8 @@ use super::extract::{Path, Query};
 use super::problem::Problem;
 use super::{Answer, Rest};
 use crate::api::model::{
-    Checks, Connections, Health, History, IkeSaInfo, Interfaces, Members, Pnotes, Request, SaPage,
-    SaQuery, Stats, Status, SyncStatus, ViewStatus,
+    Checks, Connections, ExplainQuery, Explanation, FailoverHistory, Health, History, IkeSaInfo,
+    Interfaces, Members, Pnotes, Request, SaPage, SaQuery, Stats, Status, SyncStatus, ViewStatus,
 };
 
 /// This document.
@@ -104,6 +104,21 @@ pub(super) async fn sa(State(rest): State<Rest>, Path(local_spi): Path<String>) 
     responses((status = 200, description = "The last 256", body = History)))]
 pub(super) async fn history(State(rest): State<Rest>) -> Answer {
     rest.ask(Request::History).await
+}
+
+/// Views in which slots got another owner: who lost them to whom, why, and how long it took.
+#[utoipa::path(get, path = "/api/v1/failovers", tag = "cluster",
+    responses((status = 200, description = "The last 64, newest first", body = FailoverHistory)))]
+pub(super) async fn failovers(State(rest): State<Rest>) -> Answer {
+    rest.ask(Request::FailoverHistory).await
+}
+
+/// Why a peer's packets, or one packet, go where they go: which key is looked up in which map, whose
+/// the slot is, and what XDP does. IKE and ESP are explained as the peer would send them.
+#[utoipa::path(get, path = "/api/v1/explain", tag = "cluster", params(ExplainQuery),
+    responses((status = 200, description = "Each kind of packet that it concerns", body = Explanation)))]
+pub(super) async fn explain(State(rest): State<Rest>, Query(query): Query<ExplainQuery>) -> Answer {
+    rest.ask(Request::Explain(query)).await
 }
 
 /// Every counter there is.

@@ -130,6 +130,8 @@ fn look(builder: Builder) -> Builder {
         .add(Role::Read, routes!(resources::sas))
         .add(Role::Read, routes!(resources::sa))
         .add(Role::Read, routes!(resources::history))
+        .add(Role::Read, routes!(resources::failovers))
+        .add(Role::Read, routes!(resources::explain))
         .add(Role::Read, routes!(resources::stats))
         .add(Role::Read, routes!(resources::checks))
         .add(Role::Read, routes!(events::events))

@@ -18,9 +18,6 @@ use crate::api::model::{Classified, Handled, Injected, Packet, Refusal, Resolved
 use crate::clock;
 use crate::config::Mode;
 
-/// Any unicast address, where every one counts as ours.
-const SOME_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 2];
-
 impl Agent {
     /// What the data path does with a packet.
     pub(super) fn classify_packet(&self, packet: &Packet) -> Result<Classified, Refusal> {
@@ -139,7 +136,7 @@ impl Agent {
     }
 
     /// The frame of a packet, made up if only its message is given.
-    fn frame_of(&self, packet: &Packet) -> Result<Vec<u8>, Refusal> {
+    pub(in crate::agent) fn frame_of(&self, packet: &Packet) -> Result<Vec<u8>, Refusal> {
         match packet {
             Packet {
                 frame: Some(text),
@@ -155,11 +152,7 @@ impl Agent {
             } => {
                 let message = octets("message", text)?;
                 let vip = self.vip(*source, *destination)?;
-                let settings = self.steering.tables().settings().map_err(table)?;
-                let [a, b, c, d, e, f, ..] = settings.macs[0];
-                let own = [a, b, c, d, e, f];
-                let own = if own == [0; 6] { SOME_MAC } else { own };
-                frame(&message, *source, vip, own)
+                frame(&message, *source, vip, self.own_mac()?)
                     .ok_or_else(|| invalid("the message is too long for a packet".into()))
             }
             _ => Err(invalid(
@@ -168,7 +161,11 @@ impl Agent {
         }
     }
 
-    fn vip(&self, source: IpAddr, wanted: Option<IpAddr>) -> Result<IpAddr, Refusal> {
+    pub(in crate::agent) fn vip(
+        &self,
+        source: IpAddr,
+        wanted: Option<IpAddr>,
+    ) -> Result<IpAddr, Refusal> {
         let mut vips = self.config.cluster.vips.iter().copied();
         let family = |vip: &IpAddr| vip.is_ipv4() == source.is_ipv4();
         let found = vips.find(|vip| family(vip) && wanted.is_none_or(|wanted| wanted == *vip));

@@ -104,7 +104,9 @@ export function totals(stats) {
   const sum = (end) => Object.entries(stats.reasons)
     .filter(([reason]) => reason.endsWith(end)).reduce((all, [, count]) => all + count.packets, 0);
   const members = Object.values(stats.members);
-  const redirected = sum("_forwarded") - (stats.reasons.already_forwarded?.packets ?? 0);
+  const already = ["already_forwarded", "inside_already_forwarded"]
+    .reduce((all, reason) => all + (stats.reasons[reason]?.packets ?? 0), 0);
+  const redirected = sum("_forwarded") - already;
   const local = sum("_local");
   return {
     "Steered (local and redirected)": local + redirected,

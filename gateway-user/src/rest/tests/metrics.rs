@@ -42,8 +42,9 @@ fn answer(request: &Request) -> Value {
                 "members": {"2": {"forwarded": count, "received": count}}})
         }
         Request::Members => json!({"mode": "load-sharing", "failback": "maintain-active",
-            "epoch": 1, "problems": [], "members": [{"id": 1, "name": "one", "local": true,
-            "sync_address": "10.99.0.1", "state": "ACTIVE", "connected": true, "in_sync": true,
+            "epoch": 1, "problems": [], "failovers": 0, "failovers_since": 0.0, "last_failover": null,
+            "members": [{"id": 1, "name": "one", "local": true,
+            "sync_address": "10.99.0.1", "state": "ACTIVE", "previous_state": null, "connected": true, "in_sync": true,
             "slots": 256, "sent": 0, "acknowledged": 0, "received": 0, "epoch": 1, "run": "1",
             "last_change_seconds": 1.0, "reason": "", "problems": 0, "drained": false,
             "config_differs": false, "load": 0, "links": []}]}),

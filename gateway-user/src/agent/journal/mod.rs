@@ -1,15 +1,21 @@
 //! What has happened: for those who listen now, and for those who ask later.
 
+mod failovers;
+
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use gateway_cluster::membership;
 use gateway_cluster::view::View;
 use gateway_common::member::MemberId;
+use gateway_common::time::Instant;
 use gateway_ike::output::{Event, EventKind as Kind};
 use tokio::sync::broadcast;
 
+use self::failovers::Failovers;
+pub(super) use self::failovers::{Change, Circumstances};
 use crate::api::event::{ApiEvent, EventKind};
-use crate::api::model::History;
+use crate::api::model::{Failover, FailoverHistory, History};
 
 /// Events that a slow listener may be behind.
 const BEHIND: usize = 1024;
@@ -21,22 +27,19 @@ const KEPT: usize = 256;
 pub(super) struct Journal {
     listeners: broadcast::Sender<ApiEvent>,
     kept: VecDeque<ApiEvent>,
-    failovers: u64,
-    view_changes: u64,
-}
-
-impl Default for Journal {
-    fn default() -> Self {
-        Self {
-            listeners: broadcast::Sender::new(BEHIND),
-            kept: VecDeque::new(),
-            failovers: 0,
-            view_changes: 0,
-        }
-    }
+    failovers: Failovers,
 }
 
 impl Journal {
+    /// The journal of this member.
+    pub(super) fn new(local: MemberId) -> Self {
+        Self {
+            listeners: broadcast::Sender::new(BEHIND),
+            kept: VecDeque::new(),
+            failovers: Failovers::new(local),
+        }
+    }
+
     /// Where listeners subscribe.
     pub(super) const fn listeners(&self) -> &broadcast::Sender<ApiEvent> {
         &self.listeners
@@ -45,9 +48,30 @@ impl Journal {
     /// Newest first.
     pub(super) fn history(&self) -> History {
         History {
-            failovers: self.failovers,
+            failovers: self.failovers.total(),
             events: self.kept.iter().rev().cloned().collect(),
         }
+    }
+
+    /// The failovers, newest first.
+    pub(super) fn failovers(&self) -> FailoverHistory {
+        self.failovers.history()
+    }
+
+    /// How many failovers there were, since when, and the last one.
+    pub(super) fn last_failover(&self) -> (u64, f64, Option<&Failover>) {
+        let failovers = &self.failovers;
+        (failovers.total(), failovers.since(), failovers.last())
+    }
+
+    /// The last change of a member's state.
+    pub(super) fn last_change(&self, member: MemberId) -> Option<&Change> {
+        self.failovers.last_change(member)
+    }
+
+    /// This member serves its slots of the view of this epoch.
+    pub(super) fn served(&mut self, now: Instant, epoch: u64) {
+        self.failovers.served(now, epoch);
     }
 
     fn tell(&self, event: ApiEvent) {
@@ -64,11 +88,16 @@ impl Journal {
     }
 
     /// A view follows another.
-    pub(super) fn view(&mut self, before: &View, after: &View) {
+    pub(super) fn view(
+        &mut self,
+        now: Instant,
+        before: &View,
+        after: &View,
+        circumstances: &Circumstances,
+    ) {
         if after.epoch <= before.epoch {
             return;
         }
-        self.view_changes += 1;
         let members: Vec<String> = after
             .members
             .keys()
@@ -82,39 +111,39 @@ impl Journal {
             )
         };
         self.keep(event);
-        let moved = before
-            .slots
-            .iter()
-            .zip(after.slots.iter())
-            .filter(|((_, from), (_, to))| from.is_some() && from != to)
-            .count();
-        if moved > 0 {
-            self.failovers += 1;
-            let gone: Vec<String> = before
-                .members
-                .keys()
-                .filter(|id| !after.members.contains_key(id))
-                .map(|id| format!("member {}", id.get()))
-                .collect();
-            let why = if gone.is_empty() {
-                "handed over".to_owned()
-            } else {
-                format!("{} is gone", gone.join(", "))
-            };
-            let event = ApiEvent {
-                epoch: Some(after.epoch.0),
-                slots: Some(moved),
-                ..ApiEvent::now(
-                    EventKind::Failover,
-                    format!("{moved} slots have another owner: {why}"),
-                )
-            };
-            self.keep(event);
-        }
+        let Some(failover) = self.failovers.view(now, before, after, circumstances) else {
+            return;
+        };
+        let gone: Vec<String> = before
+            .members
+            .keys()
+            .filter(|id| !after.members.contains_key(id))
+            .map(|id| format!("member {}", id.get()))
+            .collect();
+        let why = if gone.is_empty() {
+            "handed over".to_owned()
+        } else {
+            format!("{} is gone", gone.join(", "))
+        };
+        let event = ApiEvent {
+            epoch: Some(after.epoch.0),
+            slots: Some(failover.slots),
+            ..ApiEvent::now(
+                EventKind::Failover,
+                format!("{} slots have another owner: {why}", failover.slots),
+            )
+        };
+        self.keep(event);
     }
 
-    /// The membership tells something.
-    pub(super) fn membership(&mut self, event: &membership::Event) {
+    /// The membership tells something. `silent`: how long the member that it is about has not been
+    /// heard.
+    pub(super) fn membership(
+        &mut self,
+        now: Instant,
+        event: &membership::Event,
+        silent: Option<Duration>,
+    ) {
         if let membership::Event::State {
             member,
             from,
@@ -122,6 +151,14 @@ impl Journal {
             reason,
         } = event
         {
+            let change = Change {
+                from: from.to_string(),
+                to: to.to_string(),
+                reason: reason.clone(),
+                at: now,
+                silent,
+            };
+            self.failovers.change(*member, change);
             let text = format!("{from} -> {to}: {reason}");
             self.keep(ApiEvent {
                 member: Some(member.get()),
@@ -183,15 +220,17 @@ mod tests {
 
     #[test]
     fn the_history_is_bounded_and_counts_failovers() {
-        let mut journal = Journal::default();
+        let mut journal = Journal::new(MemberId::new(1).unwrap());
+        let now = Instant::from_nanos(1);
+        let circumstances = Circumstances::default();
         let mut listener = journal.listeners().subscribe();
         let mut before = View::default();
         for epoch in 1..=300 {
             let mut after = before.clone();
             after.epoch = Epoch(epoch);
-            journal.view(&before, &after);
+            journal.view(now, &before, &after, &circumstances);
             // The same view again is none.
-            journal.view(&after, &after);
+            journal.view(now, &after, &after, &circumstances);
             before = after;
         }
         let history = journal.history();

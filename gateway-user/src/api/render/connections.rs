@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::model::{ConnectionInfo, Connections, Ordered, Reloaded};
+use super::text::duration;
+use crate::api::model::{ConnectionInfo, Connections, Ordered, Reloaded};
 
 /// `gatewayctl connections`, in the layout of `swanctl --list-conns`.
 pub fn connections(connections: &Connections) -> String {
@@ -50,30 +51,60 @@ fn connection(connection: &ConnectionInfo) -> String {
         member => format!("member {member}"),
     };
     let mut text = format!(
-        "{}: slot {}, initiated by {owner}, {} IKE SA(s) up\n  local:  {} as {}\n  remote: {} as {}\n",
+        "{}: IKEv2, slot {}, initiated by {owner}, {} IKE SAs up{}\n  local:  {}\n    {}, id {}\n  \
+         remote: {}\n    {}, id {}\n",
         connection.name,
         connection.slot,
         connection.ike_sas,
+        if connection.loaded {
+            ", loaded by swanctl"
+        } else {
+            ""
+        },
         any(&connection.local_addrs),
+        connection.local_auth,
         connection.local_id,
         any(&connection.remote_addrs),
+        connection.remote_auth,
         connection.remote_id,
     );
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "  {}", connection.proposals.join(", "));
+    let _ = writeln!(text, "  {}", times(connection));
     for child in &connection.children {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "  {}: {} === {}, start_action {}, close_action {}, dpd_action {}, {} up",
+            "  {}: TUNNEL, {} up, {}, start_action {}, close_action {}, dpd_action {}\n    local:  {}\n    \
+             remote: {}",
             child.name,
-            child.local_ts.join(" "),
-            child.remote_ts.join(" "),
+            child.child_sas,
+            child.esp_proposals.join(", "),
             child.start_action,
             child.close_action,
             child.dpd_action,
-            child.child_sas,
+            child.local_ts.join(" "),
+            child.remote_ts.join(" "),
         );
     }
     text
+}
+
+fn times(connection: &ConnectionInfo) -> String {
+    let of = |seconds: u64| match seconds {
+        0 => "never".to_owned(),
+        seconds => format!("every {}", duration(seconds as f64)),
+    };
+    let dpd = match connection.dpd_delay {
+        0 => "never".to_owned(),
+        seconds => format!("after {}", duration(seconds as f64)),
+    };
+    format!(
+        "rekeying {}, reauthentication {}, liveness check {dpd}, unique {}",
+        of(connection.rekey_time),
+        of(connection.reauth_time),
+        connection.unique
+    )
 }
 
 /// What has become of `gatewayctl initiate`, `terminate` and `rekey`.
@@ -94,6 +125,9 @@ pub fn ordered(ordered: &Ordered) -> String {
              who owns what)"
         )
     }));
+    if parts.is_empty() {
+        return "there is no such SA in the cluster: nothing was done\n".into();
+    }
     format!(
         "{}; the log and \"gatewayctl sas\" show what comes of it\n",
         parts.join(", ")
