@@ -254,6 +254,7 @@ fn peer_tables(out: &mut String, peers: &[PeerSync]) {
         ">Peak",
         ">Round trip",
         ">Resent",
+        ">Nudged",
         ">Received",
         "Name",
     ])];
@@ -278,6 +279,7 @@ fn peer_tables(out: &mut String, peers: &[PeerSync]) {
             peer.round_trip_ms
                 .map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms")),
             peer.deltas_resent.to_string(),
+            peer.nudged.to_string(),
             peer.received.to_string(),
             peer.name.clone(),
         ]);
