@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use gateway_user::agent::{self, Agent};
-use gateway_user::config::{Config, WitnessConfig};
+use gateway_user::config::{self, Config, WitnessConfig};
 use gateway_user::recent::Recent;
 use gateway_user::vici::LogLayer;
 use tracing_subscriber::filter::LevelFilter;
@@ -43,7 +43,9 @@ enum Task {
     CheckConfig,
     /// Print the OpenAPI document of the REST API, without a running gateway.
     Openapi,
-    /// Write the manual page into a folder.
+    /// Print the JSON schema of the configuration file, with --witness that of the witness's.
+    ConfigSchema,
+    /// Write the manual pages into a folder.
     #[command(hide = true)]
     Man {
         /// The folder.
@@ -80,7 +82,22 @@ fn run(cli: &Cli, recent: Recent) -> Result<()> {
             let _ = writeln!(io::stdout(), "{}", gateway_user::rest::openapi());
             return Ok(());
         }
-        Some(Task::Man { dir }) => return Ok(gateway_user::manual::write(Cli::command(), dir)?),
+        Some(Task::ConfigSchema) => {
+            let schema = if cli.witness {
+                config::witness_schema()
+            } else {
+                config::schema()
+            };
+            let _ = writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&schema)?);
+            return Ok(());
+        }
+        Some(Task::Man { dir }) => {
+            gateway_user::manual::write(Cli::command(), dir)?;
+            return Ok(std::fs::write(
+                dir.join("gateway.toml.5"),
+                config::manual(),
+            )?);
+        }
         None => {}
     }
     if cli.witness {

@@ -409,7 +409,10 @@ pub(super) fn secret(
 ) -> Result<SecretBytes, ConfigError> {
     let text = match (text, file) {
         (Some(text), None) => Zeroizing::new(text),
-        (None, Some(file)) => read_secret(key, &folder.path(&file))?,
+        (None, Some(file)) => read_secret(
+            key,
+            &folder.secret_path(&format!("{key}.secret_file"), &file)?,
+        )?,
         _ => {
             return Err(ConfigError::new(
                 key,

@@ -12,7 +12,9 @@ mod files;
 mod ha;
 mod lifetimes;
 mod raw;
+mod redact;
 mod rest;
+mod schema;
 mod swanctl;
 mod takeover;
 mod timing;
@@ -32,7 +34,9 @@ pub use error::ConfigError;
 pub use files::{certificates, private_key, read_crl};
 pub use ha::FloatingAddress;
 pub use raw::{Backend, Failback, Mode, Profile, TwoMember};
+pub use redact::redacted;
 pub use rest::{Rest, RestAccess, RestClient, RestTls, RestToken, Role};
+pub use schema::{ConfigKey, keys, manual, schema, witness_schema};
 pub use swanctl::{Credentials, connection as swanctl_connection};
 pub use takeover::Takeover;
 pub(crate) use transport::gateway_of_text as gateway;
@@ -188,7 +192,11 @@ impl Config {
         let interfaces = check_interfaces(raw.interfaces)?;
         let floating = ha::check(&raw.ha, &cluster, &interfaces)?;
         let takeover = takeover::check(&raw.takeover)?;
-        let witness = raw.witness.as_ref().map(witness::check).transpose()?;
+        let witness = raw
+            .witness
+            .as_ref()
+            .map(|raw| witness::check(raw, folder))
+            .transpose()?;
         let store = authentication::Store::read(folder, &raw.private, &raw.authority, raw.ppk)?;
         let connections = connection::check_connections(raw.connection, &cluster.vips, &store)?;
         let secrets = connection::check_secrets(raw.secret, folder)?;
@@ -197,7 +205,7 @@ impl Config {
             interfaces,
             floating,
             health: check_health(raw.health)?,
-            sync: check_sync(raw.sync)?,
+            sync: check_sync(&raw.sync, folder)?,
             ike_forwarding: raw.ike_forwarding.enabled,
             table_max_entries: value::in_range(
                 "table.max_entries",
@@ -263,12 +271,12 @@ fn check_interfaces(raw: raw::Interfaces) -> Result<Interfaces, ConfigError> {
     })
 }
 
-fn check_sync(raw: raw::Sync) -> Result<Sync, ConfigError> {
+fn check_sync(raw: &raw::Sync, folder: files::Folder<'_>) -> Result<Sync, ConfigError> {
     Ok(Sync {
         port: value::port("sync.port", raw.port)?,
-        ca: raw.ca,
-        certificate: raw.certificate,
-        key: raw.key,
+        ca: folder.path(&raw.ca),
+        certificate: folder.path(&raw.certificate),
+        key: folder.later_secret_path("sync.key", &raw.key)?,
     })
 }
 

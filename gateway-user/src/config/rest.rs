@@ -1,10 +1,10 @@
 //! `[rest]`: where the REST API is served, and to whom.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use gateway_ike::secret::SecretBytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -16,7 +16,9 @@ use super::value;
 const TOKEN_MIN: usize = 32;
 
 /// What somebody may do; each may what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Look at everything that is not a secret.
@@ -123,20 +125,33 @@ impl Default for RestClient {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawRest {
+    /// The Unix socket; "" = none. Root is "admin".
     socket: PathBuf,
+    /// Id of the group that may open the socket, too (mode 0660).
     group: Option<u32>,
+    /// What that group's users may.
     group_role: Role,
+    /// Address and port for TCP, with TLS 1.3 only, for who shows a client certificate or a token.
     listen: Option<SocketAddr>,
+    /// File with our certificate chain.
     certificate: Option<PathBuf>,
+    /// File with its private key; mode 0600, or `credential:NAME`.
     key: Option<PathBuf>,
+    /// File with the authorities of the clients' certificates. Absent: only tokens.
     client_ca: Option<PathBuf>,
+    /// Requests per second of each user, certificate or token; beyond it the answer is 429.
+    #[schemars(range(min = 1, max = 10_000))]
     rate: u32,
+    /// Series of each CHILD_SA in /metrics: with 100,000 SAs that is much.
     per_sa_metrics: bool,
+    /// Packets may be injected (local-handling, remote-forward) over TLS, too, and not only over the socket.
     inject_over_tls: bool,
+    /// Bearer tokens.
     token: Vec<RawToken>,
+    /// Client certificates; the first that matches counts.
     client: Vec<RawClient>,
 }
 
@@ -159,20 +174,27 @@ impl Default for RawRest {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RawToken {
+    /// Its name in the audit log.
     name: String,
+    /// What its bearer may.
     role: Role,
+    /// File with the token: one line of at least 32 characters; mode 0600, or `credential:NAME`.
     file: PathBuf,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RawClient {
+    /// SHA-256 of the certificate in hexadecimal digits. All that is given has to match.
     fingerprint: Option<String>,
+    /// The subject's common name.
     cn: Option<String>,
+    /// One of the subject's organizational units.
     ou: Option<String>,
+    /// What the client may.
     role: Role,
 }
 
@@ -235,20 +257,19 @@ fn check_tls(raw: &RawRest, folder: Folder<'_>) -> Result<Option<RestTls>, Confi
     Ok(Some(RestTls {
         listen,
         certificate: folder.path(certificate),
-        key: folder.path(key),
+        key: folder.later_secret_path("rest.key", key)?,
         client_ca: raw.client_ca.as_ref().map(|path| folder.path(path)),
     }))
 }
 
 fn check_token(index: usize, raw: RawToken, folder: Folder<'_>) -> Result<RestToken, ConfigError> {
     let key = format!("rest.token[{index}].file");
-    let path = folder.path(&raw.file);
+    let path = folder.secret_path(&key, &raw.file)?;
     let secret = read_token(&path).map_err(|problem| {
         ConfigError::new(
             &key,
             format!("{}: {problem}", path.display()),
-            "a file with one line of at least 32 visible characters, owned by root or the agent's \
-             user, mode 0600: `openssl rand -hex 32 > FILE; chmod 600 FILE`",
+            "a file with one line of at least 32 visible characters, mode 0600: `openssl rand -hex 32 > FILE; chmod 600 FILE`",
         )
     })?;
     Ok(RestToken {
@@ -259,11 +280,6 @@ fn check_token(index: usize, raw: RawToken, folder: Folder<'_>) -> Result<RestTo
 }
 
 fn read_token(path: &Path) -> Result<SecretBytes, String> {
-    let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    let own = rustix::process::geteuid().as_raw();
-    if about.mode() & 0o077 != 0 || (about.uid() != 0 && about.uid() != own) {
-        return Err("others may read or write it".into());
-    }
     let text = std::fs::read(path)
         .map(Zeroizing::new)
         .map_err(|error| error.to_string())?;

@@ -6,6 +6,7 @@ use super::*;
 
 mod authentication;
 mod rest;
+mod schema;
 
 const GOOD: &str = r#"
 [cluster]

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use gateway_cluster::membership::Timing;
 use gateway_common::member::MemberId;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::error::ConfigError;
+use super::files::Folder;
 use super::raw::{DurationText, Profile};
 use super::{raw, timing, value};
 
@@ -24,7 +26,8 @@ impl WitnessKey {
     }
 
     /// Reads 64 hexadecimal digits.
-    fn read(key: &str, file: &Path) -> Result<Self, ConfigError> {
+    fn read(key: &str, file: &Path, folder: Folder<'_>) -> Result<Self, ConfigError> {
+        let file = &folder.secret_path(key, file)?;
         let refuse = |problem: String| {
             ConfigError::new(
                 key,
@@ -59,28 +62,39 @@ pub struct Witness {
     pub key: WitnessKey,
 }
 
-pub(super) fn check(raw: &raw::Witness) -> Result<Witness, ConfigError> {
+pub(super) fn check(raw: &raw::Witness, folder: Folder<'_>) -> Result<Witness, ConfigError> {
     Ok(Witness {
         address: value::address("witness.address", &raw.address)?,
         port: value::port("witness.port", raw.port)?,
-        key: WitnessKey::read("witness.key_file", &raw.key_file)?,
+        key: WitnessKey::read("witness.key_file", &raw.key_file, folder)?,
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RawWitness {
+pub(super) struct RawWitness {
+    /// `cluster.id` of the members.
+    #[schemars(range(min = 1, max = 255))]
     #[serde(default = "raw::one")]
     cluster_id: u32,
+    /// The members' ids.
     members: Vec<u32>,
+    /// `cluster.profile` of the members.
     #[serde(default)]
     profile: Profile,
+    /// `cluster.lease` of the members, if they override the profile's.
     lease: Option<DurationText>,
+    /// Address to listen on.
     listen: String,
+    /// UDP port.
+    #[schemars(range(min = 1, max = 65_535))]
     #[serde(default = "raw::default_witness_port")]
     port: u32,
+    /// The key that members and witness share, made by `gatewayctl pki witness`; mode 0600, or
+    /// `credential:NAME`.
     #[serde(default = "raw::default_witness_key")]
     key_file: PathBuf,
+    /// Folder, on a disk, for what it promised to whom: that has to survive its restarts.
     #[serde(default = "default_state_dir")]
     state_dir: PathBuf,
 }
@@ -120,10 +134,11 @@ impl WitnessConfig {
             .map_err(|error| refuse(format!("cannot be read: {error}")))?;
         let raw: RawWitness =
             toml::from_str(&text).map_err(|error| refuse(error.message().replace('\n', "; ")))?;
-        Self::check(raw).map_err(|error| error.in_file(file))
+        let folder = Folder(file.parent().unwrap_or(Path::new("")));
+        Self::check(raw, folder).map_err(|error| error.in_file(file))
     }
 
-    fn check(raw: RawWitness) -> Result<Self, ConfigError> {
+    fn check(raw: RawWitness, folder: Folder<'_>) -> Result<Self, ConfigError> {
         let mut members = Vec::new();
         for (index, id) in raw.members.iter().enumerate() {
             members.push(value::member_id(&format!("members[{index}]"), *id)?);
@@ -139,7 +154,7 @@ impl WitnessConfig {
             timing,
             listen: value::address("listen", &raw.listen)?,
             port: value::port("port", raw.port)?,
-            key: WitnessKey::read("key_file", &raw.key_file)?,
+            key: WitnessKey::read("key_file", &raw.key_file, folder)?,
             state_dir: raw.state_dir,
         })
     }

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::fence::FenceHook;
 
 /// `steering.attach`: how the XDP programs are attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
     /// Native where the driver can, else generic with a log line.

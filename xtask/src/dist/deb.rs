@@ -153,10 +153,18 @@ impl Package<'_> {
             let mut write = Command::new(self.binaries.join(binary));
             process::run(write.arg("man").arg(&pages))?;
         }
+        let formats = stage.join("usr/share/man/man5");
+        fs::create_dir_all(&formats)?;
         let mut compress = Command::new("gzip");
         compress.arg("-9n");
         for page in fs::read_dir(&pages)? {
-            compress.arg(page?.path());
+            let mut page = page?.path();
+            if page.extension().is_some_and(|section| section == "5") {
+                let to = formats.join(page.file_name().context("no name")?);
+                fs::rename(&page, &to)?;
+                page = to;
+            }
+            compress.arg(page);
         }
         process::run(&mut compress)?;
         for (shell, to) in COMPLETIONS {

@@ -60,9 +60,13 @@ fn a_token_that_others_can_read_is_refused() {
     let good = "0123456789abcdef0123456789abcdef";
     let rest = write(&format!("{good}\n"), 0o600).unwrap();
     assert_eq!(rest.access.tokens[0].secret.expose(), good.as_bytes());
-    for (token, mode) in [(good, 0o644), (good, 0o620), ("short", 0o600)] {
+    for (token, mode, fix) in [
+        (good, 0o644, "chmod 600"),
+        (good, 0o620, "chmod 600"),
+        ("short", 0o600, "openssl rand"),
+    ] {
         let error = write(token, mode).unwrap_err();
-        assert!(error.contains("openssl rand"), "{error}");
+        assert!(error.contains(fix), "{error}");
         assert!(!error.contains(good), "{error}");
     }
 }
