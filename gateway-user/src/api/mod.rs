@@ -1,5 +1,6 @@
 //! The control socket: a Unix stream, one JSON request per line, one JSON answer per line.
 
+pub mod catalogue;
 mod client;
 mod cluster;
 pub mod event;

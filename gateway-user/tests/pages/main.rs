@@ -13,8 +13,8 @@ use gateway_user::api::model::{
     Members, Ordered, Pnotes, Redirected, Reloaded, Sas, Stats, Status, SyncStatus, Table,
     ViewStatus,
 };
-use gateway_user::api::render;
 use gateway_user::api::top::Top;
+use gateway_user::api::{catalogue, render};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -114,6 +114,32 @@ fn every_page_is_shown_as_it_was() {
         "shown otherwise than before (GATEWAY_BLESS=1 accepts it):\n{}",
         differing.join("\n")
     );
+}
+
+/// The support bundle has the same pages as the command line.
+#[test]
+fn the_catalogue_shows_the_same() {
+    for page in catalogue::PAGES {
+        let known = match page.name {
+            "failover-history" => "failovers",
+            "check" => "checks",
+            name => name,
+        };
+        let answers = answers(known);
+        assert!(!answers.is_empty(), "no answer for {}", page.name);
+        for answer in answers {
+            let file = |ending: &str| folder().join(format!("{answer}.{ending}"));
+            let json = std::fs::read_to_string(file("json")).unwrap();
+            let json: Value = serde_json::from_str(&json).unwrap();
+            let text = std::fs::read_to_string(file("txt")).unwrap();
+            assert_eq!(page.text(&json).unwrap(), text, "{answer}");
+        }
+        assert!(
+            page.text(&Value::Null).is_err(),
+            "{} shows anything",
+            page.name
+        );
+    }
 }
 
 #[test]

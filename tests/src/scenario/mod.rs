@@ -18,6 +18,7 @@ mod operate;
 mod package;
 mod refuse;
 mod rest;
+mod secrets;
 mod sites;
 mod stock;
 mod swanctl;
@@ -205,7 +206,13 @@ const ROWS: &[Row] = &[
         "rest",
         Tier::Native,
         rest::forwarding_api,
-        "the IKE forwarding API against bpftool and XDP, and no secret in any answer",
+        "the IKE forwarding API against bpftool and XDP, and what explain says",
+    ),
+    (
+        "secrets",
+        Tier::Native,
+        secrets::nowhere,
+        "no planted secret in any page, REST answer, metric, log or support bundle",
     ),
     (
         "rest-fuzz",

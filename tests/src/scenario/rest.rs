@@ -1,6 +1,6 @@
 //! The REST API against what the maps hold and what XDP does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::harness::{Lab, Wishes};
 use crate::lab::{
-    Plan, Rest, Skipped, VIP, Wire, command, find_pin, ike_sa_init, reasons, secret, sync_address,
+    Plan, Rest, Skipped, VIP, Wire, command, find_pin, ike_sa_init, reasons, sync_address,
     udp_frame, wait_until,
 };
 
@@ -90,10 +90,10 @@ pub(super) fn forwarding_api(context: &Context) -> Result<String> {
     cookies(&bench)?;
     injected(&bench)?;
     let sas = tunnel(&bench)?;
+    explained(&bench)?;
     modes(&bench)?;
-    let answers = no_secrets(&bench)?;
     Ok(format!(
-        "frames went as the entries said, {sas} IKE SA shown, {answers} answers without a secret"
+        "frames went as the entries said, {sas} IKE SA shown and explained"
     ))
 }
 
@@ -454,31 +454,39 @@ fn modes(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// No answer holds the peers' secret or a private key.
-fn no_secrets(bench: &Bench) -> Result<usize> {
-    let document = bench.at(1).get("/openapi.json")?;
-    let paths = document["paths"].as_object().context("no paths")?;
-    let planted = [secret(0), "PRIVATE KEY".to_owned()];
-    let mut answers = 0;
-    for (path, item) in paths {
-        if item.get("get").is_none() || path.contains('{') || path.ends_with("/events") {
-            continue;
+/// All members explain the tunnel's packets by the same slot and owner, each for itself.
+fn explained(bench: &Bench) -> Result<()> {
+    let mut owners = BTreeSet::new();
+    for member in 1..=3 {
+        let told = bench.at(member).get("/api/v1/explain?subject=site-1")?;
+        let findings = told["findings"].as_array().context("no findings")?;
+        ensure!(findings.len() == 2, "IKE and ESP of one tunnel: {told}");
+        for finding in findings {
+            let owner = finding["owner"].as_u64().context("no owner")?;
+            let (action, end) = if owner == u64::from(member) {
+                ("pass", "_local")
+            } else {
+                ("forward", "_forwarded")
+            };
+            let reason = finding["reason"].as_str().unwrap_or_default();
+            ensure!(
+                finding["action"] == action && reason.ends_with(end),
+                "member {member}: {finding}"
+            );
+            owners.insert((owner, finding["slot"].as_u64()));
         }
-        for member in 1..=3 {
-            let answer = bench.at(member).call("GET", path, None)?;
-            let found = planted
-                .iter()
-                .find(|planted| answer.text.contains(*planted));
-            ensure!(found.is_none(), "GET {path} holds {found:?}");
-            answers += 1;
-        }
+        let nobody = bench
+            .at(member)
+            .call("GET", "/api/v1/explain?subject=nobody", None)?;
+        ensure!(nobody.status == 404, "{}: {}", nobody.status, nobody.text);
+        let (failovers, history) = (
+            bench.at(member).get("/api/v1/failovers")?,
+            bench.at(member).get("/api/v1/history")?,
+        );
+        ensure!(failovers["total"] == history["failovers"], "{failovers}");
     }
-    for member in &bench.lab.cluster.members {
-        let log = member.log();
-        let found = planted.iter().find(|planted| log.contains(*planted));
-        ensure!(found.is_none(), "the log holds {found:?}");
-    }
-    Ok(answers)
+    ensure!(owners.len() == 1, "they do not agree: {owners:?}");
+    Ok(())
 }
 
 /// What stands between schemathesis and the Unix socket.

@@ -110,6 +110,17 @@ pub(crate) enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Write what somebody who helps from afar has to see into an archive, without secrets.
+    SupportBundle {
+        /// The archive, FILE.tar.gz.
+        file: PathBuf,
+        /// The agent's configuration file: it goes in without its secrets and comments.
+        #[arg(long, default_value = "/etc/gateway/gateway.toml")]
+        config: PathBuf,
+        /// Replace the archive if it is there.
+        #[arg(long)]
+        force: bool,
+    },
     /// Send peers to another gateway (RFC 5685): those of this member, or of one connection.
     Redirect {
         /// Its address or domain name.

@@ -1,5 +1,6 @@
 //! The command line of the gateway.
 
+mod bundle;
 mod cli;
 mod terminal;
 mod top;
@@ -89,6 +90,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Top { interval, once } => top::run(cli, *interval, *once)?,
         Command::Explain { subject, source } => explain(cli, subject, *source)?,
+        Command::SupportBundle {
+            file,
+            config,
+            force,
+        } => bundle::write(cli, file, config, *force)?,
         Command::Check { config } => return check(cli, config.as_deref()),
         Command::Pki(command) => pki(command)?,
         Command::Completions { shell } => {
