@@ -47,6 +47,8 @@ pub struct Cluster {
     pub(crate) told: [Epoch; Slot::COUNT],
     /// The ownership that all copies in the slot may follow where they stand; and those that move on.
     pub(crate) placed: [Tenure; Slot::COUNT],
+    /// Slots of this member that no majority gave to it.
+    pub(crate) half_gained: SlotSet,
     pub(crate) placing: Option<Placing>,
     /// The other members of the view, while this one is in it: when they have to have told everything.
     pub(crate) needs: BTreeMap<Run, Epoch>,
@@ -102,6 +104,7 @@ impl Cluster {
             ready: SlotSet::EMPTY,
             told: [Epoch(0); Slot::COUNT],
             placed: [Tenure(0); Slot::COUNT],
+            half_gained: SlotSet::EMPTY,
             placing: None,
             needs: BTreeMap::new(),
             ended: BTreeMap::new(),

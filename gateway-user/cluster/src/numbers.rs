@@ -173,9 +173,23 @@ impl Cluster {
                 return None;
             }
             let known = self.reservations.reserved(spi_in, holding.tenure, slot, to);
-            child.reserved = known.unwrap_or(Reserved::first(slot, tenure));
+            let first = Reserved::first(slot, tenure);
+            let jumps = self.first_number(slot) > 0;
+            let first = if jumps { first.jumped() } else { first };
+            child.reserved = known.unwrap_or(first);
         }
         Some(())
+    }
+
+    /// The number after which this member's new outbound SAs in `slot` start. In slots that it got by
+    /// a view without a majority the former owner may have finished the same exchange, and have the
+    /// same keys: there it is [`crate::reservation::JUMP`].
+    pub fn first_number(&self, slot: Slot) -> u64 {
+        if self.half_gained.contains(slot) && !self.config.limits.mutations.no_jump {
+            crate::reservation::JUMP
+        } else {
+            0
+        }
     }
 
     /// Takes an IKE SA into the tables, its CHILD_SAs with their numbers.
@@ -203,7 +217,8 @@ impl Cluster {
     }
 
     /// A view was installed. Copies in slots that came must stand after the ownership that has
-    /// ended; they do, unless that was as short as to leave no time for [`Cluster::place_copies`].
+    /// ended; they do, unless that was as short as to leave no time for [`Cluster::place_copies`],
+    /// or ownerships were left out. Then the SAs of slots that stayed go on, too.
     pub(crate) fn place_gained(&mut self) {
         let mut late = SlotSet::EMPTY;
         for slot in self.owned().iter() {
@@ -262,7 +277,19 @@ impl Cluster {
         let follows = self.holding(slot).follows();
         for spi_in in children {
             let level = self.levelled;
-            if let Some(standing) = self.reservations.follow(spi_in, follows, level) {
+            let Some(standing) = self.reservations.follow(spi_in, follows, level) else {
+                continue;
+            };
+            if self.active.contains(slot) {
+                self.outputs.push_back(Output::Advance {
+                    local_spi,
+                    spi_in,
+                    to: standing.sequence_out,
+                });
+                let ceiling = standing.ceiling as u32;
+                self.ownership.set_ceiling(spi_in, local_spi, ceiling);
+                self.emit_ownership();
+            } else {
                 self.move_copy(spi_in, slot, standing);
             }
         }

@@ -66,8 +66,8 @@ pub enum Output {
         /// Where they stand.
         standing: Standing,
     },
-    /// This member's own outbound SA of a CHILD_SA has to go on after the number `to`, forwards: it
-    /// has come to the end of the block in which it took over. The higher ceiling follows.
+    /// This member's own outbound SA of a CHILD_SA has to go on after the number `to`, forwards:
+    /// ownerships of the slot were left out, which others may have had. The higher ceiling follows.
     Advance {
         /// Our IKE SPI.
         local_spi: Cookie,

@@ -15,6 +15,12 @@
 //!   was, for any ownership: blocks never shrink;
 //! * until it is known that all have heard of it a copy ends, too, where by what was reserved before
 //!   the next one begins: blocks at most double, and are four times the raise.
+//!
+//! Of a view of two that no majority follows both halves may go on. Who takes a slot over so jumps:
+//! by [`JUMP`] above what its owner may have. Who keeps a slot, or has jumped, goes on by at most
+//! [`ALONE`] with the SAs that both halves have, as long as it is alone. When the halves are one view
+//! again, the slots that a half kept jump twice: once over where the other one went, which knows
+//! nothing of it, and is not asked.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -38,6 +44,14 @@ const WIDTH: u64 = 4;
 
 /// Numbers for so long are reserved at the measured rate.
 const AHEAD: Duration = Duration::from_secs(2);
+
+/// Who goes on with half of a view, and no majority, leaves so many numbers out. Four fit into 32 bits:
+/// an SA without extended numbers is silent beyond, until it is rekeyed.
+pub const JUMP: u64 = 1 << 30;
+
+/// Half of a view uses at most so many numbers of an SA that the other half has, too. What the halves
+/// know of each other's reservations differs by less than what this leaves of a jump.
+pub const ALONE: u64 = 1 << 29;
 
 /// Inbound SPI of a CHILD_SA, network order: unique in the cluster.
 pub type SpiIn = [u8; 4];
@@ -106,6 +120,8 @@ struct Entry {
     /// after this ownership.
     follows: Tenure,
     own: Option<Own>,
+    /// This member is half of a view, and goes no further.
+    bound: Option<u64>,
 }
 
 /// The numbers of all CHILD_SAs of the cluster.
@@ -118,6 +134,8 @@ pub(crate) struct Reservations {
     waiting: VecDeque<(DeltaSeq, SpiIn)>,
     /// Only in tests of tests: copies stand in this block, whatever they follow.
     fixed: Option<u64>,
+    /// There may be entries with a bound.
+    alone: bool,
 }
 
 impl Reserved {
@@ -131,11 +149,23 @@ impl Reserved {
         }
     }
 
+    /// The same, of an exchange that the other half of a view may bring to an end, too.
+    pub(crate) const fn jumped(mut self) -> Self {
+        self.ceiling += JUMP;
+        self
+    }
+
+    /// Of a new CHILD_SA: what it starts after.
+    const fn first_number(&self) -> u64 {
+        self.ceiling.saturating_sub(FIRST)
+    }
+
     /// The last number of ownership `tenure` of the slot.
     pub(crate) fn limit(&self, tenure: Tenure) -> u64 {
         let blocks = tenure.since(self.tenure);
         self.ceiling
             .saturating_add(blocks.saturating_mul(self.block.into()))
+            .saturating_add(tenure.jumps_since(self.tenure) * JUMP)
     }
 
     /// The lowest that [`Reserved::limit`] can be by what was reserved before this.
@@ -143,7 +173,9 @@ impl Reserved {
         let block = u64::from(self.block);
         let blocks = tenure.since(self.tenure);
         let ceiling = self.ceiling.saturating_sub(block / WIDTH);
-        ceiling.saturating_add(blocks.saturating_mul(block / 2))
+        ceiling
+            .saturating_add(blocks.saturating_mul(block / 2))
+            .saturating_add(tenure.jumps_since(self.tenure) * JUMP)
     }
 }
 
@@ -170,7 +202,7 @@ impl Reservations {
         holding: Holding,
         made: bool,
     ) {
-        let fixed = self.fixed;
+        let (fixed, alone) = (self.fixed, self.alone);
         let entry = self.entries.entry(spi_in).or_insert_with(|| {
             let base = Checkpoint {
                 local_spi,
@@ -184,10 +216,11 @@ impl Reservations {
                 fresh: reserved.ceiling != FIRST,
                 stands: (0, 0),
                 follows: holding.follows(),
-                own: made.then(|| Own::new(holding.tenure, 0)),
+                own: made.then(|| Own::new(holding.tenure, reserved.first_number())),
+                bound: (made && alone).then_some(reserved.ceiling.saturating_add(ALONE)),
             };
             entry.stands = if made {
-                (0, FIRST)
+                (reserved.first_number(), reserved.ceiling)
             } else {
                 entry.place(fixed, holding.follows())
             };
@@ -243,6 +276,24 @@ impl Reservations {
                 block: reserved.block,
             }
         })
+    }
+
+    /// This member is half of a view: what it has may be used up to a bound. As expensive as there are
+    /// SAs.
+    pub(crate) fn isolate(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.bound = Some(entry.stands.1.saturating_add(ALONE));
+        }
+        self.alone = true;
+    }
+
+    /// A majority stands behind the view.
+    pub(crate) fn rejoin(&mut self) {
+        if std::mem::take(&mut self.alone) {
+            for entry in self.entries.values_mut() {
+                entry.bound = None;
+            }
+        }
     }
 
     /// The IKE SA that a CHILD_SA came with.
@@ -331,10 +382,11 @@ impl Reservations {
             let before = u64::from(reserved.block) / WIDTH;
             let ahead = own.ahead.clamp(before, (2 * before).min(MOST).max(before));
             let ahead = ahead.next_multiple_of(Reserved::UNIT.into());
+            let ceiling = reserved.limit(tenure).max(own.used).saturating_add(ahead);
             *reserved = Reserved {
                 slot: reserved.slot,
                 tenure,
-                ceiling: reserved.limit(tenure).max(own.used).saturating_add(ahead),
+                ceiling: ceiling.min(entry.bound.unwrap_or(u64::MAX)),
                 block: (ahead * WIDTH) as u32,
             };
             entry.fresh = true;
@@ -498,7 +550,8 @@ impl Entry {
     fn wants(&self) -> bool {
         self.own.is_some_and(|own| {
             let half = self.stands.1.saturating_sub(own.from) / 2;
-            own.pending.is_none() && own.used >= own.from + half
+            let bounded = self.bound.is_some_and(|bound| bound <= self.stands.1);
+            !bounded && own.pending.is_none() && own.used >= own.from + half
         })
     }
 }

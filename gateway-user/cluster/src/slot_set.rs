@@ -13,6 +13,8 @@ pub struct SlotSet([u64; 4]);
 impl SlotSet {
     /// No slot.
     pub const EMPTY: Self = Self([0; 4]);
+    /// Every slot.
+    pub const ALL: Self = Self([u64::MAX; 4]);
 
     /// The slots that `member` owns.
     pub fn of(slots: &SlotMap, member: MemberId) -> Self {

@@ -9,6 +9,7 @@ use gateway_common::slot::Slot;
 
 use crate::frame::Incarnation;
 use crate::slot_map::SlotMap;
+use crate::slot_set::SlotSet;
 
 /// Numbers the views of a cluster; never goes back. 0 = before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,9 +29,15 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Numbers the ownerships of one slot, one after the other.
+/// Numbers the ownerships of one slot, one after the other. The upper 12 bits count jumps
+/// ([`crate::reservation::JUMP`]): before the ownerships that come after one, others may have been
+/// made up by the other half of a view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tenure(pub u32);
+
+/// Ownerships are numbered in so many bits. The millionth without a jump counts as one.
+const NUMBER_BITS: u32 = 20;
+const NUMBER: u32 = (1 << NUMBER_BITS) - 1;
 
 impl Tenure {
     /// The ownership before this one.
@@ -41,7 +48,12 @@ impl Tenure {
 
     /// How many ownerships have begun since `earlier`, if that is not later.
     pub const fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0) as u64
+        (self.0 & NUMBER).saturating_sub(earlier.0 & NUMBER) as u64
+    }
+
+    /// How many jumps there have been since `earlier`, if that is not later.
+    pub const fn jumps_since(self, earlier: Self) -> u64 {
+        (self.0 >> NUMBER_BITS).saturating_sub(earlier.0 >> NUMBER_BITS) as u64
     }
 }
 
@@ -74,6 +86,15 @@ impl Tenures {
     pub(crate) fn skip(&mut self, count: u32) {
         for number in Arc::make_mut(&mut self.0) {
             *number = number.saturating_add(count);
+        }
+    }
+
+    /// What follows in `slots` is another ownership, after `jumps`.
+    pub(crate) fn jump(&mut self, slots: &SlotSet, jumps: u32) {
+        let numbers = Arc::make_mut(&mut self.0);
+        for slot in slots.iter() {
+            let number = &mut numbers[usize::from(slot.0)];
+            *number = number.saturating_add((jumps << NUMBER_BITS) + 1);
         }
     }
 }
@@ -122,7 +143,7 @@ impl View {
     }
 
     /// The run that owns `slot`.
-    fn owner(&self, slot: Slot) -> Option<(MemberId, Incarnation)> {
+    pub(crate) fn owner(&self, slot: Slot) -> Option<(MemberId, Incarnation)> {
         let owner = self.slots.owner(slot)?;
         Some((owner, *self.members.get(&owner)?))
     }

@@ -53,6 +53,8 @@ impl Cluster {
         let gained = owned.difference(&owned_before);
         self.active = self.active.intersection(&owned);
         self.ready = self.ready.intersection(&owned);
+        self.half_gained = self.half_gained.intersection(&owned);
+        self.reservations.rejoin();
         self.place_gained();
         self.end_streams(&old);
         self.expect_feeding(&old);
@@ -86,6 +88,18 @@ impl Cluster {
         self.level(now);
         self.release();
         self.pump_all(now);
+    }
+
+    /// As [`Cluster::handle_view`], but no majority stands behind the view: the other half of the one
+    /// before may go on with the same SAs. Costs as much as there are SAs.
+    pub fn handle_half_view(&mut self, now: Instant, view: View) {
+        if view.epoch > self.view.epoch {
+            let before = self.owned();
+            self.handle_view(now, view);
+            let gained = self.owned().difference(&before);
+            self.half_gained = self.half_gained.union(&gained);
+            self.reservations.isolate();
+        }
     }
 
     /// Nobody is left who knows whether what this member was told is how things stood in the end: to

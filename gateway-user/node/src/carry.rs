@@ -57,7 +57,11 @@ impl Node {
             KernelRequest::Remove { child } => self.fresh.settled(*child),
             KernelRequest::Promote { .. } | KernelRequest::Update { .. } => {}
         }
-        let op = KernelOp::Own { request, start: 0 };
+        let start = match &request {
+            KernelRequest::Install { child, .. } => self.cluster.first_number(child.slot),
+            _ => 0,
+        };
+        let op = KernelOp::Own { request, start };
         self.effects.push_back(Effect::Kernel(op));
     }
 

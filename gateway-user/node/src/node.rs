@@ -49,6 +49,8 @@ pub struct Node {
     pub(crate) walk: Walk,
     /// Slots that came and are not active yet.
     pub(crate) gained: SlotSet,
+    /// No majority stands behind the installed view.
+    pub(crate) half_view: bool,
     pub(crate) moves: Moves,
     pub(crate) fresh: Fresh,
     pub(crate) cookies: Cookies,
@@ -76,6 +78,7 @@ impl Node {
             awake: BTreeMap::new(),
             walk: Walk::new(config.walk),
             gained: SlotSet::EMPTY,
+            half_view: false,
             moves: Moves::default(),
             fresh: Fresh::default(),
             cookies: Cookies::default(),
@@ -145,15 +148,27 @@ impl Node {
     /// The membership installed a view. Slots that went are given up at once; those that came wait
     /// for [`Node::handle_active`].
     pub fn handle_view(&mut self, now: Instant, view: View) {
+        self.install(now, view, false);
+    }
+
+    /// As [`Node::handle_view`], but no majority stands behind the view: the other half of the one
+    /// before may be serving, too. Sequence numbers have jumped; all CHILD_SAs get other keys, at the
+    /// rate of rekeyings after takeovers, because what is left of the numbers is bounded.
+    pub fn handle_half_view(&mut self, now: Instant, view: View) {
+        self.install(now, view, true);
+    }
+
+    fn install(&mut self, now: Instant, view: View, half: bool) {
         if view.epoch <= self.view().epoch {
             return;
         }
-        let owned = |cluster: &Cluster| -> SlotSet {
-            let all = (0..=u8::MAX).map(Slot);
-            all.filter(|slot| cluster.owns(*slot)).collect()
-        };
         let before = owned(&self.cluster);
-        self.cluster.handle_view(now, view);
+        self.half_view = half;
+        if half {
+            self.cluster.handle_half_view(now, view);
+        } else {
+            self.cluster.handle_view(now, view);
+        }
         let lost = before.difference(&owned(&self.cluster));
         for slot in lost.iter() {
             for local_spi in self.awake.remove(&slot).unwrap_or_default() {
@@ -185,7 +200,15 @@ impl Node {
             .iter()
             .filter(|slot| self.cluster.owns(*slot))
             .collect();
-        self.walk.add(now, gained.iter().copied());
+        if self.half_view {
+            // Before the silence the other half may have done what this one has not heard of.
+            self.walk.add_with(now, gained.iter().copied(), Care::Doubt);
+            let own = owned(&self.cluster);
+            let kept = own.iter().filter(|slot| !gained.contains(slot));
+            self.walk.add_with(now, kept, Care::Rekey);
+        } else {
+            self.walk.add(now, gained.iter().copied());
+        }
         self.refresh_cookies(now);
         self.start_connections(now, &gained);
         self.reconsider_orders(now);
@@ -394,4 +417,9 @@ impl Node {
             self.endpoint.handle_command(now, rekey);
         }
     }
+}
+
+fn owned(cluster: &Cluster) -> SlotSet {
+    let all = (0..=u8::MAX).map(Slot);
+    all.filter(|slot| cluster.owns(*slot)).collect()
 }

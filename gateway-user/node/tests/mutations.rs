@@ -99,3 +99,12 @@ fn that_a_new_run_is_a_new_member() {
     };
     is_noticed_in(Mechanism::Incarnation, world);
 }
+
+#[test]
+fn that_half_of_a_view_jumps() {
+    let world = Options {
+        halves: true,
+        ..Options::default()
+    };
+    is_noticed_in(Mechanism::Jump, world);
+}

@@ -71,6 +71,19 @@ fn the_invariants_hold_for_members_that_change_sides() {
     });
 }
 
+/// Of what is promised to two members without a witness: no number goes out twice.
+#[test]
+fn halves_of_a_view_use_no_number_twice() {
+    each(0..SEEDS, |seed| {
+        holds(Options {
+            seed,
+            halves: true,
+            heavy: seed % 2 == 1,
+            ..Options::default()
+        });
+    });
+}
+
 /// Seeds that found mistakes, with what they found.
 #[test]
 fn seeds_that_once_failed() {

@@ -21,7 +21,8 @@ impl Agent {
             } => {
                 if unsafe_takeover {
                     tracing::warn!(
-                        "took over without a majority: another member may still be serving"
+                        "a view without a majority: another member may still be serving; sequence \
+                         numbers jump, and all CHILD_SAs are rekeyed"
                     );
                 }
                 let circumstances = Circumstances {
@@ -30,7 +31,11 @@ impl Agent {
                 };
                 let before = self.node.view();
                 self.journal.view(now, before, &view, &circumstances);
-                self.node.handle_view(now, *view);
+                if unsafe_takeover {
+                    self.node.handle_half_view(now, *view);
+                } else {
+                    self.node.handle_view(now, *view);
+                }
                 self.forget_lost();
             }
             Notice::Gaining(number) => self.membership.gain(number),

@@ -1,15 +1,16 @@
 //! Starting when no view is live.
 
-use gateway_common::time::Instant;
+use gateway_common::{slot::Slot, time::Instant};
 
 use super::accept::Acceptor;
-use super::config::Timing;
+use super::config::{Timing, TwoMember};
 use super::io::{Event, Output, Persisted};
 use super::propose::FORGOTTEN;
 use super::tally::Handover;
 use super::wire::{Ballot, Basis};
 use super::{MemberSet, Membership};
 use crate::slot_map::Weighted;
+use crate::slot_set::SlotSet;
 use crate::view::{Epoch, Tenures, View};
 
 /// Epochs that are left out by a view without a majority, times the distance of the member from 64:
@@ -144,14 +145,52 @@ impl Membership {
             self.config.failback,
             None,
         );
-        let mut view = view.following(&self.view);
+        let mut view = self.after_halves(view.following(&self.view));
         view.tenures.skip(FORGOTTEN);
         let unsafe_takeover = self.view.epoch > Epoch::default();
+        let kept = self.kept_alone();
+        if unsafe_takeover && !self.config.never_jumps() {
+            view.tenures.jump(&SlotSet::ALL.difference(&kept), 1);
+        }
         let base = self.handover.end().max(self.now);
         let handover = Handover::after_all(base, self.ledger.others(local));
         self.install(view, unsafe_takeover, handover);
+        self.kept = if unsafe_takeover {
+            kept
+        } else {
+            SlotSet::EMPTY
+        };
         let everybody = self.everybody();
         self.send_commit(everybody);
+    }
+
+    /// Slots that this member owns, one of two, and goes on with if it goes on alone. The other one, if
+    /// it does, too, takes them over with a jump. Of more than two a majority may serve them, without:
+    /// then this member has to jump.
+    fn kept_alone(&self) -> SlotSet {
+        let run = Some((self.config.local, self.config.incarnation));
+        let two = self.view.members.len() == 2;
+        let all = (0..=u8::MAX).map(Slot);
+        all.filter(|slot| two && self.view.owner(*slot) == run)
+            .collect()
+    }
+
+    /// The numbers of `view` if it follows one that this member made alone: in the slots that it kept
+    /// the other half may have jumped once.
+    pub(super) fn after_halves(&self, mut view: View) -> View {
+        if !self.config.never_jumps() {
+            view.tenures.jump(&self.kept, 2);
+        }
+        view
+    }
+
+    /// The same for a cold start: of all slots, because each of two may have gone on alone and have
+    /// forgotten it.
+    pub(super) fn after_forgotten_halves(&self, view: &mut View) {
+        let alone = self.config.two_member == TwoMember::Availability && !self.config.witness;
+        if alone && !self.config.never_jumps() {
+            view.tenures.jump(&SlotSet::ALL, 2);
+        }
     }
 
     fn lone_epoch(&self) -> Epoch {

@@ -97,6 +97,13 @@ impl Config {
         false
     }
 
+    pub(super) const fn never_jumps(&self) -> bool {
+        #[cfg(any(test, feature = "mutations"))]
+        return self.mutations.no_jump;
+        #[cfg(not(any(test, feature = "mutations")))]
+        false
+    }
+
     pub(super) const fn skips_epochs(&self) -> bool {
         #[cfg(any(test, feature = "mutations"))]
         return self.mutations.no_epoch_check;
@@ -233,4 +240,6 @@ pub struct Mutations {
     pub no_incarnation_check: bool,
     /// Grants are given and counted whatever their epoch, and after another view was accepted.
     pub no_epoch_check: bool,
+    /// Half of a view goes on where the other half does.
+    pub no_jump: bool,
 }

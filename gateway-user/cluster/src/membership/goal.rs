@@ -44,7 +44,7 @@ impl Membership {
             members: runs,
             tenures: Tenures::default(),
         };
-        let view = view.following(&self.view);
+        let view = self.after_halves(view.following(&self.view));
         let changes = view.members != self.view.members || view.slots != self.view.slots;
         (changes || basis == Basis::Cold).then_some(view)
     }

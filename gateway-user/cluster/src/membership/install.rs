@@ -7,6 +7,7 @@ use super::accept::Acceptor;
 use super::cold::Cold;
 use super::io::{Event, Output, Persisted};
 use super::tally::Handover;
+use crate::slot_set::SlotSet;
 use crate::view::View;
 
 impl Membership {
@@ -22,6 +23,7 @@ impl Membership {
         }
         self.admitted = self.is_admitted(&view, local, self.config.incarnation);
         self.unsafe_takeover = unsafe_takeover;
+        self.kept = SlotSet::EMPTY;
         self.view = view;
         self.fallen = false;
         self.installed_at = self.now;
@@ -59,7 +61,7 @@ impl Membership {
             self.outputs.push_back(Output::Persist(persisted));
         }
         self.counters.views += 1;
-        self.counters.unsafe_takeovers += u64::from(unsafe_takeover);
+        self.counters.unsafe_takeovers += u64::from(unsafe_takeover && self.admitted);
         self.outputs.push_back(Output::Install {
             view: self.view.clone(),
             unsafe_takeover,

@@ -61,6 +61,7 @@ use self::propose::Proposer;
 use self::refresh::Told;
 use self::tally::{Handover, Tally};
 use self::wire::Heartbeat;
+use crate::slot_set::SlotSet;
 use crate::view::{SyncReport, View};
 
 /// One member's part of the membership protocol.
@@ -83,6 +84,8 @@ pub struct Membership {
     persisted: Persisted,
     view: View,
     unsafe_takeover: bool,
+    /// No majority stands behind the view, and these slots were this member's before.
+    kept: SlotSet,
     /// This run is in the view: it votes and may own.
     admitted: bool,
     /// So many of the view's runs are over that it can never decide again.
@@ -132,6 +135,7 @@ impl Membership {
             persisted,
             view: View::default(),
             unsafe_takeover: false,
+            kept: SlotSet::EMPTY,
             admitted: false,
             fallen: false,
             installed_at: Instant::default(),

@@ -280,6 +280,7 @@ impl Membership {
             if cold {
                 goal.epoch = after_all(latest.unwrap_or_default().max(self.view.epoch));
                 goal.tenures.skip(FORGOTTEN);
+                self.after_forgotten_halves(&mut goal);
             }
             Some(goal)
         });

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use gateway_node::sim::{Mechanism, Options, run};
 
-const USAGE: &str = "usage: simulate --seed N | --seeds A..B [--trace] [--quiet] [--heavy] [--sides] [--without MECHANISM]";
+const USAGE: &str = "usage: simulate --seed N | --seeds A..B [--trace] [--quiet] [--heavy] [--sides] [--halves] [--without MECHANISM]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let trace = arguments.iter().any(|argument| argument == "--trace");
     let heavy = arguments.iter().any(|argument| argument == "--heavy");
     let sides = arguments.iter().any(|argument| argument == "--sides");
+    let halves = arguments.iter().any(|argument| argument == "--halves");
     let quiet = arguments.iter().any(|argument| argument == "--quiet");
     let value = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
             quiet,
             heavy,
             sides,
+            halves,
             without,
         });
         events += outcome.events;

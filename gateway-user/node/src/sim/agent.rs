@@ -142,7 +142,8 @@ impl World {
             NodeInput::Frame { from, frame } => node.handle_frame(clock, from, frame.expose()),
             NodeInput::Connected(other) => node.handle_connected(clock, other),
             NodeInput::Disconnected(other) => node.handle_disconnected(clock, other),
-            NodeInput::View(view) => node.handle_view(clock, *view),
+            NodeInput::View { view, half: false } => node.handle_view(clock, *view),
+            NodeInput::View { view, half: true } => node.handle_half_view(clock, *view),
             NodeInput::Active(epoch) => {
                 node.handle_active(clock, epoch);
                 host.gain_slots();
@@ -244,7 +245,8 @@ impl World {
                     )
                 });
                 self.note_unsafe(unsafe_takeover);
-                self.node_input(member, NodeInput::View(Box::new(view)));
+                let (view, half) = (Box::new(view), unsafe_takeover);
+                self.node_input(member, NodeInput::View { view, half });
             }
             Output::Activate(epoch) => {
                 self.trace(|| format!("{member} activates {epoch}"));

@@ -13,7 +13,7 @@ use super::world::World;
 impl World {
     /// Invariant 3: after `member`'s SLOT_OWNER or LEASE changed.
     pub(super) fn check_fences(&mut self, member: MemberId) {
-        if self.two_may_serve() {
+        if self.check.halves {
             return;
         }
         let now = self.now;
@@ -49,16 +49,12 @@ impl World {
         }
     }
 
-    /// Half of a view without a witness: only invariant 2 is promised (DESIGN §6).
-    fn two_may_serve(&self) -> bool {
-        self.plan.availability
-    }
-
     pub(super) fn note_unsafe(&mut self, unsafe_takeover: bool) {
         if unsafe_takeover && !self.plan.availability {
             self.check
                 .fail("a takeover without a majority that nobody allowed".into());
         }
+        self.check.halves |= unsafe_takeover;
     }
 
     /// Invariant 4: a message of an IKE SA leaves `member`.

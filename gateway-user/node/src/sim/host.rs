@@ -33,7 +33,7 @@ pub(super) enum NodeInput {
     Frame { from: MemberId, frame: Arc<Secret> },
     Connected(MemberId),
     Disconnected(MemberId),
-    View(Box<View>),
+    View { view: Box<View>, half: bool },
     Active(Epoch),
     Kernel(KernelEvent),
 }

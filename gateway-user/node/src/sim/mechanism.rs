@@ -27,11 +27,13 @@ pub enum Mechanism {
     Incarnation,
     /// A member owns nothing before it has been told everything.
     FullSyncGate,
+    /// Half of a view leaves out what the other half may be using.
+    Jump,
 }
 
 impl Mechanism {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Lease,
         Self::SendTime,
         Self::ActivationWait,
@@ -44,6 +46,7 @@ impl Mechanism {
         Self::ViewEpochCheck,
         Self::Incarnation,
         Self::FullSyncGate,
+        Self::Jump,
     ];
 
     /// The one that is called `name`, as on the command line of `simulate`.
@@ -66,6 +69,7 @@ impl Mechanism {
             Self::ViewEpochCheck => "view-epoch-check",
             Self::Incarnation => "incarnation",
             Self::FullSyncGate => "full-sync-gate",
+            Self::Jump => "jump",
         }
     }
 
@@ -77,6 +81,7 @@ impl Mechanism {
             no_activation_wait: self == Self::ActivationWait,
             no_incarnation_check: self == Self::Incarnation,
             no_epoch_check: self == Self::ViewEpochCheck,
+            no_jump: self == Self::Jump,
         }
     }
 
@@ -89,6 +94,7 @@ impl Mechanism {
             no_ceiling: self == Self::Ceiling,
             overlapping_blocks: self == Self::DisjointBlocks,
             blocks_by_member: self == Self::BlockOrder,
+            no_jump: self == Self::Jump,
             no_full_sync_gate: self == Self::FullSyncGate,
         }
     }

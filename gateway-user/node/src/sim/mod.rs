@@ -48,6 +48,8 @@ pub struct Options {
     pub heavy: bool,
     /// Three members, of which one changes sides and starts anew, time and again.
     pub sides: bool,
+    /// Two members without a witness, of which each goes on when it does not find the other.
+    pub halves: bool,
     /// All members run without it.
     pub without: Option<Mechanism>,
 }
@@ -77,16 +79,18 @@ impl Outcome {
             quiet,
             heavy,
             sides,
+            halves,
             without,
             ..
         } = self.options;
         let quiet = if quiet { " --quiet" } else { "" };
         let heavy = if heavy { " --heavy" } else { "" };
         let sides = if sides { " --sides" } else { "" };
+        let halves = if halves { " --halves" } else { "" };
         let without = without.map_or(String::new(), |m| format!(" --without {}", m.name()));
         format!(
             "cargo run -p gateway-node --release --features simulator --bin simulate -- --seed \
-             {seed} --trace{quiet}{heavy}{sides}{without}"
+             {seed} --trace{quiet}{heavy}{sides}{halves}{without}"
         )
     }
 }

@@ -53,12 +53,23 @@ impl Plan {
                 ..Timing::DEFAULT
             },
             witness,
-            // Two owners that cannot hear each other are not simulated: see the module's comment.
             availability: false,
             loss: rng.pick(&[0, 0, 2, 10, 25]).unwrap_or(0),
             duplication: rng.pick(&[0, 0, 5, 20]).unwrap_or(0),
             heartbeat_loss: rng.pick(&[0, 0, 0, 1, 5]).unwrap_or(0),
             delay: Duration::from_micros(rng.pick(&[300, 2_000, 8_000]).unwrap_or(300)),
+        }
+    }
+
+    /// With two members whom nobody helps to decide, and who go on alone.
+    pub(super) fn of_halves(self) -> Self {
+        Self {
+            members: 2,
+            witness: false,
+            availability: true,
+            faults: self.faults.max(3),
+            trouble: Duration::from_secs(6),
+            ..self
         }
     }
 

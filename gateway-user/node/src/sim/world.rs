@@ -10,7 +10,7 @@ use gateway_ike::secret::SecretBytes;
 
 use super::Options;
 use super::check::Check;
-use super::event::{Event, Fault};
+use super::event::{CutKind, Event, Fault};
 use super::handshake::Party;
 use super::host::Host;
 use super::mechanism::Mechanism;
@@ -61,9 +61,15 @@ impl World {
         if options.sides {
             plan = plan.of_three();
         }
+        if options.halves {
+            plan = plan.of_halves();
+        }
         let mut world = Self::planned(options, plan, rng);
         world.populate();
         world.occupy();
+        if options.halves {
+            world.split_twice();
+        }
         if options.sides {
             world.after(Duration::from_millis(3500), Event::Fault(Fault::Sides));
         }
@@ -128,6 +134,16 @@ impl World {
             let trouble = u64::try_from(self.plan.trouble.as_millis()).unwrap_or(0);
             let at = begin + self.rng.millis(0, trouble);
             self.after(at, Event::Fault(fault));
+        }
+    }
+
+    /// Two members lose each other, and find each other again before the second time.
+    fn split_twice(&mut self) {
+        for begin in [3600, 6000] {
+            let delay = Duration::from_millis(begin) + self.rng.millis(0, 600);
+            let length = self.rng.millis(600, 1700);
+            let fault = Fault::Cut(CutKind::Isolate, length);
+            self.after(delay, Event::Fault(fault));
         }
     }
 
