@@ -18,6 +18,11 @@ use super::world::{World, party};
 
 /// Fair weather, and nobody does anything.
 fn world(seed: u64, members: u8, peers: u8) -> World {
+    staged(seed, members, peers, false)
+}
+
+/// The same; with `availability` two members go on alone when they do not find each other.
+fn staged(seed: u64, members: u8, peers: u8, availability: bool) -> World {
     let plan = Plan {
         members,
         peers,
@@ -29,7 +34,7 @@ fn world(seed: u64, members: u8, peers: u8) -> World {
             ..Timing::DEFAULT
         },
         witness: false,
-        availability: false,
+        availability,
         loss: 0,
         duplication: 0,
         heartbeat_loss: 0,
@@ -225,5 +230,34 @@ fn what_a_cut_holds_up_arrives_in_order() {
         let status = host.agent.as_ref().unwrap().node.cluster().status();
         let errors = status.peers.iter().map(|p| p.counters.protocol_errors);
         assert_eq!(errors.sum::<u64>(), 0);
+    }
+}
+
+/// Two members that do not find each other both go on with the same SAs, whose keys the peer cannot
+/// change; then they are one again, and slots go back. No number goes out twice.
+#[test]
+fn halves_of_a_view_use_different_numbers() {
+    for seed in 0..4 {
+        let mut world = staged(seed, 2, 1, true);
+        world.connect(0);
+        let ids: Vec<MemberId> = world.hosts.keys().copied().collect();
+        let mut blocked = Blocked::default();
+        blocked.both(ids[0], ids[1]);
+        blocked.public.extend(ids.iter().copied());
+        let cut = world.net.cut(blocked);
+        for round in 0..300 {
+            if round == 100 {
+                world.net.heal(cut);
+            }
+            for member in &ids {
+                world.encrypt(*member, 0, 3000);
+            }
+            world.pass(20);
+        }
+        assert!(world.check.halves);
+        for host in world.hosts.values() {
+            let node = &host.agent.as_ref().unwrap().node;
+            assert_eq!(node.view().members.len(), 2, "seed {seed}");
+        }
     }
 }
