@@ -31,8 +31,10 @@ impl Store {
 
     /// What [`Store::write_view`] wrote last; the default if there is nothing.
     pub(crate) fn read_view(&self) -> io::Result<Persisted> {
-        let octets = self.read_array::<{ Persisted::LEN }>(VIEW)?;
-        Ok(octets.map_or_else(Persisted::default, Persisted::decode))
+        let Some(octets) = self.read(VIEW)? else {
+            return Ok(Persisted::default());
+        };
+        Persisted::decode(&octets).ok_or_else(|| self.foreign(VIEW))
     }
 
     /// What [`Store::write_votes`] wrote last; nothing if it never did.
@@ -120,7 +122,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use gateway_cluster::membership::MemberSet;
-    use gateway_cluster::view::Epoch;
+    use gateway_cluster::view::{Epoch, Tenure};
 
     use super::*;
 
@@ -132,9 +134,14 @@ mod tests {
         let view = Persisted {
             epoch: Epoch(77),
             members: MemberSet::from_bits(0b1110),
+            latest: Tenure(9),
         };
         store.write_view(&view).unwrap();
         assert_eq!(store.read_view().unwrap(), view);
+        store.write(VIEW, &view.encode()[..16]).unwrap();
+        let latest = Tenure(0);
+        let earlier = Persisted { latest, ..view };
+        assert_eq!(store.read_view().unwrap(), earlier);
         let first = store.next_run().unwrap();
         assert!(store.next_run().unwrap() > first);
         assert!(store.read_votes().unwrap().is_empty());

@@ -619,7 +619,7 @@ mod tests {
         };
         assert_eq!(exhaust(&mut numbers, u64::MAX), shared + ALONE);
         // Whoever took it over stands above all that.
-        let jumped = Tenure(tenure.0 + (1 << 20) + 1);
+        let jumped = Tenure(tenure.0 + Tenure::new(1, 1).0);
         assert!(first.limit(jumped) > shared + ALONE);
         numbers.rejoin();
         assert!(exhaust(&mut numbers, shared + ALONE) > shared + ALONE);

@@ -29,15 +29,17 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Numbers the ownerships of one slot, one after the other. The upper 12 bits count jumps
+/// Numbers the ownerships of one slot, one after the other. The upper half counts jumps
 /// ([`crate::reservation::JUMP`]): before the ownerships that come after one, others may have been
-/// made up by the other half of a view.
+/// made up by the other half of a view. Neither half ever goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tenure(pub u32);
+pub struct Tenure(pub u64);
 
-/// Ownerships are numbered in so many bits. The millionth without a jump counts as one.
-const NUMBER_BITS: u32 = 20;
-const NUMBER: u32 = (1 << NUMBER_BITS) - 1;
+const NUMBER_BITS: u32 = 32;
+
+/// Jumps by which slots of one view differ at most: two bits each in a datagram. A slot that falls
+/// behind by more jumps with the others.
+const MOST_APART: u32 = 3;
 
 impl Tenure {
     /// The ownership before this one.
@@ -48,18 +50,33 @@ impl Tenure {
 
     /// How many ownerships have begun since `earlier`, if that is not later.
     pub const fn since(self, earlier: Self) -> u64 {
-        (self.0 & NUMBER).saturating_sub(earlier.0 & NUMBER) as u64
+        self.number().saturating_sub(earlier.number()) as u64
     }
 
     /// How many jumps there have been since `earlier`, if that is not later.
     pub const fn jumps_since(self, earlier: Self) -> u64 {
-        (self.0 >> NUMBER_BITS).saturating_sub(earlier.0 >> NUMBER_BITS) as u64
+        self.jumps().saturating_sub(earlier.jumps()) as u64
+    }
+
+    /// Ownership `number`, after `jumps`.
+    pub(crate) const fn new(jumps: u32, number: u32) -> Self {
+        Self((jumps as u64) << NUMBER_BITS | number as u64)
+    }
+
+    /// The jumps so far.
+    pub(crate) const fn jumps(self) -> u32 {
+        (self.0 >> NUMBER_BITS) as u32
+    }
+
+    /// Its number, whatever jumps there were.
+    pub(crate) const fn number(self) -> u32 {
+        self.0 as u32
     }
 }
 
 /// The ownership that each slot is in.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Tenures(Arc<[u32; Slot::COUNT]>);
+pub struct Tenures(Arc<[u64; Slot::COUNT]>);
 
 impl Tenures {
     /// The same for every slot.
@@ -68,7 +85,7 @@ impl Tenures {
     }
 
     /// One each, by slot.
-    pub fn from_numbers(numbers: [u32; Slot::COUNT]) -> Self {
+    pub fn from_numbers(numbers: [u64; Slot::COUNT]) -> Self {
         Self(Arc::new(numbers))
     }
 
@@ -78,14 +95,26 @@ impl Tenures {
     }
 
     /// By slot.
-    pub fn numbers(&self) -> &[u32; Slot::COUNT] {
+    pub fn numbers(&self) -> &[u64; Slot::COUNT] {
         &self.0
+    }
+
+    /// The latest of all slots.
+    pub(crate) fn latest(&self) -> Tenure {
+        Tenure(self.0.iter().max().copied().unwrap_or(0))
+    }
+
+    /// Leaves out what comes before `tenure`.
+    pub(crate) fn raise(&mut self, tenure: Tenure) {
+        for number in Arc::make_mut(&mut self.0) {
+            *number = (*number).max(tenure.0);
+        }
     }
 
     /// Leaves out `count` of every slot.
     pub(crate) fn skip(&mut self, count: u32) {
         for number in Arc::make_mut(&mut self.0) {
-            *number = number.saturating_add(count);
+            *number = number.saturating_add(count.into());
         }
     }
 
@@ -94,7 +123,15 @@ impl Tenures {
         let numbers = Arc::make_mut(&mut self.0);
         for slot in slots.iter() {
             let number = &mut numbers[usize::from(slot.0)];
-            *number = number.saturating_add((jumps << NUMBER_BITS) + 1);
+            *number = number.saturating_add(Tenure::new(jumps, 1).0);
+        }
+        let most = numbers.iter().map(|number| Tenure(*number).jumps()).max();
+        let least = most.unwrap_or(0).saturating_sub(MOST_APART);
+        for number in numbers {
+            let behind = least.saturating_sub(Tenure(*number).jumps());
+            if behind > 0 {
+                *number = number.saturating_add(Tenure::new(behind, 1).0);
+            }
         }
     }
 }
@@ -107,8 +144,13 @@ impl Default for Tenures {
 
 impl fmt::Debug for Tenures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let highest = self.0.iter().max().copied().unwrap_or(0);
-        write!(f, "up to {highest}")
+        let latest = self.latest();
+        write!(
+            f,
+            "up to {} after {} jumps",
+            latest.number(),
+            latest.jumps()
+        )
     }
 }
 

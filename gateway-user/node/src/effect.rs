@@ -74,9 +74,9 @@ pub enum KernelOp {
         /// Where to.
         standing: Standing,
     },
-    /// The outbound SA of a CHILD_SA of this member goes on after `to`, forwards: it came by
-    /// takeover and has used up its block. A higher ceiling follows as an [`Effect::Table`], so
-    /// that nothing between the two numbers can leave.
+    /// The outbound SA of a CHILD_SA of this member goes on after `to`, forwards: another member may
+    /// have used what lies between, as the other half of a view. A higher ceiling follows as an
+    /// [`Effect::Table`].
     Advance {
         /// Which.
         child: ChildId,

@@ -57,7 +57,7 @@ fn view(epoch: u64, members: &[u8], owner: u8) -> View {
         members: members.iter().map(|m| (id(*m), Incarnation(1))).collect(),
         slots: SlotMap::from_owners([Some(id(owner)); Slot::COUNT]),
         // In these tests every view has another owner.
-        tenures: Tenures::all(Tenure(epoch as u32)),
+        tenures: Tenures::all(Tenure(epoch)),
     }
 }
 

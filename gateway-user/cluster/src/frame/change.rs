@@ -140,7 +140,7 @@ fn write_checkpoint(writer: &mut Writer, checkpoint: &Checkpoint) {
 
 fn write_reserved(writer: &mut Writer, reserved: &Reserved) {
     writer.raw(&[reserved.slot.0]);
-    writer.integer(reserved.tenure.0.into());
+    writer.integer(reserved.tenure.0);
     let units = u16::try_from(reserved.block / Reserved::UNIT).unwrap_or(u16::MAX);
     writer.integer(units.into());
     writer.integer(reserved.ceiling);

@@ -49,7 +49,7 @@ fn child() -> impl Strategy<Value = Child> {
 }
 
 fn reserved() -> impl Strategy<Value = Reserved> {
-    (any::<u8>(), any::<u32>(), any::<u64>(), any::<u16>()).prop_map(
+    (any::<u8>(), any::<u64>(), any::<u64>(), any::<u16>()).prop_map(
         |(slot, tenure, ceiling, blocks)| Reserved {
             slot: Slot(slot),
             tenure: Tenure(tenure),
@@ -374,7 +374,7 @@ fn a_raised_ceiling_costs_64_octets_at_most() {
         spi_in: [2; 4],
         reserved: Reserved {
             slot: Slot(255),
-            tenure: Tenure(u32::MAX),
+            tenure: Tenure(u64::MAX),
             ceiling: u64::MAX,
             block: u32::MAX,
         },

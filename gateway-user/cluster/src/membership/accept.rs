@@ -119,6 +119,7 @@ impl Membership {
         let persisted = Persisted {
             epoch: view.epoch,
             members: view.members.keys().copied().collect(),
+            latest: view.tenures.latest().max(self.persisted.latest),
         };
         if persisted != self.persisted {
             self.persisted = persisted;

@@ -5,7 +5,6 @@ use gateway_common::{slot::Slot, time::Instant};
 use super::accept::Acceptor;
 use super::config::{Timing, TwoMember};
 use super::io::{Event, Output, Persisted};
-use super::propose::FORGOTTEN;
 use super::tally::Handover;
 use super::wire::{Ballot, Basis};
 use super::{MemberSet, Membership};
@@ -16,6 +15,9 @@ use crate::view::{Epoch, Tenures, View};
 /// Epochs that are left out by a view without a majority, times the distance of the member from 64:
 /// two such views and what follows each have different numbers.
 const STRIDE: u64 = 1000;
+
+/// Views that nobody remembers who takes part in a cold start: at most so many.
+const FORGOTTEN: u32 = 16;
 
 /// A member without a view that can go on.
 #[derive(Debug, Default)]
@@ -146,7 +148,7 @@ impl Membership {
             None,
         );
         let mut view = self.after_halves(view.following(&self.view));
-        view.tenures.skip(FORGOTTEN);
+        self.recall(&mut view, &[self.persisted]);
         let unsafe_takeover = self.view.epoch > Epoch::default();
         let kept = self.kept_alone();
         if unsafe_takeover && !self.config.never_jumps() {
@@ -184,18 +186,47 @@ impl Membership {
         view
     }
 
-    /// The same for a cold start: of all slots, because each of two may have gone on alone and have
-    /// forgotten it.
-    pub(super) fn after_forgotten_halves(&self, view: &mut View) {
+    /// The first view, numbered above all that the voters remember and this proposer need not: a
+    /// member outside may have SAs still, with numbers of earlier ownerships, and be told of no others.
+    ///
+    /// Of two members that may go on alone each may have done so, and have forgotten it: then all
+    /// slots jump as one does that a half kept.
+    pub(super) fn after_memory(&self, mut view: View, memory: &[Persisted]) -> View {
+        let epochs = memory.iter().map(|persisted| persisted.epoch);
+        view.epoch = after_all(epochs.fold(self.view.epoch, Epoch::max));
+        self.recall(&mut view, memory);
         let alone = self.config.two_member == TwoMember::Availability && !self.config.witness;
-        if alone && !self.config.never_jumps() {
+        if alone && view.epoch > Epoch(1) && !self.config.never_jumps() {
             view.tenures.jump(&SlotSet::ALL, 2);
         }
+        view
+    }
+
+    /// Numbers the ownerships of `view`, which follows what this member knows, above `memory` if that
+    /// is of later views, and above those that nobody remembers.
+    fn recall(&self, view: &mut View, memory: &[Persisted]) {
+        let later = |persisted: &&Persisted| {
+            persisted.epoch > self.view.epoch || persisted.latest > self.view.tenures.latest()
+        };
+        if let Some(latest) = memory.iter().filter(later).map(|p| p.latest).max() {
+            view.tenures.raise(latest);
+        }
+        view.tenures.skip(FORGOTTEN);
     }
 
     fn lone_epoch(&self) -> Epoch {
         let latest = self.view.epoch.max(self.persisted.epoch).0;
         let rank = 64 - u64::from(self.config.local.get());
         Epoch(latest.saturating_add(1 + rank * STRIDE))
+    }
+}
+
+/// An epoch for a cold start after `latest`: with a gap, because views that nobody remembers who
+/// takes part may have followed.
+fn after_all(latest: Epoch) -> Epoch {
+    if latest == Epoch::default() {
+        latest.next()
+    } else {
+        Epoch(latest.0.saturating_add(u64::from(FORGOTTEN)))
     }
 }

@@ -55,6 +55,7 @@ impl Membership {
         let persisted = Persisted {
             epoch: self.view.epoch.max(self.persisted.epoch),
             members,
+            latest: self.view.tenures.latest().max(self.persisted.latest),
         };
         if persisted != self.persisted {
             self.persisted = persisted;

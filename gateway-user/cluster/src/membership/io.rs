@@ -8,7 +8,7 @@ use super::set::MemberSet;
 use super::state::MemberState;
 use crate::frame::Incarnation;
 use crate::slot_map::SlotMap;
-use crate::view::{Epoch, View};
+use crate::view::{Epoch, Tenure, View};
 
 /// Another party of the membership protocol; the shell authenticates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,25 +98,35 @@ pub struct Persisted {
     pub epoch: Epoch,
     /// Its members: a cold start without enough of them could be beside a live view.
     pub members: MemberSet,
+    /// The latest ownership of any slot, in any view so far: a first view's come after it.
+    pub latest: Tenure,
 }
 
 impl Persisted {
     /// Length of the encoded form, octets.
-    pub const LEN: usize = 16;
+    pub const LEN: usize = 24;
 
     /// For a file.
     pub fn encode(&self) -> [u8; Self::LEN] {
-        let both = u128::from(self.epoch.0) << 64 | u128::from(self.members.bits());
-        both.to_be_bytes()
+        let mut octets = [0; Self::LEN];
+        let words = [self.epoch.0, self.members.bits(), self.latest.0];
+        for (chunk, word) in octets.chunks_exact_mut(8).zip(words) {
+            chunk.copy_from_slice(&word.to_be_bytes());
+        }
+        octets
     }
 
-    /// From a file.
-    pub fn decode(octets: [u8; Self::LEN]) -> Self {
-        let both = u128::from_be_bytes(octets);
-        Self {
-            epoch: Epoch((both >> 64) as u64),
-            members: MemberSet::from_bits(both as u64),
-        }
+    /// From a file; of an earlier version, whose 16 octets do not tell the latest ownership, too.
+    /// `None` if it is neither.
+    pub fn decode(octets: &[u8]) -> Option<Self> {
+        let (words, rest) = octets.as_chunks::<8>();
+        let word = |index: usize| Some(u64::from_be_bytes(*words.get(index)?));
+        let fits = rest.is_empty() && (2..=3).contains(&words.len());
+        Some(Self {
+            epoch: Epoch(word(0).filter(|_| fits)?),
+            members: MemberSet::from_bits(word(1)?),
+            latest: Tenure(word(2).unwrap_or(0)),
+        })
     }
 }
 

@@ -5,13 +5,10 @@ use gateway_common::{member::MemberId, time::Instant};
 use super::io::{Persisted, Sender};
 use super::wire::{Ballot, Basis, Message};
 use super::{MemberSet, Membership};
-use crate::view::{Epoch, View};
+use crate::view::View;
 
 /// Repetitions before a ballot is given up.
 const TRIES: u32 = 6;
-
-/// Views that nobody remembers who takes part in a cold start: at most so many.
-pub(super) const FORGOTTEN: u32 = 16;
 
 /// What this member proposes, and when.
 #[derive(Debug, Default)]
@@ -273,16 +270,14 @@ impl Membership {
         if cold && !self.covers(proposal.promised, &proposal.memory) {
             return;
         }
-        let latest = proposal.memory.iter().map(|p| p.epoch).max();
         let best = proposal.best.clone().map(|(_, view)| view);
         let value = best.or_else(|| {
-            let mut goal = self.goal(basis)?;
-            if cold {
-                goal.epoch = after_all(latest.unwrap_or_default().max(self.view.epoch));
-                goal.tenures.skip(FORGOTTEN);
-                self.after_forgotten_halves(&mut goal);
-            }
-            Some(goal)
+            let goal = self.goal(basis)?;
+            Some(if cold {
+                self.after_memory(goal, &proposal.memory)
+            } else {
+                goal
+            })
         });
         let Some(view) = value else {
             self.proposer.abandon();
@@ -305,15 +300,5 @@ impl Membership {
             self.proposer.running = None;
             self.proposer.retry_after = self.now + back_off;
         }
-    }
-}
-
-/// An epoch for a cold start after `latest`: with a gap, because views that nobody remembers who
-/// takes part may have followed.
-fn after_all(latest: Epoch) -> Epoch {
-    if latest == Epoch::default() {
-        latest.next()
-    } else {
-        Epoch(latest.0.saturating_add(u64::from(FORGOTTEN)))
     }
 }

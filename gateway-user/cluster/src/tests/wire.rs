@@ -46,7 +46,7 @@ fn an_sa_pair_costs_one_packet_and_a_checkpoint_little() {
         spi_in: [1; 4],
         reserved: Reserved {
             slot: Slot(255),
-            tenure: Tenure(u32::MAX),
+            tenure: Tenure(u64::MAX),
             ceiling: u64::MAX,
             block: u32::MAX,
         },

@@ -131,7 +131,7 @@ impl Group {
             epoch: Epoch(self.epoch),
             members: admitted.collect::<Result<_>>()?,
             slots,
-            tenures: Tenures::all(Tenure(u32::try_from(self.epoch)?)),
+            tenures: Tenures::all(Tenure(self.epoch)),
         };
         let now = self.now;
         for number in members {

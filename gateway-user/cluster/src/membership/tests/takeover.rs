@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::net::*;
+use crate::view::{Tenure, Tenures};
 
 fn fast(config: &mut Config) {
     config.timing = Timing {
@@ -230,6 +231,60 @@ fn all_restarted_at_once_start_over_above_the_old_epochs() {
     net.start_all();
     assert!(net.wait(1500, Net::converged).is_some(), "{:?}", net.dump());
     assert!(net.hosts[&id(1)].installed > before);
+}
+
+/// The ownership of each slot in the view that `member` knows.
+fn ownerships(net: &Net, member: u8) -> Tenures {
+    let agent = net.hosts[&id(member)].agent.as_ref().unwrap();
+    agent.view.tenures.clone()
+}
+
+/// The third member has not started anew and may have SAs still, with numbers of the ownerships
+/// before; the two that decide have none of that in memory.
+#[test]
+fn a_cold_start_numbers_ownerships_above_all_before() {
+    let mut net = started(3, |_| {});
+    for _ in 0..24 {
+        net.kill(id(2));
+        net.run_for(700);
+        net.start(id(2));
+        assert!(net.wait(1500, Net::converged).is_some(), "{:?}", net.dump());
+    }
+    let before = ownerships(&net, 3);
+    assert!(before.latest().number() > 24, "{before:?}");
+    net.kill(id(1));
+    net.kill(id(2));
+    net.isolate(id(3));
+    net.start(id(1));
+    net.start(id(2));
+    net.run_for(3000);
+    let owned = net.owners();
+    assert_eq!(owned[&id(1)] + owned[&id(2)], 256, "{:?}", net.dump());
+    net.cut.clear();
+    assert!(net.wait(4000, Net::converged).is_some(), "{:?}", net.dump());
+    for member in 1..=3 {
+        let now = ownerships(&net, member);
+        let mut both = now.numbers().iter().zip(before.numbers());
+        assert!(both.all(|(now, before)| now > before), "{now:?}");
+    }
+}
+
+/// Each of two may have gone on alone, and jumped, before both were started anew.
+#[test]
+fn two_without_a_witness_jump_when_they_start_over() {
+    let mut net = started(2, |config| config.two_member = TwoMember::Availability);
+    assert_eq!(ownerships(&net, 1).latest().jumps(), 0);
+    net.kill(id(1));
+    net.run_for(900);
+    assert_eq!(net.hosts[&id(2)].unsafe_takeovers, 1);
+    let alone = ownerships(&net, 2);
+    assert_eq!(alone.latest().jumps(), 1);
+    net.kill(id(2));
+    net.start_all();
+    assert!(net.wait(4000, Net::converged).is_some(), "{:?}", net.dump());
+    for number in ownerships(&net, 1).numbers() {
+        assert!(Tenure(*number).jumps() >= 3, "{number:#x}");
+    }
 }
 
 #[test]

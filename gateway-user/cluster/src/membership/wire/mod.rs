@@ -20,7 +20,7 @@ use self::cursor::{Cursor, Writer};
 use super::io::Persisted;
 use super::set::MemberSet;
 use crate::frame::Incarnation;
-use crate::view::{Epoch, View};
+use crate::view::{Epoch, Tenure, View};
 
 const MAGIC: [u8; 4] = *b"GwMs";
 const VERSION: u8 = 2;
@@ -179,11 +179,17 @@ pub fn decode(octets: &[u8]) -> Result<Datagram, DecodeError> {
             granted: body.u8()? == 1,
         }),
         3..=7 => decode_paxos(kind, body)?,
-        8 => Message::Commit {
-            unsafe_takeover: body.u8()? == 1,
-            view: Box::new(view::decode(&mut body)?),
-            left: view::decode_left(&mut body)?,
-        },
+        8 => {
+            let unsafe_takeover = body.u8()? == 1;
+            let mut view = Box::new(view::decode(&mut body)?);
+            let left = view::decode_left(&mut body)?;
+            view::decode_jumps(&mut body, &mut view)?;
+            Message::Commit {
+                view,
+                unsafe_takeover,
+                left,
+            }
+        }
         9 => Message::ViewRequest(Epoch(body.u64()?)),
         10 => Message::Goodbye,
         _ => return Err(DecodeError::UnknownKind),
@@ -204,25 +210,31 @@ fn decode_paxos(kind: u8, mut body: Cursor<'_>) -> Result<Message, DecodeError> 
     let ballot = decode_ballot(&mut body)?;
     Ok(match kind {
         3 => Message::Prepare { basis, ballot },
-        4 => Message::Promise {
-            basis,
-            ballot,
-            persisted: Persisted {
+        4 => {
+            let mut persisted = Persisted {
                 epoch: Epoch(body.u64()?),
                 members: MemberSet::from_bits(body.u64()?),
-            },
-            accepted: match body.u8()? {
+                latest: Tenure::default(),
+            };
+            let accepted = match body.u8()? {
                 0 => None,
-                _ => {
-                    let ballot = decode_ballot(&mut body)?;
-                    Some((ballot, Box::new(view::decode(&mut body)?)))
-                }
-            },
-        },
+                _ => Some((decode_ballot(&mut body)?, decode_last_view(&mut body)?)),
+            };
+            // An earlier version does not say.
+            if !body.0.is_empty() {
+                persisted.latest = Tenure(body.u64()?);
+            }
+            Message::Promise {
+                basis,
+                ballot,
+                accepted,
+                persisted,
+            }
+        }
         5 => Message::Accept {
             basis,
             ballot,
-            view: Box::new(view::decode(&mut body)?),
+            view: decode_last_view(&mut body)?,
         },
         6 => Message::Accepted {
             basis,
@@ -235,6 +247,12 @@ fn decode_paxos(kind: u8, mut body: Cursor<'_>) -> Result<Message, DecodeError> 
             promised: ballot,
         },
     })
+}
+
+fn decode_last_view(body: &mut Cursor<'_>) -> Result<Box<View>, DecodeError> {
+    let mut view = Box::new(view::decode(body)?);
+    view::decode_jumps(body, &mut view)?;
+    Ok(view)
 }
 
 fn decode_ballot(body: &mut Cursor<'_>) -> Result<Ballot, DecodeError> {
@@ -297,7 +315,9 @@ impl Message {
                 if let Some((ballot, view)) = accepted {
                     encode_ballot(out, *ballot);
                     view::encode(out, view);
+                    view::encode_jumps(out, view);
                 }
+                out.u64(persisted.latest.0);
             }
             Self::Accept {
                 basis,
@@ -306,6 +326,7 @@ impl Message {
             } => {
                 encode_head(out, *basis, *ballot);
                 view::encode(out, view);
+                view::encode_jumps(out, view);
             }
             Self::Accepted {
                 basis,
@@ -326,6 +347,7 @@ impl Message {
                 out.u8((*unsafe_takeover).into());
                 view::encode(out, view);
                 view::encode_left(out, left);
+                view::encode_jumps(out, view);
             }
             Self::ViewRequest(epoch) => out.u64(epoch.0),
             Self::Goodbye => {}

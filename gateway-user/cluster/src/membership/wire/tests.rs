@@ -3,7 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::membership::state::MemberState;
 use crate::slot_map::{Mode, SlotMap, Weighted};
+use crate::slot_set::SlotSet;
 use crate::view::{SyncReport, Tenure, Tenures};
+use gateway_common::slot::Slot;
 
 fn id(id: u8) -> MemberId {
     MemberId::new(id).unwrap()
@@ -23,7 +25,7 @@ fn view(members: u8) -> Box<View> {
             .map(|w| (w.member, Incarnation(u64::from(w.member.get()) << 40)))
             .collect(),
         slots: SlotMap::UNSET.next(&live, Mode::LoadSharing),
-        tenures: Tenures::all(Tenure(3)),
+        tenures: Tenures::all(Tenure::new(2, 3)),
     })
 }
 
@@ -81,6 +83,7 @@ fn messages() -> Vec<Message> {
             persisted: Persisted {
                 epoch: Epoch(5),
                 members: [id(1)].into_iter().collect(),
+                latest: Tenure::new(4, 300),
             },
         },
         Message::Accept {
@@ -129,10 +132,16 @@ fn everything_survives_the_wire_and_fits_a_datagram() {
 /// IPv6's least MTU leaves 1,232 octets to a datagram.
 #[test]
 fn views_of_16_members_fit_whatever_their_slots_have_been_through() {
-    for spread in [0, 1, 2, 3, 100, 1 << 15] {
+    for (spread, jumps) in [(0, 0), (1, 3), (2, 1), (3, 9), (100, 0), (1 << 15, 2)] {
         let mut view = view(16);
-        let numbers = std::array::from_fn(|slot| 7 + slot as u32 * spread / 128);
+        let numbers = std::array::from_fn(|slot| 7 + slot as u64 * spread / 128);
         view.tenures = Tenures::from_numbers(numbers);
+        // Slots differ by as much as they can, then all have had some more.
+        for _ in 0..jumps {
+            view.tenures
+                .jump(&[Slot(3), Slot(200)].into_iter().collect(), 2);
+        }
+        view.tenures.jump(&SlotSet::ALL, 70_000);
         let left = Left {
             settle: 1,
             owners: (1..=16).map(|m| (id(m), u32::MAX)).collect(),
@@ -147,7 +156,7 @@ fn views_of_16_members_fit_whatever_their_slots_have_been_through() {
         assert_eq!(decode(&octets), Ok(datagram));
     }
     let mut widest = view(3);
-    let numbers = std::array::from_fn(|slot| if slot == 9 { u32::MAX } else { 1 });
+    let numbers = std::array::from_fn(|slot| if slot == 9 { u64::MAX } else { 1 });
     widest.tenures = Tenures::from_numbers(numbers);
     let datagram = datagram(Message::Commit {
         view: widest,

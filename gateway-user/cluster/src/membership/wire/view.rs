@@ -8,7 +8,7 @@ use super::cursor::{Cursor, Writer};
 use super::{DecodeError, Left};
 use crate::frame::Incarnation;
 use crate::slot_map::SlotMap;
-use crate::view::{Epoch, Tenures, View};
+use crate::view::{Epoch, Tenure, Tenures, View};
 
 pub(super) fn encode(out: &mut Writer, view: &View) {
     out.u64(view.epoch.0);
@@ -20,13 +20,22 @@ pub(super) fn encode(out: &mut Writer, view: &View) {
     for (_, owner) in view.slots.iter() {
         out.member(owner);
     }
-    encode_tenures(out, &view.tenures);
+    encode_words(out, &words(&view.tenures, Tenure::number));
+}
+
+/// The jumps of a view's ownerships, which stand behind everything else: an earlier version skips
+/// them.
+pub(super) fn encode_jumps(out: &mut Writer, view: &View) {
+    encode_words(out, &words(&view.tenures, Tenure::jumps));
+}
+
+fn words(tenures: &Tenures, half: impl Fn(Tenure) -> u32) -> [u32; Slot::COUNT] {
+    tenures.numbers().map(|number| half(Tenure(number)))
 }
 
 /// The lowest, then what each slot's is above it, in as few bits as all of them fit in; the lowest
 /// bits come first. The number of slots is a multiple of eight.
-fn encode_tenures(out: &mut Writer, tenures: &Tenures) {
-    let numbers = tenures.numbers();
+fn encode_words(out: &mut Writer, numbers: &[u32; Slot::COUNT]) {
     let lowest = numbers.iter().min().copied().unwrap_or(0);
     let highest = numbers.iter().max().copied().unwrap_or(0);
     let bits = u32::BITS - (highest - lowest).leading_zeros();
@@ -44,7 +53,7 @@ fn encode_tenures(out: &mut Writer, tenures: &Tenures) {
     }
 }
 
-fn decode_tenures(body: &mut Cursor<'_>) -> Result<Tenures, DecodeError> {
+fn decode_words(body: &mut Cursor<'_>) -> Result<[u32; Slot::COUNT], DecodeError> {
     let lowest = body.u32()?;
     let bits = u32::from(body.u8()?);
     if bits > u32::BITS {
@@ -64,7 +73,20 @@ fn decode_tenures(body: &mut Cursor<'_>) -> Result<Tenures, DecodeError> {
             .checked_add(above as u32)
             .ok_or(DecodeError::Invalid("tenure"))?;
     }
-    Ok(Tenures::from_numbers(numbers))
+    Ok(numbers)
+}
+
+/// Of a view that was decoded without; an earlier version has none.
+pub(super) fn decode_jumps(body: &mut Cursor<'_>, view: &mut View) -> Result<(), DecodeError> {
+    if body.0.is_empty() {
+        return Ok(());
+    }
+    let jumps = decode_words(body)?;
+    let numbers = words(&view.tenures, Tenure::number);
+    view.tenures = Tenures::from_numbers(std::array::from_fn(|slot| {
+        Tenure::new(jumps[slot], numbers[slot]).0
+    }));
+    Ok(())
 }
 
 pub(super) fn decode(body: &mut Cursor<'_>) -> Result<View, DecodeError> {
@@ -84,7 +106,7 @@ pub(super) fn decode(body: &mut Cursor<'_>) -> Result<View, DecodeError> {
         epoch,
         members,
         slots: SlotMap::from_owners(owners),
-        tenures: decode_tenures(body)?,
+        tenures: Tenures::from_numbers(decode_words(body)?.map(u64::from)),
     })
 }
 
