@@ -89,6 +89,8 @@ pub struct Mutations {
     pub overlapping_blocks: bool,
     /// Blocks are members', whoever of them serves after whom.
     pub blocks_by_member: bool,
+    /// A new SA sends before all members know it.
+    pub no_first_wait: bool,
     /// Half of a view starts new SAs as the other half does.
     pub no_jump: bool,
     /// A member counts as complete before it has been told everything.

@@ -104,20 +104,20 @@ impl Cluster {
             let frame = encode_delta(seq, slot, &Change::Checkpoints(checkpoints));
             self.outbox.push(std::sync::Arc::new(frame));
             if self.config.limits.mutations.no_ceiling {
-                self.take_effect(seq);
+                self.raise(seq);
+                self.answer_moves(seq);
             }
         }
     }
 
     /// Everything up to `seq` is on all members of the view.
-    pub(crate) fn take_effect(&mut self, seq: DeltaSeq) {
+    pub(crate) fn raise(&mut self, seq: DeltaSeq) {
         for raise in self.reservations.released(seq) {
             let ceiling = raise.ceiling as u32;
             self.ownership
                 .set_ceiling(raise.spi_in, raise.local_spi, ceiling);
             self.emit_ownership();
         }
-        self.answer_moves(seq);
     }
 
     pub(crate) fn take_checkpoints(
@@ -202,11 +202,16 @@ impl Cluster {
         for child in &sa.children {
             let made = writer == Writer::Local;
             let spi_in = child.spi_in;
-            self.reservations
+            let new = self
+                .reservations
                 .open(sa.local_spi, spi_in, child.reserved, holding, made);
-            // Given by another member, which keeps it if this does not reach everybody.
-            if writer == Writer::Snapshot && self.ready.contains(slot) {
-                self.reservations.hold(spi_in, holding.tenure, written.seq);
+            // Unknown to the others, who may make it, too; or given by another member, which keeps
+            // it if this does not reach everybody.
+            let given = writer == Writer::Snapshot && self.ready.contains(slot);
+            let unheard = made && new && !self.config.limits.mutations.no_first_wait;
+            if given || unheard {
+                self.reservations
+                    .hold(spi_in, holding.tenure, written.seq, made);
             }
             if let Some(standing) = self.reservations.standing(spi_in) {
                 self.ownership

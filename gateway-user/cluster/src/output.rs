@@ -30,7 +30,7 @@ pub enum Output {
     /// Close the connection to this member; the transport dials again as usual.
     Disconnect(MemberId),
     /// Every delta up to and including this one is on all members of the view: what waits for them
-    /// may leave.
+    /// may leave. The ceilings that waited for them have been written by the tables before this.
     Released(DeltaSeq),
     /// No delta up to and including this one that was not released ever will be: this member was out
     /// of the view. What waits for them must not leave.

@@ -249,8 +249,10 @@ impl Cluster {
         };
         if reached > self.released {
             self.released = reached;
+            // Ceilings first: what is released may make the kernel or the peer use an SA.
+            self.raise(reached);
             self.outputs.push_back(Output::Released(reached));
-            self.take_effect(reached);
+            self.answer_moves(reached);
         }
     }
 }

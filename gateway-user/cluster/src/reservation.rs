@@ -16,6 +16,10 @@
 //! * until it is known that all have heard of it a copy ends, too, where by what was reserved before
 //!   the next one begins: blocks at most double, and are four times the raise.
 //!
+//! The first numbers of a new CHILD_SA are as much a reservation as the rest: its owner sends none before
+//! all members know the SA. Who takes over before that may finish the exchange that the owner had
+//! finished, a rekeying of ours: with the same nonces and key exchange, so with the same keys, from 1.
+//!
 //! Of a view of two that no majority follows both halves may go on. Who takes a slot over so jumps:
 //! by [`JUMP`] above what its owner may have. Who keeps a slot, or has jumped, goes on by at most
 //! [`ALONE`] with the SAs that both halves have, as long as it is alone. When the halves are one view
@@ -104,6 +108,8 @@ struct Own {
     ahead: u64,
     /// A ceiling that is published and not in effect yet.
     pending: Option<(DeltaSeq, u64)>,
+    /// It is the first, the one of the SA's record: none is used, and nothing else is reserved.
+    first: bool,
     /// For the rate: a number, and when it was used.
     measured: Option<(Instant, u64)>,
 }
@@ -193,7 +199,8 @@ impl Reservations {
         }
     }
 
-    /// A CHILD_SA appeared, of which `reserved` was told; `owned` if this member made it.
+    /// A CHILD_SA appeared, of which `reserved` was told; `made` if this member made it. Whether it
+    /// was not known before.
     pub(crate) fn open(
         &mut self,
         local_spi: Cookie,
@@ -201,8 +208,9 @@ impl Reservations {
         reserved: Reserved,
         holding: Holding,
         made: bool,
-    ) {
+    ) -> bool {
         let (fixed, alone) = (self.fixed, self.alone);
+        let known = self.entries.contains_key(&spi_in);
         let entry = self.entries.entry(spi_in).or_insert_with(|| {
             let base = Checkpoint {
                 local_spi,
@@ -241,16 +249,18 @@ impl Reservations {
                 entry.move_to(fixed, holding.follows());
             }
         }
+        !known
     }
 
     /// This member, which owns the CHILD_SA in `tenure` from now on, uses it only when delta `seq` is
-    /// on all members.
-    pub(crate) fn hold(&mut self, spi_in: SpiIn, tenure: Tenure, seq: DeltaSeq) {
+    /// on all members; `made` if it is the first owner.
+    pub(crate) fn hold(&mut self, spi_in: SpiIn, tenure: Tenure, seq: DeltaSeq, made: bool) {
         if let Some(entry) = self.entries.get_mut(&spi_in) {
             let (start, end) = entry.stands;
             entry.stands = (start, start);
             let mut own = Own::new(tenure, start);
             own.pending = Some((seq, end));
+            own.first = made;
             entry.own = Some(own);
             self.waiting.push_back((seq, spi_in));
         }
@@ -305,8 +315,8 @@ impl Reservations {
     /// on its way that changes what is reserved.
     pub(crate) fn is_settled(&self, spi_in: SpiIn, tenure: Tenure) -> bool {
         self.entries.get(&spi_in).is_none_or(|entry| {
-            let pending = entry.own.and_then(|own| own.pending);
-            entry.follows >= tenure && pending.is_none()
+            let changes = |own: Own| own.pending.is_some() && !own.first;
+            entry.follows >= tenure && !entry.own.is_some_and(changes)
         })
     }
 
@@ -414,6 +424,7 @@ impl Reservations {
                 continue;
             };
             own.from = own.used;
+            own.first = false;
             entry.fresh = false;
             entry.stands.1 = ceiling;
             raises.push(Raise {
@@ -564,6 +575,7 @@ impl Own {
             used: from,
             ahead: FIRST,
             pending: None,
+            first: false,
             measured: None,
         }
     }

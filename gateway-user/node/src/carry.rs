@@ -54,7 +54,11 @@ impl Node {
     fn own(&mut self, request: KernelRequest) {
         match &request {
             KernelRequest::Install { child, .. } => self.fresh.installed(child),
-            KernelRequest::Remove { child } => self.fresh.settled(*child),
+            KernelRequest::Remove { child } => {
+                self.fresh.settled(*child);
+            }
+            // With the record that names it.
+            KernelRequest::Promote { child } if self.fresh.promoted(*child) => return,
             KernelRequest::Promote { .. } | KernelRequest::Update { .. } => {}
         }
         let start = match &request {
@@ -104,9 +108,11 @@ impl Node {
         record.slot = place.here;
         let children: Vec<&ChildSa> = record.children.iter().map(|child| &child.sa).collect();
         self.children.set(spi, &children);
-        for child in &children {
-            self.fresh.settled(child.id());
-        }
+        let promoted: Vec<ChildId> = children
+            .iter()
+            .map(|child| child.id())
+            .filter(|child| self.fresh.settled(*child))
+            .collect();
         self.awake.entry(place.here).or_default().insert(spi);
         let closed = record.closed.is_some();
         self.index.put(spi, place.here, now, closed);
@@ -120,6 +126,8 @@ impl Node {
         if !self.send_change(now, id, place.here, change) {
             return;
         }
+        let promoted = self.held.promote(id, place.here, promoted);
+        self.promote(promoted);
         if moved {
             self.mark_children(&record, place.here);
             let slot = place.here;
@@ -133,6 +141,15 @@ impl Node {
             (Some(there), _) => self.begin_move(spi, there),
             (None, Some(contact)) => self.meet_kin(now, spi, place.here, contact, known),
             (None, None) => {}
+        }
+    }
+
+    /// Outbound traffic goes through these from now on.
+    fn promote(&mut self, children: Vec<ChildId>) {
+        for child in children {
+            let request = KernelRequest::Promote { child };
+            let op = KernelOp::Own { request, start: 0 };
+            self.effects.push_back(Effect::Kernel(op));
         }
     }
 
@@ -176,7 +193,10 @@ impl Node {
                 self.effects.push_back(Effect::Disconnect(member));
             }
             ClusterOutput::Released(sequence) => {
-                for transmit in self.held.release(sequence) {
+                let free = self.held.release(sequence);
+                let promotable = self.held.promotable();
+                self.promote(promotable);
+                for transmit in free {
                     self.transmit(now, transmit);
                 }
             }

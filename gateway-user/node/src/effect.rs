@@ -47,7 +47,9 @@ pub enum Effect {
 #[derive(Debug)]
 pub enum KernelOp {
     /// A CHILD_SA of this member: the engine's request; `Install` is answered with
-    /// `Node::handle_kernel`. The outbound SA starts at `start` (0 for one that was never used).
+    /// `Node::handle_kernel`. The outbound SA starts at `start` (0 for one that was never used). It is
+    /// not used before all members of the view know of it: the fence has no ceiling for it until then,
+    /// and `Promote` comes after that.
     Own {
         /// The engine's request.
         request: KernelRequest,

@@ -1,10 +1,11 @@
-//! IKE messages that wait for the delta behind them (flush and ack).
+//! What waits for the delta behind it (flush and ack): IKE messages, and outbound traffic's way through
+//! a new CHILD_SA.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use gateway_cluster::frame::DeltaSeq;
 use gateway_common::slot::Slot;
-use gateway_ike::output::{DeltaId, Transmit};
+use gateway_ike::output::{ChildId, DeltaId, Transmit};
 
 /// Stands for a delta that is never released.
 const NEVER: DeltaSeq = DeltaSeq(u64::MAX);
@@ -16,6 +17,7 @@ pub(crate) struct Held {
     sequence: BTreeMap<DeltaId, DeltaSeq>,
     released: DeltaSeq,
     waiting: VecDeque<(DeltaSeq, Transmit)>,
+    promotions: Vec<(DeltaSeq, Slot, ChildId)>,
 }
 
 impl Held {
@@ -53,6 +55,33 @@ impl Held {
         }
     }
 
+    /// The engine's delta `id`, which was published, names these CHILD_SAs of `slot` for the first time,
+    /// and outbound traffic is to go through them: until the delta is released their fence is closed,
+    /// and it goes on through those that they replace. Returns those that need not wait.
+    pub(crate) fn promote(
+        &mut self,
+        id: DeltaId,
+        slot: Slot,
+        children: Vec<ChildId>,
+    ) -> Vec<ChildId> {
+        let Some(sequence) = self.sequence.get(&id) else {
+            return children;
+        };
+        let waiting = children.into_iter().map(|child| (*sequence, slot, child));
+        self.promotions.extend(waiting);
+        Vec::new()
+    }
+
+    /// The CHILD_SAs that outbound traffic may go through from now on: to be asked for after
+    /// [`Held::release`].
+    pub(crate) fn promotable(&mut self) -> Vec<ChildId> {
+        let released = self.released;
+        let free = self
+            .promotions
+            .extract_if(.., |(sequence, _, _)| *sequence <= released);
+        free.map(|(_, _, child)| child).collect()
+    }
+
     /// What may leave, now that everything up to `sequence` is released; in the order in which it
     /// came.
     pub(crate) fn release(&mut self, sequence: DeltaSeq) -> Vec<Transmit> {
@@ -69,6 +98,7 @@ impl Held {
     /// What was published up to `sequence` and is not released never will be.
     pub(crate) fn discard(&mut self, sequence: DeltaSeq) {
         self.waiting.retain(|(s, _)| *s > sequence);
+        self.promotions.retain(|(s, _, _)| *s > sequence);
         for waiting in self.sequence.values_mut() {
             if *waiting <= sequence {
                 *waiting = NEVER;
@@ -79,6 +109,7 @@ impl Held {
     /// Gives up what waits for slots of which `lost` is true: their new owner answers.
     pub(crate) fn forget(&mut self, lost: impl Fn(Slot) -> bool) {
         self.waiting.retain(|(_, transmit)| !lost(transmit.slot));
+        self.promotions.retain(|(_, slot, _)| !lost(*slot));
     }
 
     /// Number of messages that wait.
@@ -137,6 +168,32 @@ mod tests {
         }
         assert!(held.admit(transmit(2, Some(2))).is_none());
         assert_eq!(octets(&held.release(DeltaSeq(2))), [2]);
+    }
+
+    #[test]
+    fn traffic_goes_through_a_new_child_when_its_delta_is_released() {
+        let local = "203.0.113.10".parse().unwrap();
+        let child = |n| ChildId {
+            spi_in: [n; 4],
+            local,
+        };
+        let mut held = Held::default();
+        for n in 1..=3 {
+            held.published(DeltaId(n), DeltaSeq(n));
+            let now = held.promote(DeltaId(n), Slot(n as u8), vec![child(n as u8)]);
+            assert!(now.is_empty());
+        }
+        assert!(held.promotable().is_empty());
+        held.forget(|slot| slot == Slot(2));
+        held.release(DeltaSeq(2));
+        assert_eq!(held.promotable(), [child(1)]);
+        held.discard(DeltaSeq(3));
+        held.release(DeltaSeq(3));
+        assert!(held.promotable().is_empty());
+        // Nobody else is in the view: released as soon as it was published.
+        held.published(DeltaId(4), DeltaSeq(3));
+        let now = held.promote(DeltaId(4), Slot(4), vec![child(4)]);
+        assert_eq!(now, [child(4)]);
     }
 
     #[test]

@@ -108,3 +108,12 @@ fn that_half_of_a_view_jumps() {
     };
     is_noticed_in(Mechanism::Jump, world);
 }
+
+#[test]
+fn that_a_new_sa_waits_until_all_know_it() {
+    let world = Options {
+        rekeys: true,
+        ..Options::default()
+    };
+    is_noticed_in(Mechanism::FirstNumbers, world);
+}

@@ -84,6 +84,17 @@ fn halves_of_a_view_use_no_number_twice() {
     });
 }
 
+#[test]
+fn the_invariants_hold_for_members_that_fail_while_they_rekey() {
+    each(0..SEEDS, |seed| {
+        holds(Options {
+            seed,
+            rekeys: true,
+            ..Options::default()
+        });
+    });
+}
+
 /// Seeds that found mistakes, with what they found.
 #[test]
 fn seeds_that_once_failed() {

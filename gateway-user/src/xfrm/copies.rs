@@ -91,13 +91,17 @@ impl Tunnels {
     /// The outbound SA of a child of this member goes on after the number `to`, forwards. If it
     /// cannot, it must not be used: the numbers in between are other members'.
     pub fn advance(&mut self, child: ChildId, to: u64) {
-        let Some(installed) = self.children.get(&child) else {
-            return;
-        };
-        let Some(out) = installed.out.as_ref().map(|out| out.sa) else {
+        let Some(installed) = self.children.get_mut(&child) else {
             return;
         };
         let replay = outbound_replay(installed.replay);
+        let Some(out) = &mut installed.out else {
+            return;
+        };
+        out.stands = out.stands.max(to);
+        // The next raise says what is reserved beyond that.
+        out.ceiling = to as u32;
+        let out = out.sa;
         let stands = match self.kernel.standpoints(&[out]).pop() {
             Some(Ok(standpoint)) => standpoint.position.sequence_out,
             _ => 0,

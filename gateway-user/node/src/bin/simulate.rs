@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use gateway_node::sim::{Mechanism, Options, run};
 
-const USAGE: &str = "usage: simulate --seed N | --seeds A..B [--trace] [--quiet] [--heavy] [--sides] [--halves] [--without MECHANISM]";
+const USAGE: &str = "usage: simulate --seed N | --seeds A..B [--trace] [--quiet] [--heavy] [--sides] [--halves] [--rekeys] [--without MECHANISM]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let heavy = arguments.iter().any(|argument| argument == "--heavy");
     let sides = arguments.iter().any(|argument| argument == "--sides");
     let halves = arguments.iter().any(|argument| argument == "--halves");
+    let rekeys = arguments.iter().any(|argument| argument == "--rekeys");
     let quiet = arguments.iter().any(|argument| argument == "--quiet");
     let value = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             heavy,
             sides,
             halves,
+            rekeys,
             without,
         });
         events += outcome.events;

@@ -125,6 +125,10 @@ pub(super) enum Fault {
     TwoCrashes(Duration),
     /// One of three is cut off, so that the other two go on without it.
     Sides,
+    /// Somebody rekeys a CHILD_SA under traffic, and may fail while it does.
+    Rekeying,
+    /// Power off, of this one.
+    LossOf(MemberId),
     /// Then the one and the first of the two change places, and the agent of the second, on whose
     /// vote it depends who goes on, starts anew at once.
     ChangeSides {

@@ -1,15 +1,18 @@
 //! Faults and their end.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_cluster::membership::Command;
 use gateway_common::member::MemberId;
+use gateway_ike::output::ChildId;
 
 use super::event::{Cut, CutKind, Event, Fault};
-use super::host::Input;
+use super::host::{Input, NodeInput};
 use super::net::Blocked;
 use super::rng::Rng;
 use super::world::World;
+use crate::effect::KernelEvent;
 
 impl Fault {
     pub(super) fn draw(rng: &mut Rng) -> Self {
@@ -79,6 +82,11 @@ impl World {
                 self.input(member, Input::Membership(Command::Drain));
                 self.after(length, Event::Undrain { member });
             }
+            Fault::Rekeying => self.rekey_somebody(member),
+            Fault::LossOf(member) => {
+                let back = self.rng.millis(100, 1500);
+                self.crash(member, true, back);
+            }
             Fault::Sides => self.take_sides(&ids),
             Fault::ChangeSides { first, second } => self.change_sides(&ids, first, second),
         }
@@ -133,6 +141,44 @@ impl World {
             }
         }
         self.after(back, Event::Start { member });
+    }
+
+    /// The soft lifetime of a CHILD_SA of `member` runs out while it encrypts packets one
+    /// by one; every other time its host dies before the exchange can be over for all.
+    fn rekey_somebody(&mut self, member: MemberId) {
+        let again = self.rng.millis(100, 500);
+        self.after(again, Event::Fault(Fault::Rekeying));
+        let kernel = &self.hosts[&member].kernel;
+        let owned = kernel
+            .sas
+            .values()
+            .filter(|sa| kernel.may_send(sa.child.slot));
+        let owned: Vec<(ChildId, IpAddr)> =
+            owned.map(|sa| (sa.child.id(), sa.child.remote)).collect();
+        let Some((child, remote)) = self.rng.pick(&owned) else {
+            return;
+        };
+        let peer = self
+            .peers
+            .iter()
+            .position(|peer| peer.party.path.local.ip() == remote);
+        let event = KernelEvent::Expired { child, hard: false };
+        self.input(member, Input::Node(NodeInput::Kernel(event)));
+        let hop = self.plan.delay;
+        for tick in 1..=32 {
+            let event = Event::ClearAtMember {
+                member,
+                peer: peer.unwrap_or(0),
+                count: 1,
+                hops: 0,
+            };
+            self.after(hop * tick / 4, event);
+        }
+        if self.rng.percent(50) {
+            let quarters = self.rng.between(4, 32);
+            let at = hop * u32::try_from(quarters).unwrap_or(4) / 4;
+            self.after(at, Event::Fault(Fault::LossOf(member)));
+        }
     }
 
     fn take_sides(&mut self, ids: &[MemberId]) {

@@ -41,6 +41,8 @@ pub(super) struct Kernel {
     /// Writes to SAs and to the tables of established ones so far.
     pub(super) sa_writes: u64,
     installed: u64,
+    /// Children that were promoted.
+    pub(super) promoted: u64,
     pub(super) slot_owner: SlotMap,
     /// On the host's clock.
     pub(super) lease: Instant,
@@ -65,6 +67,7 @@ impl Kernel {
             sas: BTreeMap::new(),
             sa_writes: 0,
             installed: 0,
+            promoted: 0,
             slot_owner: SlotMap::UNSET,
             lease: Instant::default(),
             alive: Vec::new(),
@@ -123,6 +126,7 @@ impl Kernel {
                 }
                 KernelRequest::Promote { child } => {
                     self.installed += 1;
+                    self.promoted += 1;
                     if let Some(sa) = self.sas.get_mut(&child) {
                         sa.order = self.installed;
                     }

@@ -29,11 +29,13 @@ pub enum Mechanism {
     FullSyncGate,
     /// Half of a view leaves out what the other half may be using.
     Jump,
+    /// A new SA sends nothing before all members know it.
+    FirstNumbers,
 }
 
 impl Mechanism {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Lease,
         Self::SendTime,
         Self::ActivationWait,
@@ -47,6 +49,7 @@ impl Mechanism {
         Self::Incarnation,
         Self::FullSyncGate,
         Self::Jump,
+        Self::FirstNumbers,
     ];
 
     /// The one that is called `name`, as on the command line of `simulate`.
@@ -70,6 +73,7 @@ impl Mechanism {
             Self::Incarnation => "incarnation",
             Self::FullSyncGate => "full-sync-gate",
             Self::Jump => "jump",
+            Self::FirstNumbers => "first-numbers",
         }
     }
 
@@ -95,6 +99,7 @@ impl Mechanism {
             overlapping_blocks: self == Self::DisjointBlocks,
             blocks_by_member: self == Self::BlockOrder,
             no_jump: self == Self::Jump,
+            no_first_wait: self == Self::FirstNumbers,
             no_full_sync_gate: self == Self::FullSyncGate,
         }
     }

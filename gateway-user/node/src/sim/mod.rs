@@ -50,6 +50,8 @@ pub struct Options {
     pub sides: bool,
     /// Two members without a witness, of which each goes on when it does not find the other.
     pub halves: bool,
+    /// Three members that rekey CHILD_SAs under traffic, and fail while they do.
+    pub rekeys: bool,
     /// All members run without it.
     pub without: Option<Mechanism>,
 }
@@ -80,6 +82,7 @@ impl Outcome {
             heavy,
             sides,
             halves,
+            rekeys,
             without,
             ..
         } = self.options;
@@ -87,10 +90,11 @@ impl Outcome {
         let heavy = if heavy { " --heavy" } else { "" };
         let sides = if sides { " --sides" } else { "" };
         let halves = if halves { " --halves" } else { "" };
+        let rekeys = if rekeys { " --rekeys" } else { "" };
         let without = without.map_or(String::new(), |m| format!(" --without {}", m.name()));
         format!(
             "cargo run -p gateway-node --release --features simulator --bin simulate -- --seed \
-             {seed} --trace{quiet}{heavy}{sides}{halves}{without}"
+             {seed} --trace{quiet}{heavy}{sides}{halves}{rekeys}{without}"
         )
     }
 }

@@ -6,15 +6,17 @@ use std::time::Duration;
 use gateway_cluster::membership::Timing;
 use gateway_common::member::MemberId;
 use gateway_ike::endpoint::{Command, Target};
-use gateway_ike::output::Path;
+use gateway_ike::output::{ChildId, Path};
 
 use super::Options;
 use super::event::Event;
+use super::host::{Input, NodeInput};
 use super::net::Blocked;
 use super::peer::Peer;
 use super::plan::Plan;
 use super::rng::Rng;
 use super::world::{World, party};
+use crate::effect::KernelEvent;
 
 /// Fair weather, and nobody does anything.
 fn world(seed: u64, members: u8, peers: u8) -> World {
@@ -75,6 +77,12 @@ impl World {
         let index = u8::try_from(peer).unwrap();
         let reborn = Peer::new(index, self.seed ^ 0xfeed, party(index), self.now);
         self.peers[peer] = reborn;
+    }
+
+    /// The soft lifetime of a CHILD_SA runs out: its owner rekeys it.
+    fn expire(&mut self, owner: MemberId, child: ChildId) {
+        let event = KernelEvent::Expired { child, hard: false };
+        self.input(owner, Input::Node(NodeInput::Kernel(event)));
     }
 
     fn owner(&self, spi: [u8; 8]) -> MemberId {
@@ -259,5 +267,50 @@ fn halves_of_a_view_use_different_numbers() {
             let node = &host.agent.as_ref().unwrap().node;
             assert_eq!(node.view().members.len(), 2, "seed {seed}");
         }
+    }
+}
+
+/// The owner finishes a rekeying of a CHILD_SA that it began, and what it makes of it is not on the
+/// others yet: they finish the same exchange, with the same keys. What it sends until then, none of
+/// them may send again.
+#[test]
+fn an_unfinished_rekeying_is_finished_twice_and_repeats_no_number() {
+    for seed in 0..8 {
+        let mut world = world(seed, 3, 1);
+        world.connect(0);
+        let owner = world.owner(world.peers[0].gateway_spi().unwrap());
+        let before = world.hosts[&owner].kernel.sas.keys().next().copied();
+        let mut others = Blocked::default();
+        let mut sync = Blocked::default();
+        for other in world.hosts.keys().copied().filter(|m| *m != owner) {
+            others.public.insert(other);
+            sync.sync.extend([(owner, other), (other, owner)]);
+        }
+        world.net.cut(others);
+        world.expire(owner, before.unwrap());
+        let sent = world.check.ike_sent;
+        while world.check.ike_sent == sent {
+            world.pass(1);
+        }
+        // The request has left: everybody knows of it, and of nothing that follows.
+        world.net.cut(sync);
+        for _ in 0..20 {
+            world.pass(1);
+            world.encrypt(owner, 0, 50);
+        }
+        let kernel = &world.hosts[&owner].kernel;
+        assert_eq!((kernel.sas.len(), kernel.promoted), (2, 0), "seed {seed}");
+        world.lose(owner);
+        world.net.heal_all();
+        world.pass(1500);
+        let heir = world.owner(world.peers[0].gateway_spi().unwrap());
+        assert_ne!(heir, owner, "seed {seed}");
+        let kernel = &world.hosts[&heir].kernel;
+        assert!(kernel.sas.keys().all(|id| Some(*id) != before));
+        assert_eq!(kernel.promoted, 1, "seed {seed}");
+        let sent = world.check.esp_sent;
+        world.encrypt(heir, 0, 500);
+        assert_eq!(world.check.esp_sent, sent + 500, "seed {seed}");
+        world.pass(100);
     }
 }

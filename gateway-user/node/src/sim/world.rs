@@ -58,7 +58,7 @@ impl World {
         if options.quiet {
             plan.faults = 0;
         }
-        if options.sides {
+        if options.sides || options.rekeys {
             plan = plan.of_three();
         }
         if options.halves {
@@ -69,6 +69,9 @@ impl World {
         world.occupy();
         if options.halves {
             world.split_twice();
+        }
+        if options.rekeys {
+            world.after(Duration::from_millis(3500), Event::Fault(Fault::Rekeying));
         }
         if options.sides {
             world.after(Duration::from_millis(3500), Event::Fault(Fault::Sides));

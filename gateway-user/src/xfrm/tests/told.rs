@@ -83,6 +83,26 @@ fn each_raise_of_the_ceiling_says_how_much_is_reserved_at_a_time() {
     tunnels.ceiling_raised(&out_id(&child(3)), 1).unwrap();
 }
 
+/// What an own SA jumped over is not reserved: its owner would notice half use of the block after it far
+/// too late.
+#[test]
+fn what_an_sa_was_moved_over_does_not_count_as_reserved() {
+    let (mut kernel, mut tunnels) = recorded();
+    let own = child(1);
+    tunnels.install_child(&own, None).unwrap();
+    tunnels.gate().gain(|_| true);
+    tunnels.ceiling_raised(&out_id(&own), 16_384).unwrap();
+    let to = (1 << 30) + 100_000;
+    tunnels.advance(own.id(), to);
+    let ceiling = to as u32 + 65_536;
+    tunnels.ceiling_raised(&out_id(&own), ceiling).unwrap();
+    let state = look(&mut kernel, out_id(&own));
+    assert_eq!(
+        (state.position.sequence_out, state.event_every),
+        (to, 16_384)
+    );
+}
+
 #[test]
 fn lost_events_are_made_good_by_a_dump() {
     let (kernel, mut tunnels) = recorded();
