@@ -26,11 +26,12 @@ enum Kind {
 }
 
 /// Benches by name.
-const BENCHES: [(&str, Kind); 4] = [
+const BENCHES: [(&str, Kind); 5] = [
     ("steering", Kind::Program("bench-steering")),
     ("failover", Kind::Failover),
     ("sync", Kind::Lab("bench-sync")),
     ("handshake", Kind::ReleasedLab("bench-handshake")),
+    ("operator", Kind::ReleasedLab("bench-operator")),
 ];
 
 /// Longest that the failover bench may run in the VM.

@@ -114,8 +114,7 @@ impl Node {
             .filter(|child| self.fresh.settled(*child))
             .collect();
         self.awake.entry(place.here).or_default().insert(spi);
-        let closed = record.closed.is_some();
-        self.index.put(spi, place.here, now, closed);
+        self.index.put(spi, place.here, now, Some(&record));
         self.start.note(&record);
         let contact = record.contact;
         if place.there.is_none() {
@@ -282,15 +281,14 @@ impl Node {
         let mut record = match IkeSaRecord::decode(octets.expose()) {
             Ok(record) => record,
             Err(error) => {
-                self.index.put(local_spi, slot, now, false);
+                self.index.put(local_spi, slot, now, None);
                 self.counters.unreadable_records += 1;
                 let event = Event::UnreadableRecord { local_spi, error };
                 self.effects.push_back(Effect::Event(event));
                 return;
             }
         };
-        let closed = record.closed.is_some();
-        self.index.put(local_spi, slot, now, closed);
+        self.index.put(local_spi, slot, now, Some(&record));
         self.note_elsewhere(now, &record);
         self.meet_twins(now, slot, &record);
         for child in &mut record.children {

@@ -43,13 +43,9 @@ impl Node {
             ppks,
         };
         self.endpoint.handle_command(now, command);
-        // Which of the new connections are up already the records say.
-        let held = self.cluster.ownership().sas();
-        let records: Vec<_> = held
-            .filter_map(|held| self.index.open(now, held).ok())
-            .collect();
-        for record in &records {
-            self.start.note(record);
+        // Which of the new connections are up already.
+        for (spi, connection) in self.index.staying() {
+            self.start.stays(spi, connection);
         }
         let all = (0..=u8::MAX).map(Slot);
         let served: Vec<Slot> = all.filter(|slot| self.serves(now, *slot)).collect();

@@ -30,5 +30,6 @@ pub use configure::{Configuration, shared_octets};
 pub use node::Node;
 pub use order::{Only, Order, Outcome, PATIENCE, Refused, What};
 pub use pins::PinError;
+pub use records::ConnectionCount;
 pub use status::{Counters, Status};
 pub use walk::WalkLimits;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use gateway_cluster::ownership::Held;
 use gateway_cluster::secret::Secret;
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::endpoint::{Command, SaStatus, Target};
@@ -427,9 +428,8 @@ impl Node {
             let held = live.and_then(|spi| self.cluster.ownership().sa(spi));
             return Ok(vec![held.map_or(home, |held| held.slot)]);
         }
-        let sas = self.sas(now).map(|(_, sa)| sa);
+        let sas = self.meant(now, order).map(|(_, sa)| sa);
         let mut slots: BTreeSet<Slot> = sas
-            .filter(|sa| sa.connection == *name)
             .filter(|sa| !targets(sa, order).is_empty())
             .map(|sa| sa.slot)
             .collect();
@@ -442,6 +442,24 @@ impl Node {
             return Err(Refused::NothingThere(name.clone()));
         }
         Ok(slots.into_iter().collect())
+    }
+
+    /// The IKE SAs that an order may be about, with their owners. Records of others stay closed: there
+    /// may be very many.
+    fn meant(
+        &self,
+        now: Instant,
+        order: &Order,
+    ) -> impl Iterator<Item = (Option<MemberId>, SaStatus)> {
+        let held = self.cluster.ownership().sas();
+        let meant = held.filter(|held| match order.only {
+            Some(Only::Ike(spi)) => held.sa.local_spi == spi,
+            Some(Only::Child(spi)) => held.sa.children.iter().any(|child| child.spi_in == spi),
+            None => true,
+        });
+        let known = |held: &&Held| self.index.connection(held.sa.local_spi);
+        let meant = meant.filter(move |held| known(held) == Some(&*order.connection));
+        meant.filter_map(move |held| self.shown(now, held))
     }
 
     /// Carries out an order about a slot that this member serves, and says how often; `None` if it
@@ -462,9 +480,9 @@ impl Node {
             return Some(1);
         }
         let found: Vec<SaStatus> = self
-            .sas(now)
+            .meant(now, order)
             .map(|(_, sa)| sa)
-            .filter(|sa| sa.connection == *name && sa.slot == slot)
+            .filter(|sa| sa.slot == slot)
             .collect();
         let targets: Vec<(Spi, Target)> = found
             .iter()

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use gateway_cluster::ownership::Held;
 use gateway_common::slot::Slot;
@@ -12,33 +13,118 @@ use gateway_ike::record::{IkeSaRecord, RecordError};
 /// Our SPI of an IKE SA, network order.
 pub(crate) type Spi = [u8; 8];
 
-/// All IKE SAs, by our SPI and by slot, and when their records came: ages in them count from then.
+/// What IKE SAs are counted by.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Shape {
+    connection: String,
+    /// Names of the CHILD_SAs.
+    children: Vec<String>,
+}
+
+/// What is known of an IKE SA without opening its record.
+#[derive(Debug)]
+struct Entry {
+    slot: Slot,
+    /// When the record came: ages in it count from then.
+    received: Instant,
+    /// `None`: it is over and only has a last answer, or its record cannot be read.
+    shape: Option<Arc<Shape>>,
+    /// A successor has taken its place, or it is about to end.
+    leaving: bool,
+}
+
+/// All IKE SAs, by our SPI and by slot, and how many there are of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    by_spi: BTreeMap<Spi, (Slot, Instant)>,
+    by_spi: BTreeMap<Spi, Entry>,
     by_slot: BTreeSet<(Slot, Spi)>,
     /// Of them those that are over and only have a last answer.
     closed: BTreeSet<Spi>,
+    /// Live ones, by what they are counted by: few kinds, whatever the number of SAs.
+    shapes: BTreeMap<Arc<Shape>, usize>,
+    /// Live IKE SAs and their CHILD_SAs, by slot; without those that are zero.
+    by_slot_count: BTreeMap<Slot, (usize, usize)>,
+}
+
+/// IKE SAs and CHILD_SAs of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionCount {
+    /// IKE SAs.
+    pub ike_sas: usize,
+    /// CHILD_SAs, by name.
+    pub child_sas: BTreeMap<String, usize>,
 }
 
 impl Index {
-    pub(crate) fn put(&mut self, spi: Spi, slot: Slot, received: Instant, closed: bool) {
-        if let Some((before, _)) = self.by_spi.insert(spi, (slot, received)) {
-            self.by_slot.remove(&(before, spi));
-        }
-        self.by_slot.insert((slot, spi));
+    /// An IKE SA came, changed or moved; `record` is `None` if it cannot be read.
+    pub(crate) fn put(
+        &mut self,
+        spi: Spi,
+        slot: Slot,
+        received: Instant,
+        record: Option<&IkeSaRecord>,
+    ) {
+        let closed = record.is_some_and(|record| record.closed.is_some());
+        let shape = record.filter(|_| !closed).map(|record| {
+            let names = record.children.iter().map(|child| child.sa.name.clone());
+            self.known(Shape {
+                connection: record.connection.clone(),
+                children: names.collect(),
+            })
+        });
+        let entry = Entry {
+            slot,
+            received,
+            shape,
+            leaving: record.is_some_and(|record| record.replaced || record.closing),
+        };
+        self.enter(spi, entry, closed);
+    }
+
+    fn enter(&mut self, spi: Spi, entry: Entry, closed: bool) {
+        self.remove(spi);
+        self.count(entry.slot, entry.shape.as_ref(), closed, true);
+        self.by_slot.insert((entry.slot, spi));
+        self.by_spi.insert(spi, entry);
         if closed {
             self.closed.insert(spi);
-        } else {
-            self.closed.remove(&spi);
+        }
+    }
+
+    /// The one copy of a shape that all SAs share.
+    fn known(&self, shape: Shape) -> Arc<Shape> {
+        let found = self.shapes.get_key_value(&shape);
+        found.map_or_else(|| Arc::new(shape), |(known, _)| Arc::clone(known))
+    }
+
+    fn count(&mut self, slot: Slot, shape: Option<&Arc<Shape>>, closed: bool, more: bool) {
+        let change = |count: &mut usize, by: usize| {
+            *count = if more { *count + by } else { *count - by };
+        };
+        if let Some(shape) = shape {
+            let count = self.shapes.entry(Arc::clone(shape)).or_default();
+            change(count, 1);
+            if *count == 0 {
+                self.shapes.remove(shape);
+            }
+        }
+        if !closed {
+            let (ike_sas, child_sas) = self.by_slot_count.entry(slot).or_default();
+            change(ike_sas, 1);
+            change(child_sas, shape.map_or(0, |shape| shape.children.len()));
+            if *ike_sas == 0 {
+                self.by_slot_count.remove(&slot);
+            }
         }
     }
 
     pub(crate) fn remove(&mut self, spi: Spi) {
-        if let Some((slot, _)) = self.by_spi.remove(&spi) {
-            self.by_slot.remove(&(slot, spi));
-        }
-        self.closed.remove(&spi);
+        let Some(entry) = self.by_spi.remove(&spi) else {
+            return;
+        };
+        self.by_slot.remove(&(entry.slot, spi));
+        let closed = self.closed.remove(&spi);
+        self.count(entry.slot, entry.shape.as_ref(), closed, false);
     }
 
     /// Whether it is over, and only its tombstone is known.
@@ -47,12 +133,43 @@ impl Index {
     }
 
     pub(crate) fn slot(&self, spi: Spi) -> Option<Slot> {
-        self.by_spi.get(&spi).map(|(slot, _)| *slot)
+        self.by_spi.get(&spi).map(|entry| entry.slot)
+    }
+
+    /// The connection of one that lives and can be read.
+    pub(crate) fn connection(&self, spi: Spi) -> Option<&str> {
+        let shape = self.by_spi.get(&spi)?.shape.as_ref()?;
+        Some(&shape.connection)
+    }
+
+    /// Our SPI and the connection of all that live, can be read, and are not about to end.
+    pub(crate) fn staying(&self) -> impl Iterator<Item = (Spi, &str)> {
+        let staying = self.by_spi.iter().filter(|(_, entry)| !entry.leaving);
+        staying.filter_map(|(spi, entry)| Some((*spi, &*entry.shape.as_ref()?.connection)))
     }
 
     /// Number of those that are not over.
     pub(crate) fn len(&self) -> usize {
         self.by_spi.len() - self.closed.len()
+    }
+
+    /// Live IKE SAs in slots that `wanted` chooses, and their CHILD_SAs.
+    pub(crate) fn count_in(&self, wanted: impl Fn(Slot) -> bool) -> (usize, usize) {
+        let chosen = self.by_slot_count.iter().filter(|(slot, _)| wanted(**slot));
+        chosen.fold((0, 0), |sum, (_, count)| (sum.0 + count.0, sum.1 + count.1))
+    }
+
+    /// Live ones by connection.
+    pub(crate) fn by_connection(&self) -> BTreeMap<&str, ConnectionCount> {
+        let mut all: BTreeMap<&str, ConnectionCount> = BTreeMap::new();
+        for (shape, number) in &self.shapes {
+            let count = all.entry(&shape.connection).or_default();
+            count.ike_sas += number;
+            for child in &shape.children {
+                *count.child_sas.entry(child.clone()).or_default() += number;
+            }
+        }
+        all
     }
 
     /// Number of tombstones.
@@ -73,7 +190,8 @@ impl Index {
     /// Opens a record, with its ages as of `now` and in the slot that it is in by now.
     pub(crate) fn open(&self, now: Instant, held: &Held) -> Result<IkeSaRecord, RecordError> {
         let mut record = IkeSaRecord::decode(held.sa.record.expose())?;
-        let received = self.by_spi.get(&held.sa.local_spi).map(|(_, at)| *at);
+        let entry = self.by_spi.get(&held.sa.local_spi);
+        let received = entry.map(|entry| entry.received);
         let since = now.saturating_since(received.unwrap_or(now));
         record.slot = held.slot;
         record.grow_older(since);
@@ -88,18 +206,85 @@ impl Index {
 mod tests {
     use super::*;
 
+    fn entry(slot: u8, connection: &str, children: &[&str]) -> Entry {
+        let shape = Shape {
+            connection: connection.into(),
+            children: children.iter().map(ToString::to_string).collect(),
+        };
+        Entry {
+            slot: Slot(slot),
+            received: Instant::default(),
+            shape: Some(Arc::new(shape)),
+            leaving: false,
+        }
+    }
+
     #[test]
     fn an_ike_sa_is_found_in_the_slot_it_moved_to() {
         let mut index = Index::default();
-        index.put([1; 8], Slot(4), Instant::default(), false);
-        index.put([1; 8], Slot(9), Instant::default(), false);
+        index.enter([1; 8], entry(4, "a", &["net"]), false);
+        index.enter([1; 8], entry(9, "a", &["net"]), false);
         assert_eq!(index.after(Slot(4), None), None);
         assert_eq!(index.after(Slot(9), None), Some([1; 8]));
         assert_eq!(index.after(Slot(9), Some([1; 8])), None);
         assert_eq!(index.len(), 1);
-        index.put([1; 8], Slot(9), Instant::default(), true);
+        let over = Entry {
+            shape: None,
+            ..entry(9, "", &[])
+        };
+        index.enter([1; 8], over, true);
         assert_eq!((index.len(), index.tombstones()), (0, 1));
         index.remove([1; 8]);
         assert_eq!(index.after(Slot(9), None), None);
+        assert_eq!(index.tombstones(), 0);
+    }
+
+    #[test]
+    fn counts_follow_what_comes_changes_moves_ends_and_goes() {
+        let mut index = Index::default();
+        index.enter([1; 8], entry(4, "a", &["net"]), false);
+        index.enter([2; 8], entry(4, "a", &["net", "voice"]), false);
+        index.enter([3; 8], entry(5, "b", &[]), false);
+        let counts = |index: &Index, name: &str| {
+            let all = index.by_connection();
+            let count = all.get(name).cloned().unwrap_or_default();
+            let children: Vec<usize> = count.child_sas.into_values().collect();
+            (count.ike_sas, children)
+        };
+        assert_eq!(counts(&index, "a"), (2, vec![2, 1]));
+        assert_eq!(counts(&index, "b"), (1, vec![]));
+        assert_eq!(index.count_in(|slot| slot == Slot(4)), (2, 3));
+        // Moved, and a child fewer.
+        index.enter([2; 8], entry(5, "a", &["net"]), false);
+        assert_eq!(index.count_in(|slot| slot == Slot(4)), (1, 1));
+        assert_eq!(index.count_in(|slot| slot == Slot(5)), (2, 1));
+        assert_eq!(counts(&index, "a"), (2, vec![2]));
+        // Over, with a last answer.
+        let over = Entry {
+            shape: None,
+            ..entry(5, "", &[])
+        };
+        index.enter([2; 8], over, true);
+        assert_eq!(index.count_in(|_| true), (2, 1));
+        for spi in [1, 2, 3] {
+            index.remove([spi; 8]);
+        }
+        assert_eq!(index.count_in(|_| true), (0, 0));
+        assert!(index.by_connection().is_empty());
+        assert!(index.by_slot_count.is_empty() && index.shapes.is_empty());
+    }
+
+    #[test]
+    fn who_is_about_to_end_does_not_stay() {
+        let mut index = Index::default();
+        index.enter([1; 8], entry(4, "a", &[]), false);
+        let leaving = Entry {
+            leaving: true,
+            ..entry(4, "a", &[])
+        };
+        index.enter([2; 8], leaving, false);
+        let staying: Vec<_> = index.staying().collect();
+        assert_eq!(staying, [([1; 8], "a")]);
+        assert_eq!(index.connection([2; 8]), Some("a"));
     }
 }

@@ -1,5 +1,6 @@
 //! Sending peers to another gateway (RFC 5685 §5).
 
+use gateway_cluster::ownership::Held;
 use gateway_common::time::Instant;
 use gateway_ike::config::Gateway;
 use gateway_ike::endpoint::Command;
@@ -15,10 +16,11 @@ impl Node {
         let view = self.view();
         let held = self.cluster.ownership().sas();
         let ours = held.filter(|held| view.slots.owner(held.slot) == Some(local));
+        let known = |held: &&Held| self.index.connection(held.sa.local_spi);
+        let ours = ours.filter(|held| connection.is_none_or(|name| known(held) == Some(name)));
         let asked: Vec<Spi> = ours
             .filter_map(|held| self.index.open(now, held).ok())
             .filter(|record| record.transport.redirectable && !record.replaced)
-            .filter(|record| connection.is_none_or(|name| name == record.connection))
             .map(|record| record.local_spi)
             .collect();
         let mut count = 0;

@@ -57,9 +57,18 @@ impl Start {
         if over || !self.connections.contains_key(&record.connection) {
             return self.gone(spi);
         }
-        self.by_spi.insert(spi, record.connection.clone());
-        let up = self.up.entry(record.connection.clone()).or_default();
-        up.insert(spi);
+        self.stays(spi, &record.connection);
+    }
+
+    /// An IKE SA of a connection is there to stay.
+    pub(crate) fn stays(&mut self, spi: Spi, connection: &str) {
+        if self.connections.contains_key(connection) {
+            self.by_spi.insert(spi, connection.to_owned());
+            self.up
+                .entry(connection.to_owned())
+                .or_default()
+                .insert(spi);
+        }
     }
 
     /// A record is gone.

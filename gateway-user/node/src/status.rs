@@ -1,5 +1,6 @@
 //! What the faces show of a member.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gateway_cluster::ownership::Held;
@@ -9,6 +10,7 @@ use gateway_ike::proposal::{AdditionalKes, EspProposal};
 use gateway_ike::record::{ChildRecord, IkeSaRecord, Role};
 
 use crate::node::Node;
+use crate::records::ConnectionCount;
 
 /// Counts since the start, of what the cores do not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +57,6 @@ pub struct Status {
 impl Node {
     /// The member's numbers.
     pub fn status(&self) -> Status {
-        let sas = || self.cluster.ownership().sas();
         Status {
             cluster: self.cluster.status(),
             counters: self.counters,
@@ -67,21 +68,24 @@ impl Node {
                 .values()
                 .map(std::collections::BTreeSet::len)
                 .sum(),
-            record_octets: sas().map(|held| held.sa.record.len()).sum(),
+            record_octets: self.cluster.ownership().record_octets(),
             walk_left: self.walk.left(),
             held: self.held.len(),
         }
     }
 
-    /// How many IKE SAs this member owns, and how many CHILD_SAs they have: counted without opening
-    /// their records.
+    /// How many live IKE SAs this member owns, and how many CHILD_SAs they have. Counted as they come
+    /// and go: what it costs does not depend on how many there are.
     pub fn owned(&self) -> (usize, usize) {
         let slots = &self.view().slots;
-        let all = self.cluster.ownership().sas();
-        let own = all.filter(|held| slots.owner(held.slot) == Some(self.local()));
-        own.fold((0, 0), |(sas, children), held| {
-            (sas + 1, children + held.sa.children.len())
-        })
+        self.index
+            .count_in(|slot| slots.owner(slot) == Some(self.local()))
+    }
+
+    /// How many live IKE SAs and CHILD_SAs of each connection the cluster has; at the cost of
+    /// [`Node::owned`].
+    pub fn by_connection(&self) -> BTreeMap<&str, ConnectionCount> {
+        self.index.by_connection()
     }
 
     /// What the engine counted.
@@ -109,38 +113,21 @@ impl Node {
     pub const fn cluster(&self) -> &gateway_cluster::Cluster {
         &self.cluster
     }
-
-    /// All IKE SAs of the cluster with their owners, as of `now`, by our SPI. Records that cannot
-    /// be read are left out.
-    pub fn sas(&self, now: Instant) -> impl Iterator<Item = (Option<MemberId>, SaStatus)> {
-        let awake: std::collections::BTreeMap<_, _> = self
-            .endpoint
-            .sas()
-            .map(|status| (status.local_spi, status))
-            .collect();
-        let live = |held: &&Held| !self.index.is_closed(held.sa.local_spi);
-        let held = self.cluster.ownership().sas().filter(live);
-        held.filter_map(move |held| {
-            let owner = self.view().slots.owner(held.slot);
-            let status = match awake.get(&held.sa.local_spi) {
-                Some(status) => status.clone(),
-                None => sa_status(&self.index.open(now, held).ok()?, now),
-            };
-            Some((owner, status))
-        })
-    }
 }
 
 impl Node {
-    /// IKE SAs of the cluster with SPIs of ours above `after`, in that order, each with its owner; as
-    /// [`Node::sas`], but what a page costs does not depend on how many there are.
-    pub fn sas_after(
+    /// The SPIs of ours above `after` of the cluster's live IKE SAs, in that order, each with its owner
+    /// and its connection: what can be known without opening a record.
+    pub fn spis_after(
         &self,
-        now: Instant,
         after: Option<[u8; 8]>,
-    ) -> impl Iterator<Item = (Option<MemberId>, SaStatus)> {
+    ) -> impl Iterator<Item = ([u8; 8], Option<MemberId>, &str)> {
+        let slots = &self.view().slots;
         let held = self.cluster.ownership().sas_after(after);
-        held.filter_map(move |held| self.shown(now, held))
+        held.filter_map(|held| {
+            let spi = held.sa.local_spi;
+            Some((spi, slots.owner(held.slot), self.index.connection(spi)?))
+        })
     }
 
     /// The IKE SA with our SPI `local_spi`.
@@ -152,7 +139,7 @@ impl Node {
         self.shown(now, self.cluster.ownership().sa(local_spi)?)
     }
 
-    fn shown(&self, now: Instant, held: &Held) -> Option<(Option<MemberId>, SaStatus)> {
+    pub(crate) fn shown(&self, now: Instant, held: &Held) -> Option<(Option<MemberId>, SaStatus)> {
         let spi = held.sa.local_spi;
         if self.index.is_closed(spi) {
             return None;

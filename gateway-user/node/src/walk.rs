@@ -159,7 +159,7 @@ mod tests {
     fn records() -> Index {
         let mut records = Index::default();
         for n in 0..100u8 {
-            records.put([n; 8], Slot(n % 4), Instant::default(), false);
+            records.put([n; 8], Slot(n % 4), Instant::default(), None);
         }
         records
     }

@@ -300,7 +300,8 @@ impl World {
     /// Tunnels of the cluster, as a member knows them.
     fn tunnels(&self, member: u8) -> usize {
         let node = self.nodes[usize::from(member) - 1].as_ref().unwrap();
-        let sas = node.sas(self.now);
+        let spis = node.spis_after(None);
+        let sas = spis.filter_map(|(spi, ..)| node.shown_sa(self.now, spi));
         sas.map(|(_, sa)| sa.children.len()).sum()
     }
 }

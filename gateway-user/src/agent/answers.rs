@@ -19,7 +19,7 @@ use super::Agent;
 use crate::api::Call;
 use crate::api::model::{
     Checks, ChildInfo, Count, EspSaEntry, IkeSaEntry, IkeSaInfo, InterfaceStatus, Log, MemberCount,
-    NegotiationEntry, Redirected, Refusal, RefusalKind, Reply, Request, Sas, Stats, Status,
+    NegotiationEntry, Redirected, Refusal, RefusalKind, Reply, Request, Stats, Status,
     SteeringStatus, Table, TableFill,
 };
 use crate::clock;
@@ -42,6 +42,25 @@ impl Agent {
                     return;
                 }
             },
+            // What walks whole tables is read beside the loop.
+            Request::Table => {
+                let tables = self.steering.tables();
+                let read = move || {
+                    tables
+                        .dump_owners()
+                        .map_err(text)
+                        .map(|dump| table(&dump, clock::now()))
+                };
+                return aside(call.reply, read);
+            }
+            Request::Status => return self.status_aside(call.reply),
+            Request::Forwarding { enabled } => {
+                if let Err(reason) = self.switch_forwarding(enabled) {
+                    let _ = call.reply.send(Reply::Error(reason));
+                    return;
+                }
+                return self.status_aside(call.reply);
+            }
             request => {
                 let reply = self.answer_at_once(&request);
                 // A client that has gone needs no answer.
@@ -87,14 +106,11 @@ impl Agent {
 
     fn answer_plainly(&mut self, request: &Request) -> Reply {
         let answer = match request {
-            Request::Status => self.status().and_then(value),
             Request::Members => value(self.members()),
             Request::View => value(self.view()),
             Request::Pnotes => value(self.pnotes()),
             Request::Sync => value(self.sync()),
             Request::Health => value(self.health()),
-            Request::Table => self.table().and_then(value),
-            Request::Sas { all } => value(self.sas(*all)),
             Request::Log {
                 lines,
                 after,
@@ -109,10 +125,6 @@ impl Agent {
             Request::Check => value(Checks {
                 checks: super::preflight(&self.config),
             }),
-            Request::Forwarding { enabled } => self
-                .switch_forwarding(*enabled)
-                .and_then(|()| self.status())
-                .and_then(value),
             Request::History => value(self.journal.history()),
             Request::FailoverHistory => value(self.journal.failovers()),
             Request::Interfaces => value(self.interfaces()),
@@ -143,11 +155,25 @@ impl Agent {
         Ok(())
     }
 
+    /// Counting the negotiations walks their table.
+    fn status_aside(&mut self, reply: oneshot::Sender<Reply>) {
+        let status = self.status();
+        let tables = self.steering.tables();
+        aside(reply, move || {
+            let fill = tables.fill().map_err(text)?;
+            let table = TableFill {
+                entries: fill.entries as usize,
+                max_entries: fill.max_entries,
+            };
+            Ok(Status { table, ..status? })
+        });
+    }
+
+    /// Without the fill of the table.
     fn status(&mut self) -> Result<Status, String> {
         let (ike_sas, child_sas) = self.node.owned();
         let cluster = &self.config.cluster;
         let tables = self.steering.tables();
-        let fill = tables.fill().map_err(text)?;
         let node = self.node.status();
         Ok(Status {
             member: cluster.local.get(),
@@ -177,36 +203,10 @@ impl Agent {
             half_open: node.half_open,
             ike_sas,
             child_sas,
-            table: TableFill {
-                entries: fill.entries as usize,
-                max_entries: fill.max_entries,
-            },
+            table: TableFill::default(),
             peers_connected: node.cluster.peers.iter().filter(|p| p.connected).count(),
             epoch: self.node.view().epoch.0,
         })
-    }
-
-    fn table(&self) -> Result<Table, String> {
-        let dump = self.steering.tables().dump().map_err(text)?;
-        Ok(table(&dump, clock::now()))
-    }
-
-    /// Those of this member's slots, or all.
-    fn sas(&mut self, all: bool) -> Sas {
-        let now = clock::now();
-        let local = self.config.cluster.local;
-        let counters = self.tunnels.all_counters().unwrap_or_else(|error| {
-            tracing::warn!("the SAs' counters could not be read: {error}");
-            BTreeMap::new()
-        });
-        let ike_sas = self
-            .node
-            .sas(now)
-            .filter(|(owner, _)| all || *owner == Some(local))
-            .map(|(owner, sa)| ike_sa(&sa, owner.map_or(0, MemberId::get), now, &counters));
-        Sas {
-            ike_sas: ike_sas.collect(),
-        }
     }
 
     fn stats(&self) -> Result<Stats, String> {
@@ -235,6 +235,18 @@ impl Agent {
             membership: self.membership_counts(),
         })
     }
+}
+
+/// Answers from a thread that may take its time.
+fn aside<T: Serialize>(
+    reply: oneshot::Sender<Reply>,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) {
+    tokio::task::spawn_blocking(move || {
+        let answer = work().and_then(value);
+        // A client that has gone needs no answer.
+        let _ = reply.send(answer.map_or_else(Reply::Error, Reply::Ok));
+    });
 }
 
 pub(super) fn told<T: Serialize>(answer: T) -> Result<serde_json::Value, Refusal> {

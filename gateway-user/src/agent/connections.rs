@@ -7,8 +7,7 @@ use gateway_ike::config::{
     ChildConfig, CloseAction, Connection, DpdAction, LocalAuth, RemoteAddress, RemoteAuth,
     StartAction, Uniqueness,
 };
-use gateway_ike::endpoint::SaStatus;
-use gateway_node::{Only, Order, Refused, What};
+use gateway_node::{ConnectionCount, Only, Order, Refused, What};
 
 use super::Agent;
 use crate::api::model::{
@@ -59,16 +58,13 @@ impl Agent {
     }
 
     pub(super) fn connections(&self) -> Connections {
-        let sas: Vec<SaStatus> = self.node.sas(clock::now()).map(|(_, sa)| sa).collect();
+        let counts = self.node.by_connection();
         let file = self.config.connections.len();
         let configured = self.all_connections().enumerate();
         let connections = configured.map(|(index, connection)| {
             let slot = Slot::for_connection(&connection.name);
             let owner = self.node.view().slots.owner(slot);
-            let own: Vec<&SaStatus> = sas
-                .iter()
-                .filter(|sa| sa.connection == connection.name)
-                .collect();
+            let own = counts.get(&*connection.name).cloned().unwrap_or_default();
             ConnectionInfo {
                 loaded: index >= file,
                 ..info(connection, slot, owner, &own)
@@ -107,7 +103,7 @@ fn info(
     connection: &Connection,
     slot: Slot,
     owner: Option<MemberId>,
-    sas: &[&SaStatus],
+    count: &ConnectionCount,
 ) -> ConnectionInfo {
     let children = connection.children.iter();
     ConnectionInfo {
@@ -140,13 +136,12 @@ fn info(
         .into(),
         slot: slot.0,
         owner: owner.map_or(0, MemberId::get),
-        ike_sas: sas.len(),
-        children: children.map(|child| child_info(child, sas)).collect(),
+        ike_sas: count.ike_sas,
+        children: children.map(|child| child_info(child, count)).collect(),
     }
 }
 
-fn child_info(child: &ChildConfig, sas: &[&SaStatus]) -> ConfiguredChild {
-    let live = sas.iter().flat_map(|sa| &sa.children);
+fn child_info(child: &ChildConfig, count: &ConnectionCount) -> ConfiguredChild {
     ConfiguredChild {
         name: child.name.clone(),
         local_ts: texts(&child.local_ts),
@@ -171,7 +166,7 @@ fn child_info(child: &ChildConfig, sas: &[&SaStatus]) -> ConfiguredChild {
             DpdAction::Restart => "restart",
         }
         .into(),
-        child_sas: live.filter(|live| live.name == child.name).count(),
+        child_sas: count.child_sas.get(&child.name).copied().unwrap_or(0),
     }
 }
 

@@ -16,9 +16,12 @@ use crate::api::model::{
 use crate::clock;
 use crate::steering::FenceHook;
 
-/// IKE SAs that are looked at for one page at most: a filter that matches little must not hold up
-/// the loop.
-const EXAMINED: usize = 2000;
+/// Records that are opened for one page at most, and how long that may take: a filter that matches
+/// little must not hold up the loop.
+const OPENED: usize = 2000;
+const SPAN: Duration = Duration::from_millis(4);
+/// The clock is read once in so many IKE SAs that are looked at.
+const LOOKS: usize = 64;
 
 impl Agent {
     /// A page of IKE SAs.
@@ -27,18 +30,26 @@ impl Agent {
         let after = query.after.as_deref().map(cookie).transpose()?;
         let limit = usize::from(limit(query.limit)?);
         let mut found: Vec<(Option<MemberId>, SaStatus)> = Vec::new();
-        let mut last = None;
-        let mut all = self.node.sas_after(now, after);
-        for (owner, sa) in all.by_ref().take(EXAMINED) {
-            last = Some(sa.local_spi);
-            if matches(query, owner, &sa) {
-                found.push((owner, sa));
-                if found.len() == limit {
-                    break;
-                }
+        let (mut last, mut opened, mut looked) = (None, 0, 0);
+        let mut all = self.node.spis_after(after);
+        while found.len() < limit && opened < OPENED {
+            looked += 1;
+            if looked % LOOKS == 0 && clock::now() - now > SPAN {
+                break;
             }
+            let Some((spi, owner, connection)) = all.next() else {
+                last = None;
+                break;
+            };
+            last = Some(spi);
+            if !may_match(query, owner, connection) {
+                continue;
+            }
+            opened += 1;
+            let shown = self.node.shown_sa(now, spi);
+            found.extend(shown.filter(|(_, sa)| matches(query, sa)));
         }
-        let more = all.next().is_some();
+        let more = last.is_some() && all.next().is_some();
         drop(all);
         let ike_sas = found
             .iter()
@@ -118,14 +129,19 @@ fn last_heard(snapshot: &Snapshot, number: usize) -> Option<Duration> {
     heard.map(|(_, age)| *age).min()
 }
 
-fn matches(query: &SaQuery, owner: Option<MemberId>, sa: &SaStatus) -> bool {
+/// What can be said without opening the record.
+fn may_match(query: &SaQuery, owner: Option<MemberId>, connection: &str) -> bool {
     let owner = owner.map_or(0, MemberId::get);
     query
         .connection
         .as_ref()
-        .is_none_or(|name| *name == sa.connection)
+        .is_none_or(|name| name == connection)
         && query.owner.is_none_or(|wanted| wanted == owner)
-        && query.remote.is_none_or(|address| address == sa.remote.ip())
+}
+
+/// What the record says.
+fn matches(query: &SaQuery, sa: &SaStatus) -> bool {
+    query.remote.is_none_or(|address| address == sa.remote.ip())
         && query
             .remote_id
             .as_ref()

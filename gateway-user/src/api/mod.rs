@@ -7,6 +7,7 @@ pub mod event;
 mod explain;
 mod failover;
 mod forwarding;
+mod listing;
 pub mod model;
 mod pages;
 pub mod render;
@@ -14,6 +15,7 @@ mod server;
 pub mod top;
 
 pub use client::{ClientError, call};
+pub use listing::{ask, sas};
 pub use server::{Call, serve};
 
 /// Default path of the control socket.

@@ -317,7 +317,7 @@ pub struct InterfaceStatus {
 }
 
 /// How full `SEP_my_IKE_packet` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableFill {
     /// Entries in it.
     pub entries: usize,

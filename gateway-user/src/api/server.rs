@@ -71,13 +71,8 @@ async fn ask(line: &str, calls: &mpsc::Sender<Call>) -> Reply {
         Ok(request) => request,
         Err(error) => return Reply::Error(format!("not a request: {error}")),
     };
-    let (reply, answer) = oneshot::channel();
-    if calls.send(Call { request, reply }).await.is_err() {
-        return Reply::Error("the agent is stopping".into());
-    }
-    answer
-        .await
-        .unwrap_or_else(|_| Reply::Error("the agent is stopping".into()))
+    let answer = super::ask(calls, request).await;
+    answer.unwrap_or_else(|| Reply::Error("the agent is stopping".into()))
 }
 
 fn too_long() -> Reply {

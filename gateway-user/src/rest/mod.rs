@@ -27,14 +27,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use serde_json::Value;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 
 use self::access::RateLimit;
 use self::problem::Problem;
 use self::routes::Roles;
-use crate::api::Call;
 use crate::api::event::ApiEvent;
 use crate::api::model::{Refusal, RefusalKind, Reply, Request};
+use crate::api::{self, Call};
 use crate::config::{Rest as Config, RestAccess};
 
 /// Default path of the REST socket.
@@ -94,17 +94,11 @@ impl Rest {
 
     /// Asks the agent's loop.
     async fn value(&self, request: Request) -> Result<Value, Problem> {
-        let (reply, answer) = oneshot::channel();
-        let call = Call { request, reply };
-        self.calls
-            .send(call)
-            .await
-            .map_err(|_| Problem::unavailable())?;
-        match answer.await {
-            Ok(Reply::Ok(value)) => Ok(value),
-            Ok(Reply::Refused(refusal)) => Err(refusal.into()),
-            Ok(Reply::Error(reason)) => Err(Refusal::new(RefusalKind::Conflict, reason).into()),
-            Err(_) => Err(Problem::unavailable()),
+        match api::ask(&self.calls, request).await {
+            Some(Reply::Ok(value)) => Ok(value),
+            Some(Reply::Refused(refusal)) => Err(refusal.into()),
+            Some(Reply::Error(reason)) => Err(Refusal::new(RefusalKind::Conflict, reason).into()),
+            None => Err(Problem::unavailable()),
         }
     }
 
@@ -134,9 +128,8 @@ pub async fn serve(
         tokio::spawn(async move { axum::serve(listener, service).await });
     }
     if let Some(tls) = &config.tls {
-        let listener = tls::Listener::bind(tls).await?;
-        let service = app.into_make_service_with_connect_info::<access::Peer>();
-        tokio::spawn(async move { axum::serve(listener, service).await });
+        let listener = tls::Listener::bind(tls, tls::Limits::default()).await?;
+        tokio::spawn(listener.serve(app));
     }
     Ok(())
 }

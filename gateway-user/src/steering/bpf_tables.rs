@@ -342,13 +342,20 @@ impl Tables for BpfTables {
             nets
         };
         Ok(Dump {
+            esp_outs: self.esp_outs.read()?,
+            remote_nets,
+            ..self.dump_owners()?
+        })
+    }
+
+    fn dump_owners(&self) -> Result<Dump, TableError> {
+        Ok(Dump {
             negotiations: self.negotiations.read()?,
             ike_sas: slots(&self.ike_sas)?,
             esp_sas: slots(&self.esp_sas)?,
-            esp_outs: self.esp_outs.read()?,
-            remote_nets,
             slot_owners: self.read_owners()?,
             lease: Instant::from_nanos(self.lease.get(0)?),
+            ..Dump::default()
         })
     }
 

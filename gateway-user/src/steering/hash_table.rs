@@ -116,11 +116,10 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
         removed(lock(&self.map).remove(key), self.name)
     }
 
-    /// Copies all entries.
+    /// Copies all entries. Writers go on meanwhile: the kernel replaces whole elements, so that each
+    /// entry is one that was there.
     pub(super) fn read(&self) -> Result<Vec<(K, V)>, TableError> {
-        // HashMap::try_from has checked that K and V are as long as the kernel's keys and values,
-        // and reading entries that nobody else writes needs the lock against this process only.
-        let _writers = lock(&self.map);
+        // HashMap::try_from has checked that K and V are as long as the kernel's keys and values.
         batch::read_hash(self.fd.as_fd(), self.max_entries)
             .map_err(|error| failed(self.name, "read", error))
     }

@@ -262,6 +262,13 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// [`TableError::Kernel`].
     fn live(&self) -> Result<Vec<MemberId>, TableError>;
 
+    /// [`Tables::dump`] without `ESP_OUT` and `REMOTE_NET`, which can only be walked from key to key
+    /// while nobody writes. May take its time on any thread: writers go on.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn dump_owners(&self) -> Result<Dump, TableError>;
+
     /// Copies all tables.
     ///
     /// # Errors

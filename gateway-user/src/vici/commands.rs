@@ -91,14 +91,21 @@ pub(super) fn failure(why: &str) -> Section {
 
 /// Asks the agent's loop.
 pub(super) async fn ask<T: DeserializeOwned>(links: &Links, request: Request) -> Result<T, String> {
-    let (reply, answer) = oneshot::channel();
-    let stopping = || "the agent is stopping".to_owned();
-    let call = api::Call { request, reply };
-    links.calls.send(call).await.map_err(|_| stopping())?;
-    match answer.await.map_err(|_| stopping())? {
+    let answer = api::ask(&links.calls, request).await;
+    match answer.ok_or_else(|| "the agent is stopping".to_owned())? {
         Reply::Ok(value) => serde_json::from_value(value).map_err(|error| error.to_string()),
         Reply::Error(error) => Err(error),
         Reply::Refused(refusal) => Err(refusal.reason),
+    }
+}
+
+/// All SAs of the cluster.
+pub(super) async fn all_sas(links: &Links) -> Result<Sas, String> {
+    let answer = api::sas(&links.calls, true).await;
+    match answer.ok_or_else(|| "the agent is stopping".to_owned())? {
+        Ok(sas) => Ok(sas),
+        Err(Reply::Refused(refusal)) => Err(refusal.reason),
+        Err(other) => Err(format!("{other:?}")),
     }
 }
 
@@ -183,6 +190,17 @@ fn date(at: std::time::SystemTime) -> String {
     )
 }
 
+/// Those of charon's counters that the engine has, too: its name and ours. The engine's own names
+/// follow them.
+const STOCK_COUNTERS: [(&str, &str); 6] = [
+    ("invalid", "dropped_malformed"),
+    ("invalid-spi", "dropped_unknown_spi"),
+    ("ike-init-in-req", "init_requests"),
+    ("ike-auth-in-req", "auth_requests"),
+    ("create-child-in-req", "create_child_requests"),
+    ("info-in-req", "informational_requests"),
+];
+
 /// The engine's counters are the daemon's, not a connection's, and do not go back.
 async fn counters(links: &Links, command: &str, message: &Section) -> Result<Answer, String> {
     if command == "reset-counters" {
@@ -192,10 +210,13 @@ async fn counters(links: &Links, command: &str, message: &Section) -> Result<Ans
         return Err("there are no counters of single connections: ask without a name".to_owned());
     }
     let stats: Stats = ask(links, Request::Stats).await?;
+    let named = STOCK_COUNTERS.iter();
+    let named = named.map(|(stock, ours)| (*stock, stats.engine.get(*ours).copied().unwrap_or(0)));
+    let stock = named.fold(Section::new(), |all, (name, n)| all.with(name, n));
     let all = stats
         .engine
         .iter()
-        .fold(Section::new(), |all, (name, n)| all.with(name, n));
+        .fold(stock, |all, (name, n)| all.with(name, n));
     let counters = Section::new().with_section("", all);
     Ok(success().with_section("counters", counters).into())
 }
@@ -241,7 +262,7 @@ impl<'a> Choice<'a> {
 
 async fn list_sas(links: &Links, message: &Section) -> Result<Answer, String> {
     let status: Status = ask(links, Request::Status).await?;
-    let all: Sas = ask(links, Request::Sas { all: true }).await?;
+    let all = all_sas(links).await?;
     let choice = Choice::of(message);
     let chosen = all
         .ike_sas
@@ -329,7 +350,7 @@ async fn rekey(
             .with("matches", 0)
             .into());
     }
-    for target in targets {
+    for (target, _) in targets {
         told.send_replace(Some(target.connection.clone()));
         let _: Ordered = ask(links, Request::Rekey(target)).await?;
     }

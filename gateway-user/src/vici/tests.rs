@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::{Happened, Hub, Links, client};
 use crate::api;
-use crate::api::model::{Reply, Request};
+use crate::api::model::{Refusal, RefusalKind, Reply, Request};
 
 /// A client of a server whose agent has one tunnel that goes when it is terminated.
 struct Client {
@@ -46,9 +46,15 @@ async fn agent(mut calls: mpsc::Receiver<api::Call>, hub: Hub) {
     while let Some(call) = calls.recv().await {
         let reply = match call.request {
             Request::Status => Reply::Ok(status()),
-            Request::Sas { all: true } => {
-                Reply::Ok(json!({"ike_sas": if up { vec![tunnel()] } else { Vec::new() }}))
+            Request::SaPage(_) => {
+                let sas = if up { vec![tunnel()] } else { Vec::new() };
+                Reply::Ok(json!({"ike_sas": sas, "next": null}))
             }
+            Request::Sa { local_spi } if up => {
+                assert_eq!(local_spi, "00000001deadbeef");
+                Reply::Ok(tunnel())
+            }
+            Request::Sa { .. } => Reply::Refused(Refusal::new(RefusalKind::NotFound, "gone")),
             Request::Terminate(target) => {
                 assert_eq!(target.spi.as_deref(), Some("00000001deadbeef"));
                 up = false;

@@ -1,6 +1,6 @@
 //! Orders whose outcome the client waits for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use gateway_vici::Section;
@@ -8,9 +8,12 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::commands::{Choice, ask, failure, success};
+use super::commands::{Choice, all_sas, ask, failure, success};
 use super::server::Links;
-use crate::api::model::{Connections, Ordered, Request, Sas, Target};
+use crate::api;
+use crate::api::model::{
+    Connections, IkeSaInfo, Ordered, Refusal, RefusalKind, Reply, Request, Target,
+};
 
 /// The SAs are looked at this often: what another member does no event tells.
 const LOOK: Duration = Duration::from_millis(100);
@@ -19,19 +22,25 @@ const LONGEST: Duration = Duration::from_secs(360);
 /// After a failure something may still come of it, as with a peer's counter-proposal.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// What a request chooses, each with its SPI.
-pub(super) async fn targets(links: &Links, message: &Section) -> Result<Vec<Target>, String> {
-    let all: Sas = ask(links, Request::Sas { all: true }).await?;
+/// What a request chooses, each with its SPI; and our SPI of the IKE SA that it is or belongs to.
+pub(super) async fn targets(
+    links: &Links,
+    message: &Section,
+) -> Result<Vec<(Target, String)>, String> {
+    let all = all_sas(links).await?;
     let choice = Choice::of(message);
     let chosen = all
         .ike_sas
         .iter()
         .filter_map(|sa| Some((sa, choice.children(sa)?)));
     let targets = chosen.flat_map(|(sa, children)| {
-        let target = |child: Option<String>, spi: &str| Target {
-            connection: sa.connection.clone(),
-            child,
-            spi: Some(spi.to_owned()),
+        let target = |child: Option<String>, spi: &str| {
+            let target = Target {
+                connection: sa.connection.clone(),
+                child,
+                spi: Some(spi.to_owned()),
+            };
+            (target, sa.local_spi.clone())
         };
         if choice.is_child() {
             let children = children.into_iter();
@@ -45,6 +54,26 @@ pub(super) async fn targets(links: &Links, message: &Section) -> Result<Vec<Targ
     Ok(targets.collect())
 }
 
+/// Whether the IKE SA is there, and has the CHILD_SA if `spi` is the one of a CHILD_SA.
+async fn is_there(links: &Links, local_spi: &str, spi: &str) -> Result<bool, String> {
+    let request = Request::Sa {
+        local_spi: local_spi.to_owned(),
+    };
+    match api::ask(&links.calls, request).await {
+        Some(Reply::Ok(value)) => {
+            let sa: IkeSaInfo = serde_json::from_value(value).map_err(|error| error.to_string())?;
+            Ok(spi == local_spi || sa.children.iter().any(|child| child.spi_in == spi))
+        }
+        Some(Reply::Refused(Refusal {
+            kind: RefusalKind::NotFound,
+            ..
+        })) => Ok(false),
+        Some(Reply::Refused(refusal)) => Err(refusal.reason),
+        Some(Reply::Error(error)) => Err(error),
+        None => Err("the agent is stopping".to_owned()),
+    }
+}
+
 /// Ends SAs and waits until they are gone.
 pub(super) async fn terminate(
     links: &Links,
@@ -56,27 +85,30 @@ pub(super) async fn terminate(
     if matches == 0 {
         return Ok(failure("no matching SAs to terminate found").with("matches", 0));
     }
-    let mut wanted = BTreeSet::new();
-    for target in targets {
+    let mut left = VecDeque::new();
+    for (target, local_spi) in targets {
         told.send_replace(Some(target.connection.clone()));
-        wanted.extend(target.spi.clone());
+        left.extend(target.spi.clone().map(|spi| (local_spi, spi)));
         let _: Ordered = ask(links, Request::Terminate(target)).await?;
     }
     let end = deadline(message);
     loop {
-        let all: Sas = ask(links, Request::Sas { all: true }).await?;
-        let spis = all.ike_sas.iter().flat_map(|sa| {
-            let children = sa.children.iter().map(|child| &child.spi_in);
-            children.chain([&sa.local_spi])
-        });
-        let left = spis.filter(|spi| wanted.contains(*spi)).count();
-        let terminated = matches - left.min(matches);
-        if left == 0 {
+        // There may be many: only the first that is still there is looked at again and again.
+        while let Some((local_spi, spi)) = left.front()
+            && !is_there(links, local_spi, spi).await?
+        {
+            left.pop_front();
+        }
+        if left.is_empty() {
             return Ok(success()
                 .with("matches", matches)
-                .with("terminated", terminated));
+                .with("terminated", matches));
         }
         if end.is_none_or(|end| Instant::now() >= end) {
+            let mut terminated = matches - left.len();
+            for (local_spi, spi) in &left {
+                terminated += usize::from(!is_there(links, local_spi, spi).await?);
+            }
             // Without patience it is enough that it has begun.
             let answer = match end {
                 None => success(),
@@ -106,13 +138,15 @@ pub(super) async fn initiate(
     };
     let mut failure_reason = None;
     loop {
-        let all: Sas = ask(links, Request::Sas { all: true }).await?;
-        let sas = all
-            .ike_sas
+        // These count, and go through no list.
+        let all: Connections = ask(links, Request::Connections).await?;
+        let this = all
+            .connections
             .iter()
-            .filter(|sa| sa.connection == target.connection);
-        let up: BTreeSet<&String> = sas
-            .flat_map(|sa| &sa.children)
+            .filter(|connection| connection.name == target.connection);
+        let up: BTreeSet<&String> = this
+            .flat_map(|connection| &connection.children)
+            .filter(|child| child.child_sas > 0)
             .map(|child| &child.name)
             .collect();
         if children.iter().all(|child| up.contains(child)) {

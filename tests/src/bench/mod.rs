@@ -27,6 +27,7 @@ mod corner;
 mod frames;
 mod handshake;
 mod measure;
+mod operator;
 mod report;
 mod setup;
 mod sync;
@@ -36,6 +37,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 pub use handshake::handshake;
+pub use operator::operator;
 pub use sync::sync;
 
 /// Runs the bench, prints its table, and writes the report to `out`.

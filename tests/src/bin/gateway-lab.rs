@@ -32,6 +32,9 @@ enum Command {
     /// Measure what handshakes cost the responder, beside strongSwan, and write the rows to a file
     /// as JSON.
     BenchHandshake(HandshakeOptions),
+    /// Measure what the operator's questions cost one agent with many SAs, and write the rows to a
+    /// file as JSON.
+    BenchOperator(OperatorOptions),
     /// Install, upgrade and remove the Debian package in a clean root, as one of three members.
     Package(PackageOptions),
     /// Exit with 0 if the running kernel has ESP, with 3 if not.
@@ -87,6 +90,19 @@ struct SyncOptions {
     out: PathBuf,
     /// How many SAs, row by row, each more than the last.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
+    sizes: Vec<usize>,
+    /// Where the logs go.
+    #[arg(long, default_value = "target/bench/lab")]
+    logs: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct OperatorOptions {
+    /// Where the rows go.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// How many SAs, row by row, each more than the last.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 100_000])]
     sizes: Vec<usize>,
     /// Where the logs go.
     #[arg(long, default_value = "target/bench/lab")]
@@ -172,6 +188,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::BenchHandshake(options) => {
             let context = context(&options.logs)?;
             gateway_tests::bench::handshake(&context, options.sas, &options.out)
+                .map(|()| ExitCode::SUCCESS)
+        }
+        Command::BenchOperator(options) => {
+            let context = context(&options.logs)?;
+            gateway_tests::bench::operator(&context, &options.sizes, &options.out)
                 .map(|()| ExitCode::SUCCESS)
         }
         Command::Package(options) => package(options).map(|()| ExitCode::SUCCESS),

@@ -132,6 +132,11 @@ impl Charon {
         Ok(charon)
     }
 
+    /// Its VICI socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Loads the connections and their secrets, replacing earlier ones.
     ///
     /// # Errors
@@ -341,7 +346,7 @@ fn daemon_settings(settings: Settings, log: &Path) -> String {
     let timeout = settings.retransmit_timeout * f64::from(patience());
     format!(
         "charon {{\n  load = random nonce drbg aes sha1 sha2 hmac kdf gcm curve25519 openssl pem x509 \
-         pubkey pkcs1 pkcs8 {kernel} socket-default vici updown\n  install_routes = {routes}\n  \
+         pubkey pkcs1 pkcs8 {kernel} socket-default counters vici updown\n  install_routes = {routes}\n  \
          {fragments}retransmit_timeout = {timeout}\n  retransmit_tries = {tries}\n  receive_delay = {delay}\n  {crowd}\n  \
          retry_initiate_interval = 0\n  \
          plugins {{\n    vici {{ socket = unix:///run/charon.vici }}\n  }}\n  filelog {{\n    lab {{\n      \

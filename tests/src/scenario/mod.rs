@@ -24,6 +24,7 @@ mod stock;
 mod swanctl;
 mod transport;
 mod tunnel;
+mod vici;
 mod web;
 mod xfrm;
 
@@ -309,6 +310,12 @@ const ROWS: &[Row] = &[
         Tier::Recorded,
         swanctl::drives,
         "stock swanctl drives a tunnel from load to terminate",
+    ),
+    (
+        "vici-client",
+        Tier::Recorded,
+        vici::client,
+        "strongSwan's client library gets from a member what it gets from charon",
     ),
     (
         "initiate",

@@ -132,6 +132,7 @@ pub(super) fn drives(context: &Context) -> Result<String> {
         "the peer to have no IKE SA",
         || Ok(lab.peer.established()? == 0),
     )?;
+    told_and_sent_elsewhere(&lab, owner)?;
     unload(&lab, &here)?;
     Ok(format!(
         "asked member {asked}, member {owner} owned the tunnel"
@@ -284,11 +285,58 @@ fn reload(lab: &Lab, member: u8) -> Result<()> {
     Ok(())
 }
 
+/// `--log`, the log that goes with `--initiate`, a private key, and `--redirect`, at the owner.
+fn told_and_sent_elsewhere(lab: &Lab, owner: u8) -> Result<()> {
+    let here = swanctl(lab, owner)?;
+    let node = lab.network.member(owner)?;
+    let mut command = node.command("swanctl")?;
+    let socket = socket(lab, owner);
+    command
+        .args(["--log", "--uri"])
+        .arg(format!("unix://{}", socket.display()));
+    let log = node.spawn(command, "swanctl-log.txt")?;
+    let key = node.log("swanctl.d/private/member.pem");
+    fs::create_dir_all(node.log("swanctl.d/private"))?;
+    fs::copy(lab.run.log("pki/member-1/member.key"), &key)?;
+    let (fine, told) = here.load(CONF)?;
+    ensure!(fine && told.contains("key from '"), "the key: {told}");
+    fs::remove_file(key)?;
+    let (fine, told) = here.attempt(&["--load-creds", "--clear"])?;
+    ensure!(fine, "{told}");
+    let order = ["--initiate", "--child", "net", "--ike", "out"];
+    let told = here.run(&order)?;
+    ensure!(told.contains("[IKE] "), "no log of the order: {told}");
+    let told = here.run(&["--terminate", "--ike", "out"])?;
+    ensure!(told.contains("[IKE] "), "no log of the order: {told}");
+    wait_until(
+        Duration::from_secs(10),
+        "swanctl --log to tell of it",
+        || Ok(log.output().contains("[IKE] ")),
+    )?;
+    // Only who began can be sent elsewhere; here to where it is.
+    lab.peer.initiate("site-1", 20)?;
+    let (_, before) = lab.cluster.only_ike_sa()?;
+    let at = lab.cluster.only_ike_sa()?.0;
+    let vip = crate::lab::VIP.to_string();
+    let told = swanctl(lab, at)?.run(&["--redirect", "--ike", "out", "--gateway", &vip])?;
+    ensure!(told.contains("redirect completed successfully"), "{told}");
+    wait_until(Duration::from_secs(15), "the peer to begin anew", || {
+        let sas = lab.cluster.ike_sas()?;
+        let new = |sa: &serde_json::Value| sa["local_spi"] != before["local_spi"];
+        Ok(sas.len() == 1 && sas.iter().all(|(_, sa)| new(sa)))
+    })?;
+    lab.peer.swanctl(&["--terminate", "--ike", "site-1"])?;
+    wait_until(Duration::from_secs(15), "the tunnel's end", || {
+        Ok(lab.cluster.ike_sas()?.is_empty())
+    })
+}
+
 /// Everything else that stock swanctl asks.
 fn questions(here: &Swanctl) -> Result<()> {
     for (args, wanted) in [
         (&["--stats"][..], "IKE_SAs:"),
         (&["--counters"], "ike_sas_established"),
+        (&["--counters"], "ike-init-in-req"),
         (&["--list-certs"], ""),
         (&["--list-pools"], ""),
         (&["--list-pols"], ""),

@@ -155,9 +155,11 @@ impl Package<'_> {
         }
         let formats = stage.join("usr/share/man/man5");
         fs::create_dir_all(&formats)?;
+        let about = stage.join("usr/share/man/man7");
+        install(&host::root().join("deploy/man"), &about, 0o755)?;
         let mut compress = Command::new("gzip");
         compress.arg("-9n");
-        for page in fs::read_dir(&pages)? {
+        for page in fs::read_dir(&pages)?.chain(fs::read_dir(&about)?) {
             let mut page = page?.path();
             if page.extension().is_some_and(|section| section == "5") {
                 let to = formats.join(page.file_name().context("no name")?);

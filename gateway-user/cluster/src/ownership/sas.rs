@@ -39,6 +39,8 @@ pub(super) struct Sas {
     ceilings: BTreeMap<[u8; 4], u32>,
     /// Number of the last sweep that began.
     sweep: u64,
+    /// Octets of all records.
+    octets: usize,
 }
 
 /// Which CHILD_SA of which IKE SA contributes an entry; two children may share a remote network.
@@ -117,6 +119,7 @@ impl Ownership {
             written,
             named: sweep,
         };
+        self.sas.octets += held.sa.record.len();
         let before = self.sas.held.insert(local_spi, held);
         for (key, claim) in &claims {
             if self.sas.claims.add(*key, *claim) {
@@ -125,6 +128,7 @@ impl Ownership {
             }
         }
         if let Some(before) = before {
+            self.sas.octets -= before.sa.record.len();
             if let Some(earlier) = before.sa.identities.filter(|i| Some(*i) != identities) {
                 self.sas.identities.remove(&(earlier, local_spi));
             }
@@ -182,6 +186,7 @@ impl Ownership {
         let Some(held) = self.sas.held.remove(&local_spi) else {
             return false;
         };
+        self.sas.octets -= held.sa.record.len();
         if let Some(identities) = held.sa.identities {
             self.sas.identities.remove(&(identities, local_spi));
         }
@@ -257,6 +262,11 @@ impl Ownership {
     /// The IKE SA with our SPI `local_spi`.
     pub fn sa(&self, local_spi: Cookie) -> Option<&Held> {
         self.sas.held.get(&local_spi)
+    }
+
+    /// Octets of all records: counted as they come and go, since there may be many.
+    pub const fn record_octets(&self) -> usize {
+        self.sas.octets
     }
 
     /// All established IKE SAs, by SPI.

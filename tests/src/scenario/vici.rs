@@ -1,0 +1,330 @@
+//! strongSwan's own client library, as exporters use it, against a member and against a stock charon:
+//! what it gets from both has the same names and the same kinds of values.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::Context;
+use super::harness::{Lab, Wishes};
+use crate::lab::Skipped;
+
+const CLIENT: &str = include_str!("vici_client.py");
+/// The library's release; those of strongSwan 5.9.8 and later ones speak the same protocol.
+const RELEASE: &str = "vici==6.0.3";
+
+/// Keys of a stock IKE_SA that come and go with what happens to it, or of the side that asks.
+const IKE_SA_MAY: &[&str] = &[
+    "initiator",
+    "nat-local",
+    "nat-remote",
+    "nat-fake",
+    "nat-any",
+    "reauth-time",
+    "rekey-time",
+    "tasks-active",
+    "tasks-queued",
+    "tasks-passive",
+];
+/// The same of a CHILD_SA.
+const CHILD_SA_MAY: &[&str] = &["use-in", "use-out", "dh-group"];
+
+pub(super) fn client(context: &Context) -> Result<String> {
+    let python = library(context)?;
+    let wishes = Wishes {
+        change: Some(|connection| {
+            connection.remote_id = "loaded.example.org".into();
+            connection.secret = "known to swanctl alone".into();
+            connection.lines = "encap = yes".into();
+        }),
+        ..Wishes::default()
+    };
+    let lab = Lab::sprayed(context, "vici-client", &wishes)?;
+    let script = lab.run.log("client.py");
+    std::fs::write(&script, CLIENT)?;
+    let pki = lab.run.log("pki/member-1");
+    // The member that owns the connection: what another one serves has no counters here.
+    let slot = gateway_common::slot::Slot::for_connection("out");
+    let view = lab.cluster.member(1)?.ask("view")?;
+    let owner = view["slots"][usize::from(slot.0)].as_u64();
+    let owner = u8::try_from(owner.context("no owner")?)?;
+    let ours = lab.network.member(owner)?.run_dir();
+    let output = Command::new("timeout")
+        .arg("120")
+        .arg(python)
+        .arg(&script)
+        .arg(ours.join("gateway/charon.vici"))
+        .arg(lab.peer.socket())
+        .arg(pki.join("ca.crt"))
+        .arg(pki.join("member.key"))
+        .output()
+        .context("python3")?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{}: {errors}", output.status);
+    std::fs::write(lab.run.log("answers.json"), &output.stdout)?;
+    let told: Value = serde_json::from_slice(&output.stdout)?;
+    loaded(&told)?;
+    ordered(&told)?;
+    let compared = sas(&told)? + conns(&told)? + whole(&told)? + certs(&told)?;
+    events(&told["events"])?;
+    Ok(format!(
+        "{compared} names of a stock daemon's answers are in the member's, with the same kind of value"
+    ))
+}
+
+/// Credentials over VICI, and what is gone again afterwards.
+fn loaded(told: &Value) -> Result<()> {
+    let (ours, stock) = (&told["loaded"]["ours"], &told["loaded"]["stock"]);
+    for call in [
+        "load_cert",
+        "load_key",
+        "load_shared",
+        "get_keys",
+        "get_shared",
+    ] {
+        same(call, &ours[call], &stock[call], &[])?;
+    }
+    ensure!(
+        ours["load_key"]["id"] == stock["load_key"]["id"],
+        "a key's identifier is {} and with charon {}",
+        ours["load_key"],
+        stock["load_key"]
+    );
+    let has = |list: &Value, wanted: &Value| {
+        list.as_array()
+            .is_some_and(|names| names.iter().any(|name| name == wanted))
+    };
+    ensure!(has(&ours["get_shared"]["keys"], &"psk-1".into()), "{ours}");
+    ensure!(
+        has(&ours["get_keys"]["keys"], &ours["load_key"]["id"]),
+        "{ours}"
+    );
+    let (conns, shared) = (&told["left"][0]["conns"], &told["left"][1]["keys"]);
+    ensure!(
+        !has(conns, &"out".into()) && !has(shared, &"psk-1".into()),
+        "left after unloading: {}",
+        told["left"]
+    );
+    Ok(())
+}
+
+/// Orders, and what is told of them while they are carried out.
+fn ordered(told: &Value) -> Result<()> {
+    for order in ["initiate", "terminate"] {
+        let lines = told[order].as_array().cloned().unwrap_or_default();
+        ensure!(!lines.is_empty(), "no control-log of {order}");
+        for line in lines {
+            for key in ["group", "level", "msg"] {
+                ensure!(line[key].is_string(), "{order}: {line} has no {key}");
+            }
+        }
+    }
+    ensure!(
+        told["chosen"] == serde_json::json!([1, 0]),
+        "{}",
+        told["chosen"]
+    );
+    let (ours, stock) = (&told["refused"]["ours"], &told["refused"]["stock"]);
+    ensure!(ours == stock, "refused with {ours}, by charon with {stock}");
+    Ok(())
+}
+
+/// The one tunnel as both its ends tell it.
+fn sas(told: &Value) -> Result<usize> {
+    let one = |side: &str| -> Result<(Value, Value)> {
+        let all = &told["answers"][side]["list_sas"];
+        let ike = first(&all[0]).with_context(|| format!("{side}: {all}"))?;
+        let child = first(&ike["child-sas"]).with_context(|| format!("{side}: {ike}"))?;
+        Ok((ike, child))
+    };
+    let ((ike, child), (stock_ike, stock_child)) = (one("ours")?, one("stock")?);
+    Ok(same("list_sas", &ike, &stock_ike, IKE_SA_MAY)?
+        + same("list_sas, child-sas", &child, &stock_child, CHILD_SA_MAY)?)
+}
+
+fn conns(told: &Value) -> Result<usize> {
+    let find = |side: &str, name: &str| {
+        let all = told["answers"][side]["list_conns"].as_array().cloned();
+        let mut all = all.unwrap_or_default().into_iter();
+        let found = all.find_map(|one| one.get(name).cloned());
+        found.with_context(|| format!("{side} has no connection {name}"))
+    };
+    let (ours, stock) = (find("ours", "out")?, find("stock", "site-1")?);
+    let mut count = same("list_conns", &ours, &stock, &["ppk_required"])?;
+    for part in ["local-1", "remote-1"] {
+        count += same(
+            part,
+            &ours[part],
+            &stock[part],
+            &["groups", "certs", "cacerts"],
+        )?;
+    }
+    let (child, stock_child) = (&ours["children"]["net"], &stock["children"]["net"]);
+    Ok(count + same("list_conns, children", child, stock_child, &[])?)
+}
+
+/// Answers of one section.
+fn whole(told: &Value) -> Result<usize> {
+    let (ours, stock) = (&told["answers"]["ours"], &told["answers"]["stock"]);
+    let mut count = same("version", &ours["version"], &stock["version"], &[])?;
+    // What malloc tells of itself.
+    count += same(
+        "stats",
+        &ours["stats"],
+        &stock["stats"],
+        &["mem", "mallinfo"],
+    )?;
+    for part in ["uptime", "workers", "queues", "ikesas"] {
+        count += same(part, &ours["stats"][part], &stock["stats"][part], &[])?;
+    }
+    count += same("get_pools", &ours["get_pools"], &stock["get_pools"], &[])?;
+    let counters = |side: &Value| side["get_counters"]["counters"][""].clone();
+    let (ours, stock) = (counters(ours), counters(stock));
+    for name in [
+        "ike-init-in-req",
+        "ike-auth-in-req",
+        "info-in-req",
+        "create-child-in-req",
+    ] {
+        ensure!(
+            number(&ours[name]) && number(&stock[name]),
+            "get_counters: {name} is {} and with charon {}",
+            ours[name],
+            stock[name]
+        );
+    }
+    Ok(count + 4)
+}
+
+fn certs(told: &Value) -> Result<usize> {
+    let first = |side: &str| told["answers"][side]["list_certs"][0].clone();
+    same(
+        "list_certs",
+        &first("ours"),
+        &first("stock"),
+        &["not-before", "not-after"],
+    )
+}
+
+/// Both have told of the tunnel's beginning and end, in the same words.
+fn events(told: &Value) -> Result<()> {
+    let find = |side: &str, name: &str| {
+        let all = told[side].as_array().cloned().unwrap_or_default();
+        let mut all = all.into_iter();
+        let found = all.find(|event| event[0] == name);
+        let found = found.map(|mut event| event[1].take());
+        found.with_context(|| format!("{side} told of no {name}"))
+    };
+    for name in ["ike-updown", "child-updown"] {
+        let (ours, stock) = (find("ours", name)?, find("stock", name)?);
+        ensure!(
+            ours["up"] == "yes" && stock["up"] == "yes",
+            "{ours}, {stock}"
+        );
+        let (ours, stock) = (last(&ours)?, last(&stock)?);
+        same(name, &ours, &stock, IKE_SA_MAY)?;
+    }
+    let line = find("ours", "log")?;
+    same(
+        "log",
+        &line,
+        &find("stock", "log")?,
+        &["ikesa-uniqueid", "ikesa-name"],
+    )?;
+    Ok(())
+}
+
+/// The value of a section's only entry, or its first.
+fn first(section: &Value) -> Option<Value> {
+    section.as_object()?.values().next().cloned()
+}
+
+/// The subsection of an event, whose name is the connection's.
+fn last(event: &Value) -> Result<Value> {
+    let entries = event.as_object().context("no section")?;
+    let found = entries.values().find(|value| value.is_object());
+    found.cloned().with_context(|| format!("{event}"))
+}
+
+/// Every name that a stock daemon gives is there, but for those that `may` be absent, and stands for
+/// the same kind of value. Returns how many.
+fn same(what: &str, ours: &Value, stock: &Value, may: &[&str]) -> Result<usize> {
+    let names = |section: &Value| -> BTreeSet<String> {
+        let entries = section.as_object().into_iter().flatten();
+        entries.map(|(name, _)| name.clone()).collect()
+    };
+    let (have, wanted) = (names(ours), names(stock));
+    let missing: Vec<&String> = wanted
+        .difference(&have)
+        .filter(|name| !may.contains(&name.as_str()))
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        "{what}: {missing:?} of {stock} are not in {ours}"
+    );
+    let both: Vec<&String> = wanted.intersection(&have).collect();
+    for name in &both {
+        let (a, b) = (&ours[name.as_str()], &stock[name.as_str()]);
+        ensure!(kind(a) == kind(b), "{what}: {name} is {a}, with charon {b}");
+    }
+    Ok(both.len())
+}
+
+/// What a program that reads a value has to be ready for.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "section",
+        Value::Array(_) => "list",
+        _ if number(value) => "number",
+        _ => "text",
+    }
+}
+
+fn number(value: &Value) -> bool {
+    value
+        .as_str()
+        .is_some_and(|text| text.parse::<u64>().is_ok())
+}
+
+/// Python with the library, in an environment of its own, made once.
+fn library(context: &Context) -> Result<PathBuf> {
+    let target = context.binaries.parent().context("the target folder")?;
+    let folder = target.join("tools/vici");
+    let done = folder.join("complete");
+    if !done.exists() {
+        let run = |program: PathBuf, args: &[&str]| {
+            let output = Command::new(program).args(args).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let place = folder.to_string_lossy().into_owned();
+        let wanted = ["install", "--quiet", "--disable-pip-version-check", RELEASE];
+        if !run("python3".into(), &["-m", "venv", &place]) || !run(folder.join("bin/pip"), &wanted)
+        {
+            let why = format!("{RELEASE} could not be installed from PyPI");
+            return Err(Skipped(why).into());
+        }
+        std::fs::write(done, "")?;
+    }
+    Ok(folder.join("bin/python"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn missing_names_and_other_kinds_are_found() {
+        let stock = json!({"a": "1", "b": "x", "c": ["y"], "d": {}});
+        assert_eq!(same("it", &stock, &stock, &[]).unwrap(), 4);
+        let ours = json!({"a": "7", "b": "z", "c": []});
+        assert!(same("it", &ours, &stock, &[]).is_err());
+        assert_eq!(same("it", &ours, &stock, &["d"]).unwrap(), 3);
+        let ours = json!({"a": "one", "b": "z", "c": [], "d": {}});
+        assert!(same("it", &ours, &stock, &[]).is_err());
+    }
+}
