@@ -1,5 +1,7 @@
 //! What the texts for operators name is there: every command of `gatewayctl`, with its options.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,7 +55,7 @@ fn mentions(text: &str) -> Vec<Vec<String>> {
                 }
                 let rest = &line[at..];
                 let end = rest
-                    .find(['`', '"', ';', '|', '>', '#', ')'])
+                    .find(['`', '"', ';', '|', '>', '#', ')', '&'])
                     .unwrap_or(rest.len());
                 let words = rest[..end].split_whitespace().map(str::to_owned);
                 found.push(words.collect());

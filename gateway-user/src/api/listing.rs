@@ -1,72 +1,121 @@
 //! Questions of the agent's loop, and lists that are put together from many of them.
 
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Call;
-use super::model::{IkeSaInfo, PAGE, Reply, Request, SaPage, SaQuery, Sas, Status};
+use super::model::{PAGE, Reply, Request, SaPage, SaQuery, Status};
 
-/// Asks the agent's loop. A list of all SAs is asked for page by page, so that the loop does its
-/// other work in between. `None`: the agent is stopping.
+/// Asks the agent's loop. `None`: the agent is stopping.
 pub async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Option<Reply> {
-    match request {
-        Request::Sas { all } => Some(match sas(calls, all).await? {
-            Ok(sas) => serde_json::to_value(sas)
-                .map_or_else(|error| Reply::Error(error.to_string()), Reply::Ok),
-            Err(refused) => refused,
-        }),
-        request => once(calls, request).await,
-    }
-}
-
-/// The SAs that this member owns, or all, by our SPI. Those that come while the list is made may be in
-/// it or not; none is in it twice.
-///
-/// # Errors
-/// Any other answer of the loop than the one that was asked for.
-pub async fn sas(calls: &mpsc::Sender<Call>, all: bool) -> Option<Result<Sas, Reply>> {
-    let owner = if all {
-        None
-    } else {
-        match read::<Status>(once(calls, Request::Status).await?) {
-            Ok(status) => Some(status.member),
-            Err(refused) => return Some(Err(refused)),
-        }
-    };
-    let mut ike_sas: Vec<IkeSaInfo> = Vec::new();
-    let mut after = None;
-    loop {
-        let query = SaQuery {
-            after,
-            limit: Some(PAGE),
-            owner,
-            ..SaQuery::default()
-        };
-        match read::<SaPage>(once(calls, Request::SaPage(query)).await?) {
-            Ok(page) => {
-                ike_sas.extend(page.ike_sas);
-                after = page.next;
-            }
-            Err(refused) => return Some(Err(refused)),
-        }
-        if after.is_none() {
-            return Some(Ok(Sas { ike_sas }));
-        }
-    }
-}
-
-async fn once(calls: &mpsc::Sender<Call>, request: Request) -> Option<Reply> {
     let (reply, answer) = oneshot::channel();
     calls.send(Call { request, reply }).await.ok()?;
     answer.await.ok()
 }
 
-fn read<T: serde::de::DeserializeOwned>(reply: Reply) -> Result<T, Reply> {
-    match reply {
-        Reply::Ok(value) => {
+/// All SAs, page by page, so that the loop does its other work in between and nobody holds all of
+/// them. Those that come meanwhile may be there or not; none is there twice.
+#[derive(Debug)]
+pub struct SaPages<'a> {
+    calls: &'a mpsc::Sender<Call>,
+    query: SaQuery,
+    over: bool,
+}
+
+impl<'a> SaPages<'a> {
+    /// Those of the whole cluster.
+    pub fn all(calls: &'a mpsc::Sender<Call>) -> Self {
+        let query = SaQuery {
+            limit: Some(PAGE),
+            ..SaQuery::default()
+        };
+        Self {
+            calls,
+            query,
+            over: false,
+        }
+    }
+
+    /// Those that the member owns that is asked.
+    ///
+    /// # Errors
+    /// Another answer of the loop than its status.
+    pub async fn own(calls: &'a mpsc::Sender<Call>) -> Result<Self, Reply> {
+        let status: Status = read(ask(calls, Request::Status).await)?;
+        let mut pages = Self::all(calls);
+        pages.query.owner = Some(status.member);
+        Ok(pages)
+    }
+
+    /// The next page; `None` after the last.
+    ///
+    /// # Errors
+    /// Another answer of the loop than a page.
+    pub async fn next(&mut self) -> Result<Option<SaPage>, Reply> {
+        if self.over {
+            return Ok(None);
+        }
+        let request = Request::SaPage(self.query.clone());
+        let page: SaPage = read(ask(self.calls, request).await)?;
+        self.query.after.clone_from(&page.next);
+        self.over = page.next.is_none();
+        Ok(Some(page))
+    }
+}
+
+/// The loop's answer, if it is one.
+pub(super) fn read<T: DeserializeOwned>(answer: Option<Reply>) -> Result<T, Reply> {
+    match answer {
+        Some(Reply::Ok(value)) => {
             serde_json::from_value(value).map_err(|error| Reply::Error(error.to_string()))
         }
-        refused => Err(refused),
+        Some(refused) => Err(refused),
+        None => Err(Reply::Error("the agent is stopping".into())),
     }
+}
+
+/// Writes the answer to [`Request::Sas`] while its pages come.
+///
+/// # Errors
+/// The client has gone, or the agent refuses a page after the first: the answer ends in the middle.
+pub(super) async fn write_sas(
+    write: &mut (impl AsyncWrite + Unpin),
+    calls: &mpsc::Sender<Call>,
+    all: bool,
+) -> std::io::Result<()> {
+    let first = async {
+        let mut pages = if all {
+            SaPages::all(calls)
+        } else {
+            SaPages::own(calls).await?
+        };
+        let page = pages.next().await?;
+        Ok((pages, page))
+    };
+    let (mut pages, mut page) = match first.await {
+        Ok(begun) => begun,
+        Err(refused) => {
+            let mut text = serde_json::to_vec::<Reply>(&refused)?;
+            text.push(b'\n');
+            return write.write_all(&text).await;
+        }
+    };
+    let mut text = br#"{"ok":{"ike_sas":["#.to_vec();
+    let mut empty = true;
+    while let Some(SaPage { ike_sas, .. }) = page {
+        for sa in &ike_sas {
+            if !std::mem::take(&mut empty) {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, sa)?;
+        }
+        write.write_all(&text).await?;
+        text.clear();
+        let next = pages.next().await;
+        page = next.map_err(|_| std::io::Error::other("the agent is stopping"))?;
+    }
+    write.write_all(b"]}}\n").await
 }
 
 #[cfg(test)]
@@ -74,6 +123,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::model::Sas;
 
     fn status() -> serde_json::Value {
         json!({
@@ -95,8 +145,8 @@ mod tests {
         })
     }
 
-    /// A loop with three pages of one SA each, and what it was asked.
-    async fn list(all: bool) -> (Option<Reply>, Vec<SaQuery>) {
+    /// A loop with three pages of one SA each, and what it was asked; the answer that is written.
+    async fn list(all: bool) -> (Reply, Vec<SaQuery>) {
         let (sender, mut calls) = mpsc::channel::<Call>(1);
         let agent = tokio::spawn(async move {
             let mut asked = Vec::new();
@@ -104,11 +154,11 @@ mod tests {
                 let answer = match call.request {
                     Request::Status => status(),
                     Request::SaPage(query) => {
-                        let number = query.after.as_ref().map_or(0, |after| after.len());
+                        let number = query.after.as_ref().map_or(0, String::len);
                         asked.push(query);
                         let next = (number < 2).then(|| "x".repeat(number + 1));
                         let sa = ike_sa(&format!("{number:016x}"));
-                        serde_json::json!({ "ike_sas": [sa], "next": next })
+                        json!({ "ike_sas": [sa], "next": next })
                     }
                     other => panic!("{other:?}"),
                 };
@@ -116,15 +166,17 @@ mod tests {
             }
             asked
         });
-        let reply = ask(&sender, Request::Sas { all }).await;
+        let mut text = Vec::new();
+        write_sas(&mut text, &sender, all).await.unwrap();
         drop(sender);
-        (reply, agent.await.unwrap())
+        assert_eq!(text.last(), Some(&b'\n'));
+        (serde_json::from_slice(&text).unwrap(), agent.await.unwrap())
     }
 
     #[tokio::test]
     async fn a_list_is_put_together_from_pages() {
         let (reply, asked) = list(true).await;
-        let Some(Reply::Ok(value)) = reply else {
+        let Reply::Ok(value) = reply else {
             panic!("{reply:?}");
         };
         let sas: Sas = serde_json::from_value(value).unwrap();
@@ -147,9 +199,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_answers_when_the_agent_stops() {
+    async fn a_list_of_nobody_is_a_refusal() {
         let (sender, calls) = mpsc::channel::<Call>(1);
         drop(calls);
-        assert!(ask(&sender, Request::Sas { all: true }).await.is_none());
+        let mut text = Vec::new();
+        write_sas(&mut text, &sender, true).await.unwrap();
+        let reply: Reply = serde_json::from_slice(&text).unwrap();
+        assert!(matches!(reply, Reply::Error(_)), "{reply:?}");
     }
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
 
-use super::MAX_REQUEST;
 use super::model::{Reply, Request};
+use super::{MAX_REQUEST, listing};
 use crate::local_socket;
 
 /// A request on its way to the agent's loop.
@@ -51,32 +52,35 @@ async fn answer(stream: UnixStream, calls: mpsc::Sender<Call>) {
             Ok(read) if read > 0 => {}
             _ => return,
         }
-        let reply = if line.ends_with('\n') {
-            ask(&line, &calls).await
+        let complete = line.ends_with('\n');
+        let request = if complete {
+            serde_json::from_str(&line).map_err(|error| format!("not a request: {error}"))
         } else {
-            too_long()
+            Err(too_long())
         };
-        let Ok(mut text) = serde_json::to_vec(&reply) else {
-            return;
+        let written = match request {
+            Ok(Request::Sas { all }) => listing::write_sas(&mut write, &calls, all).await,
+            Ok(request) => {
+                let answer = listing::ask(&calls, request).await;
+                let stopping = || Reply::Error("the agent is stopping".into());
+                send(&mut write, answer.unwrap_or_else(stopping)).await
+            }
+            Err(problem) => send(&mut write, Reply::Error(problem)).await,
         };
-        text.push(b'\n');
-        if write.write_all(&text).await.is_err() || !line.ends_with('\n') {
+        if written.is_err() || !complete {
             return;
         }
     }
 }
 
-async fn ask(line: &str, calls: &mpsc::Sender<Call>) -> Reply {
-    let request = match serde_json::from_str(line) {
-        Ok(request) => request,
-        Err(error) => return Reply::Error(format!("not a request: {error}")),
-    };
-    let answer = super::ask(calls, request).await;
-    answer.unwrap_or_else(|| Reply::Error("the agent is stopping".into()))
+/// Writes an answer. A long one is put into words on a thread of its own: others wait for this one's.
+async fn send(write: &mut OwnedWriteHalf, reply: Reply) -> io::Result<()> {
+    let text = tokio::task::spawn_blocking(move || serde_json::to_vec(&reply)).await;
+    let mut text = text.map_err(io::Error::other)??;
+    text.push(b'\n');
+    write.write_all(&text).await
 }
 
-fn too_long() -> Reply {
-    Reply::Error(format!(
-        "not a request: a line of at most {MAX_REQUEST} octets is expected"
-    ))
+fn too_long() -> String {
+    format!("not a request: a line of at most {MAX_REQUEST} octets is expected")
 }

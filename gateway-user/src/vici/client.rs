@@ -15,6 +15,8 @@ use super::commands::{self, Answer};
 use super::hub::Happened;
 use super::log::{self, Line};
 use super::server::Links;
+use crate::api;
+use crate::api::model::{Request, Status};
 
 /// Packets that a client may send before it has the answer to its request.
 const BACKLOG: usize = 16;
@@ -138,6 +140,9 @@ impl Client {
         message: Section,
         packets: &mut mpsc::Receiver<Packet>,
     ) -> anyhow::Result<()> {
+        if command == "list-sas" {
+            return self.list_sas(&message).await;
+        }
         let level = message
             .text("loglevel")
             .and_then(|level| level.parse().ok());
@@ -181,6 +186,29 @@ impl Client {
                 self.send(&Packet::Event { name, message }).await?;
             }
         }
+        self.send(&Packet::Response(response)).await
+    }
+
+    /// Page by page: there may be very many.
+    async fn list_sas(&mut self, message: &Section) -> anyhow::Result<()> {
+        let links = self.links.clone();
+        let mut pages = api::SaPages::all(&links.calls);
+        let listed = async {
+            let status: Status = commands::ask(&links, Request::Status).await?;
+            let wanted = self.registered.contains("list-sa");
+            while let Some(page) = commands::next_page(&mut pages).await? {
+                let events = commands::sa_events(message, &page, status.member);
+                for message in events.into_iter().filter(|_| wanted) {
+                    let name = "list-sa".to_owned();
+                    if self.send(&Packet::Event { name, message }).await.is_err() {
+                        return Err("gone".to_owned());
+                    }
+                }
+            }
+            Ok(Section::new())
+        };
+        let response = listed.await;
+        let response = response.unwrap_or_else(|error: String| commands::failure(&error));
         self.send(&Packet::Response(response)).await
     }
 

@@ -8,7 +8,7 @@ use super::server::Links;
 use super::{Call, sas, show, wait};
 use crate::api;
 use crate::api::model::{
-    ChildInfo, Connections, IkeSaInfo, Ordered, Redirected, Reply, Request, Sas, Stats, Status,
+    ChildInfo, Connections, IkeSaInfo, Ordered, Redirected, Reply, Request, SaPage, Stats, Status,
 };
 
 /// The answer to a request: events first, if the client registered for them, then the response.
@@ -52,7 +52,6 @@ pub(super) async fn run(
         "install" | "uninstall" => Err(
             "trap policies are not supported: use start_action = start, or --initiate".to_owned(),
         ),
-        "list-sas" => list_sas(links, &message).await,
         "list-conns" => list_conns(links, &message).await,
         "list-policies" => list_policies(links, &message).await,
         "list-certs" => list_certs(links, message).await,
@@ -99,14 +98,13 @@ pub(super) async fn ask<T: DeserializeOwned>(links: &Links, request: Request) ->
     }
 }
 
-/// All SAs of the cluster.
-pub(super) async fn all_sas(links: &Links) -> Result<Sas, String> {
-    let answer = api::sas(&links.calls, true).await;
-    match answer.ok_or_else(|| "the agent is stopping".to_owned())? {
-        Ok(sas) => Ok(sas),
-        Err(Reply::Refused(refusal)) => Err(refusal.reason),
-        Err(other) => Err(format!("{other:?}")),
-    }
+/// The next SAs of the cluster.
+pub(super) async fn next_page(pages: &mut api::SaPages<'_>) -> Result<Option<SaPage>, String> {
+    pages.next().await.map_err(|refused| match refused {
+        Reply::Refused(refusal) => refusal.reason,
+        Reply::Error(error) => error,
+        Reply::Ok(value) => value.to_string(),
+    })
 }
 
 async fn load(links: &Links, command: &str, message: Section) -> Result<Vec<Section>, String> {
@@ -260,23 +258,18 @@ impl<'a> Choice<'a> {
     }
 }
 
-async fn list_sas(links: &Links, message: &Section) -> Result<Answer, String> {
-    let status: Status = ask(links, Request::Status).await?;
-    let all = all_sas(links).await?;
+/// The events of `list-sas` for a page: of the SAs that the request chooses.
+pub(super) fn sa_events(message: &Section, page: &SaPage, member: u8) -> Vec<Section> {
     let choice = Choice::of(message);
-    let chosen = all
+    let chosen = page
         .ike_sas
         .iter()
         .filter_map(|sa| Some((sa, choice.children(sa)?)));
     let events = chosen.map(|(sa, children)| {
-        let section = sas::ike_section(sa, sa.owner == status.member, &children);
+        let section = sas::ike_section(sa, sa.owner == member, &children);
         Section::new().with_section(&sa.connection, section)
     });
-    Ok(Answer {
-        name: "list-sa",
-        events: events.collect(),
-        response: Section::new(),
-    })
+    events.collect()
 }
 
 async fn list_conns(links: &Links, message: &Section) -> Result<Answer, String> {

@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::commands::{Choice, all_sas, ask, failure, success};
+use super::commands::{Choice, ask, failure, next_page, success};
 use super::server::Links;
 use crate::api;
 use crate::api::model::{
@@ -27,31 +27,31 @@ pub(super) async fn targets(
     links: &Links,
     message: &Section,
 ) -> Result<Vec<(Target, String)>, String> {
-    let all = all_sas(links).await?;
     let choice = Choice::of(message);
-    let chosen = all
-        .ike_sas
-        .iter()
-        .filter_map(|sa| Some((sa, choice.children(sa)?)));
-    let targets = chosen.flat_map(|(sa, children)| {
-        let target = |child: Option<String>, spi: &str| {
-            let target = Target {
-                connection: sa.connection.clone(),
-                child,
-                spi: Some(spi.to_owned()),
+    let mut pages = api::SaPages::all(&links.calls);
+    let mut targets = Vec::new();
+    while let Some(page) = next_page(&mut pages).await? {
+        for sa in &page.ike_sas {
+            let Some(children) = choice.children(sa) else {
+                continue;
             };
-            (target, sa.local_spi.clone())
-        };
-        if choice.is_child() {
-            let children = children.into_iter();
-            children
-                .map(|child| target(Some(child.name.clone()), &child.spi_in))
-                .collect()
-        } else {
-            vec![target(None, &sa.local_spi)]
+            let target = |child: Option<String>, spi: &str| {
+                let target = Target {
+                    connection: sa.connection.clone(),
+                    child,
+                    spi: Some(spi.to_owned()),
+                };
+                (target, sa.local_spi.clone())
+            };
+            if choice.is_child() {
+                let children = children.into_iter();
+                targets.extend(children.map(|one| target(Some(one.name.clone()), &one.spi_in)));
+            } else {
+                targets.push(target(None, &sa.local_spi));
+            }
         }
-    });
-    Ok(targets.collect())
+    }
+    Ok(targets)
 }
 
 /// Whether the IKE SA is there, and has the CHILD_SA if `spi` is the one of a CHILD_SA.

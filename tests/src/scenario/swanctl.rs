@@ -289,10 +289,11 @@ fn reload(lab: &Lab, member: u8) -> Result<()> {
 fn told_and_sent_elsewhere(lab: &Lab, owner: u8) -> Result<()> {
     let here = swanctl(lab, owner)?;
     let node = lab.network.member(owner)?;
-    let mut command = node.command("swanctl")?;
+    // Line by line, though it does not write to a terminal.
+    let mut command = node.command("stdbuf")?;
     let socket = socket(lab, owner);
     command
-        .args(["--log", "--uri"])
+        .args(["-oL", "swanctl", "--log", "--uri"])
         .arg(format!("unix://{}", socket.display()));
     let log = node.spawn(command, "swanctl-log.txt")?;
     let key = node.log("swanctl.d/private/member.pem");

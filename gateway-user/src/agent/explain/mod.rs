@@ -99,11 +99,13 @@ impl Agent {
         wanted: impl Fn(&SaStatus) -> bool,
     ) -> Result<Option<String>, Refusal> {
         let after = query.after.as_deref().map(cookie).transpose()?;
-        let mut all = self.node.sas_after(clock::now(), after);
+        let mut all = self.node.spis_after(after);
         let (mut last, mut found) = (None, 0);
-        for (_, sa) in all.by_ref().take(EXAMINED) {
-            last = Some(sa.local_spi);
-            if wanted(&sa) {
+        for (spi, ..) in all.by_ref().take(EXAMINED) {
+            last = Some(spi);
+            if let Some((_, sa)) = self.node.shown_sa(clock::now(), spi)
+                && wanted(&sa)
+            {
                 self.explain_sa(&sa, findings)?;
                 found += 1;
                 if found == FOUND {
