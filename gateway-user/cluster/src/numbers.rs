@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::frame::{DeltaSeq, encode_delta, encode_entry};
 use crate::output::Output;
 use crate::ownership::Writer;
-use crate::reservation::{Holding, SpiIn, Standing};
+use crate::reservation::{Holding, JUMP, SpiIn, Standing};
 use crate::secret::Secret;
 use crate::slot_set::SlotSet;
 
@@ -174,19 +174,21 @@ impl Cluster {
             }
             let known = self.reservations.reserved(spi_in, holding.tenure, slot, to);
             let first = Reserved::first(slot, tenure);
-            let jumps = self.first_number(slot) > 0;
-            let first = if jumps { first.jumped() } else { first };
-            child.reserved = known.unwrap_or(first);
+            child.reserved = known.unwrap_or(first.starting_after(self.first_number(slot)));
         }
         Some(())
     }
 
-    /// The number after which this member's new outbound SAs in `slot` start. In slots that it got by
-    /// a view without a majority the former owner may have finished the same exchange, and have the
-    /// same keys: there it is [`crate::reservation::JUMP`].
+    /// The number after which this member's new outbound SAs in `slot` start.
+    ///
+    /// In slots that it got by a view without a majority the former owner may have finished the same
+    /// exchange, and have the same keys: there it is one to three times [`crate::reservation::JUMP`],
+    /// by the jumps of the slot so far. This member may keep the slot and be alone again before the
+    /// exchange ends; who takes it over then stands one jump further.
     pub fn first_number(&self, slot: Slot) -> u64 {
         if self.half_gained.contains(slot) && !self.config.limits.mutations.no_jump {
-            crate::reservation::JUMP
+            let jumps = self.view.tenures.of(slot).jumps();
+            JUMP * u64::from(1 + jumps % 3)
         } else {
             0
         }

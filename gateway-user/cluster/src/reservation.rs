@@ -156,8 +156,8 @@ impl Reserved {
     }
 
     /// The same, of an exchange that the other half of a view may bring to an end, too.
-    pub(crate) const fn jumped(mut self) -> Self {
-        self.ceiling += JUMP;
+    pub(crate) const fn starting_after(mut self, number: u64) -> Self {
+        self.ceiling += number;
         self
     }
 
