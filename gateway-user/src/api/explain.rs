@@ -5,14 +5,19 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::forwarding::LookUp;
 
+/// Characters of [`ExplainQuery::subject`] at most: each may take twelve in a URI, which may have
+/// 65,534.
+pub const MAX_SUBJECT: usize = 5_000;
+
 /// What is to be explained.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ExplainQuery {
     /// A peer's address; a connection's name; a peer's identity; a cookie (16 hexadecimal digits); an
-    /// SPI (8); or a packet in hexadecimal digits: an Ethernet frame, or with `source` an IKE message.
-    #[param(min_length = 1, max_length = 16_384)]
+    /// SPI (8); or a packet in hexadecimal digits, of 2,500 octets at most: an Ethernet frame, or with
+    /// `source` an IKE message.
+    #[param(min_length = 1, max_length = 5_000)]
     pub subject: String,
     /// Where the packet comes from, if it is an IKE message; else a peer's address, which decides what
     /// its next new negotiation meets.

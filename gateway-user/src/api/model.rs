@@ -13,7 +13,7 @@ pub use super::cluster::{
     SyncStatus, ViewMember, ViewStatus,
 };
 
-pub use super::explain::{ExplainQuery, Explanation, Finding};
+pub use super::explain::{ExplainQuery, Explanation, Finding, MAX_SUBJECT};
 pub use super::failover::{Failover, FailoverCause, FailoverHistory, SlotMove};
 pub use super::forwarding::*;
 pub use super::pages::{

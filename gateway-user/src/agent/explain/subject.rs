@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use data_encoding::HEXLOWER_PERMISSIVE;
 
 use crate::agent::pages::invalid;
-use crate::api::model::Refusal;
+use crate::api::model::{MAX_SUBJECT, Refusal};
 
 /// Digits of the shortest packet: the header of an IKE message.
 const PACKET: usize = 2 * 28;
@@ -24,6 +24,13 @@ pub(super) enum Subject {
 impl Subject {
     /// What `text` names. A connection's name comes first: an operator gave it.
     pub(super) fn of(text: &str, is_connection: impl Fn(&str) -> bool) -> Result<Self, Refusal> {
+        let length = text.chars().count();
+        if length > MAX_SUBJECT {
+            return Err(invalid(format!(
+                "the subject has {length} characters, {MAX_SUBJECT} are allowed: of a packet, its first \
+                 octets say where it goes"
+            )));
+        }
         if is_connection(text) {
             return Ok(Self::Connection(text.into()));
         }
@@ -104,7 +111,15 @@ mod tests {
         ] {
             assert_eq!(of(text).unwrap().kind(), kind, "{text}");
         }
-        for wrong in ["", "abc", "0011223344", &"0a".repeat(27), &"a".repeat(57)] {
+        let long = "0a".repeat(MAX_SUBJECT / 2 + 1);
+        for wrong in [
+            "",
+            "abc",
+            "0011223344",
+            &"0a".repeat(27),
+            &"a".repeat(57),
+            &long,
+        ] {
             assert!(of(wrong).is_err(), "{wrong}");
         }
     }
