@@ -38,6 +38,15 @@ impl Agent {
         })
     }
 
+    /// Hears of packets that want an SA as long as there are traps.
+    pub(super) fn hear_acquires(&self) {
+        if let Some(events) = &self.inputs.kernel_events
+            && let Err(error) = events.hear_acquires(self.tunnels.has_traps())
+        {
+            tracing::error!("start_action = \"trap\": no packet is heard of: {error}");
+        }
+    }
+
     /// A packet wants an SA that is not there.
     pub(super) fn acquire(&mut self, now: Instant, policy: &PolicyKey) {
         let Some(trapped) = self.tunnels.trapped(policy) else {

@@ -155,6 +155,7 @@ impl Agent {
         if let Err(error) = guard(&mut self.tunnels, &self.config, &connections) {
             tracing::error!("policies for packets without SA: {error}");
         }
+        self.hear_acquires();
         self.prepare_algorithms();
     }
 

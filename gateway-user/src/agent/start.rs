@@ -123,6 +123,7 @@ impl Agent {
             },
             config,
         };
+        agent.hear_acquires();
         agent.prepare_algorithms();
         agent.watch_clock_and_crls();
         agent.inherit_tables()?;

@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 
 use super::error::XfrmError;
 use super::parse::{Messages, acquire, expiry, replay_event};
-use super::socket::{open, receive};
+use super::socket::{open, receive, set_option};
 use super::types::{PolicyKey, SaId};
 use super::uapi::{XFRMNLGRP_ACQUIRE, XFRMNLGRP_AEVENTS, XFRMNLGRP_EXPIRE, msg};
 
@@ -47,8 +47,7 @@ pub enum XfrmEvent {
 /// How long the kernel waits for an SA that it has asked for before it asks again.
 pub const ASK_AGAIN_SECONDS: u32 = 5;
 
-const GROUPS: u32 =
-    1 << (XFRMNLGRP_ACQUIRE - 1) | 1 << (XFRMNLGRP_EXPIRE - 1) | 1 << (XFRMNLGRP_AEVENTS - 1);
+const GROUPS: u32 = 1 << (XFRMNLGRP_EXPIRE - 1) | 1 << (XFRMNLGRP_AEVENTS - 1);
 
 /// A non-blocking socket that hears of the SAs of one network namespace.
 pub struct Events {
@@ -93,6 +92,25 @@ impl Events {
             pending: VecDeque::new(),
             datagram: vec![0; 8 << 10],
         })
+    }
+
+    /// Whether to hear of packets that want an SA which is not there. Not at first: while somebody
+    /// does, the kernel keeps a state without SPI for each such packet of any policy.
+    ///
+    /// # Errors
+    /// When the socket refuses it.
+    pub fn hear_acquires(&self, on: bool) -> io::Result<()> {
+        let name = if on {
+            libc::NETLINK_ADD_MEMBERSHIP
+        } else {
+            libc::NETLINK_DROP_MEMBERSHIP
+        };
+        set_option(
+            &self.fd,
+            libc::SOL_NETLINK,
+            name,
+            XFRMNLGRP_ACQUIRE as libc::c_int,
+        )
     }
 
     /// The next event; `None` if there is none now.
@@ -165,6 +183,14 @@ impl EventStream {
         Ok(Self(unsafe {
             AsyncFd::register_with_interest(events, Interest::READABLE)?
         }))
+    }
+
+    /// [`Events::hear_acquires`].
+    ///
+    /// # Errors
+    /// When the socket refuses it.
+    pub fn hear_acquires(&self, on: bool) -> io::Result<()> {
+        self.0.get_ref().hear_acquires(on)
     }
 
     /// The next event. Cancel-safe.
@@ -333,6 +359,8 @@ mod tests {
     #[test]
     fn nothing_to_hear_is_no_error() {
         let mut events = Events::open().unwrap();
+        events.hear_acquires(true).unwrap();
+        events.hear_acquires(false).unwrap();
         assert_eq!(events.try_next().unwrap(), None);
     }
 }

@@ -112,6 +112,11 @@ impl Tunnels {
         Ok(())
     }
 
+    /// Whether there is any.
+    pub fn has_traps(&self) -> bool {
+        !self.traps.is_empty()
+    }
+
     /// What a packet asks for that a policy has caught; `None` if it is no trap of ours.
     pub fn trapped(&self, policy: &PolicyKey) -> Option<&Trapped> {
         self.traps.get(policy).map(|standing| &standing.of)
