@@ -222,6 +222,20 @@ impl Reason {
         self as u32
     }
 
+    /// Whether a frame from outside with this reason stays because this member owns it.
+    pub const fn is_own(self) -> bool {
+        matches!(
+            self,
+            Self::FragmentLocal
+                | Self::IkeSaLocal
+                | Self::NegotiationLocal
+                | Self::NewIkeLocal
+                | Self::IkeV1Local
+                | Self::EspLocal
+                | Self::IcmpLocal
+        )
+    }
+
     /// The reason with that index.
     pub fn from_index(index: u32) -> Option<Self> {
         Self::ALL

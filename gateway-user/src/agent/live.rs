@@ -82,7 +82,7 @@ impl<'a> Live<'a> {
             (None, Action::Drop) => "drop",
             (None, _) => "pass",
         };
-        let own = member(self.settings.member).filter(|_| is_own(reason));
+        let own = member(self.settings.member).filter(|_| reason.is_own());
         Ok(Outcome {
             reason,
             action,
@@ -118,20 +118,6 @@ impl<'a> Live<'a> {
 
 fn member(id: u32) -> Option<MemberId> {
     u8::try_from(id).ok().and_then(MemberId::new)
-}
-
-/// Whether a frame with this reason stays because it is this member's.
-const fn is_own(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::FragmentLocal
-            | Reason::IkeSaLocal
-            | Reason::NegotiationLocal
-            | Reason::NewIkeLocal
-            | Reason::IkeV1Local
-            | Reason::EspLocal
-            | Reason::IcmpLocal
-    )
 }
 
 fn address(address: &Address) -> IpAddr {

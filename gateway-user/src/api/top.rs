@@ -187,17 +187,7 @@ impl Span {
 /// The owner is this member. The fence's and the sync interface's programs see the same packets once
 /// more and are left out.
 const fn is_local(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::FragmentLocal
-            | Reason::IkeSaLocal
-            | Reason::NegotiationLocal
-            | Reason::NewIkeLocal
-            | Reason::IkeV1Local
-            | Reason::EspLocal
-            | Reason::IcmpLocal
-            | Reason::InsideOwned
-    )
+    reason.is_own() || matches!(reason, Reason::InsideOwned)
 }
 
 const fn is_redirected(reason: Reason) -> bool {

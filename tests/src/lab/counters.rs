@@ -1,9 +1,12 @@
 //! Counting packets at the router, independently of what the members claim.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::network::{Network, VIP, VIP6};
+use super::node::Node;
 
 /// What the router sent to one member for the VIP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,31 +49,45 @@ impl Network {
     /// # Errors
     /// nft fails, or nothing is being counted.
     pub fn sent_to_members(&self) -> Result<Vec<Sent>> {
-        let text = self
-            .router
-            .output("nft", &["-j", "list", "counters", "table", "inet", "count"])?;
-        parse(&text, self.plan.members)
+        let packets = packets_counted(&self.router, "count")?;
+        sent(&packets, self.plan.members)
     }
 }
 
-fn parse(text: &str, members: u8) -> Result<Vec<Sent>> {
+/// What the named counters of a node's table of family inet say, in packets.
+///
+/// # Errors
+/// nft fails, or there is no such table.
+pub fn packets_counted(node: &Node, table: &str) -> Result<BTreeMap<String, u64>> {
+    let args = ["-j", "list", "counters", "table", "inet", table];
+    parse(&node.output("nft", &args)?)
+}
+
+fn parse(text: &str) -> Result<BTreeMap<String, u64>> {
     let listing: Value = serde_json::from_str(text).context("nft's listing")?;
     let entries = listing["nftables"]
         .as_array()
         .context("nft's listing has no entries")?;
-    let packets = |name: String| {
-        entries
-            .iter()
-            .map(|entry| &entry["counter"])
-            .find(|counter| counter["name"].as_str() == Some(&name))
-            .and_then(|counter| counter["packets"].as_u64())
-            .with_context(|| format!("nft lists no counter {name}"))
+    let counters = entries.iter().filter_map(|entry| {
+        let counter = &entry["counter"];
+        Some((
+            counter["name"].as_str()?.to_owned(),
+            counter["packets"].as_u64()?,
+        ))
+    });
+    Ok(counters.collect())
+}
+
+fn sent(packets: &BTreeMap<String, u64>, members: u8) -> Result<Vec<Sent>> {
+    let counted = |name: String| {
+        let packets = packets.get(&name).copied();
+        packets.with_context(|| format!("nft lists no counter {name}"))
     };
     (1..=members)
         .map(|id| {
             Ok(Sent {
-                ike: packets(format!("ike{id}"))?,
-                esp: packets(format!("esp{id}"))?,
+                ike: counted(format!("ike{id}"))?,
+                esp: counted(format!("esp{id}"))?,
             })
         })
         .collect()
@@ -84,7 +101,8 @@ mod tests {
     fn listing() {
         let text = r#"{"nftables": [{"metainfo": {}}, {"counter": {"name": "ike1", "packets": 7}},
                        {"counter": {"name": "esp1", "packets": 2}}]}"#;
-        assert_eq!(parse(text, 1).unwrap(), [Sent { ike: 7, esp: 2 }]);
-        assert!(parse(text, 2).is_err());
+        let packets = parse(text).unwrap();
+        assert_eq!(sent(&packets, 1).unwrap(), [Sent { ike: 7, esp: 2 }]);
+        assert!(sent(&packets, 2).is_err());
     }
 }

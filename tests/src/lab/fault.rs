@@ -9,6 +9,8 @@ use super::network::{Cable, Network};
 use super::run::Run;
 use super::tap::Moment;
 
+/// TCP port of the sync channel.
+pub const SYNC: u16 = 4514;
 /// UDP port of the heartbeats.
 pub const HEARTBEATS: u16 = 4515;
 

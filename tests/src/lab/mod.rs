@@ -41,13 +41,13 @@ pub use cluster::{
     Settings as ClusterSettings, secret, site_connection,
 };
 pub use container::{Container, SHARED};
-pub use counters::Sent;
+pub use counters::{Sent, packets_counted};
 pub use crowd::{Asked, CROWD_NETWORK, CROWD_SECRET, Crowd};
 pub use esp::{kernel_has_esp, load_modules};
 pub use evidence::{Evidence, Relapse, Repetition, Taps};
 pub use example::{Example, ExampleHost, Skipped, unit_line};
 pub use facts::{PeerSa, fence, find_pin, produced, reasons, replay_drops, xfrm_errors};
-pub use fault::{Fault, HEARTBEATS};
+pub use fault::{Fault, HEARTBEATS, SYNC};
 pub use flood::{exchange, flood, ike_sa_init};
 pub use forwarder::Forwarder;
 pub use member::Member;

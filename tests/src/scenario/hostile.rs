@@ -12,14 +12,12 @@ use serde_json::Value;
 use super::Context;
 use super::harness::{Lab, Wishes};
 use crate::lab::{
-    Cable, HEARTBEATS, Node, Plan, VIP, WITNESS, WITNESS_PORT, Wire, flood, patience,
+    Cable, HEARTBEATS, Node, Plan, SYNC, VIP, WITNESS, WITNESS_PORT, Wire, flood, patience,
     public_address, reasons, sync_address, udp_frame, udp_ports,
 };
 
 /// Where the stranger sits on the sync network.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 66);
-/// TCP port of the sync channel.
-const SYNC: u16 = 4514;
 /// Connections that say nothing.
 const IDLE: u8 = 60;
 /// Tunnels that are up meanwhile.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Context;
 use super::harness::{Lab, Wishes};
-use crate::lab::{Node, Plan, wait_until};
+use crate::lab::{Node, Plan, SYNC, packets_counted, wait_until};
 
 /// Tunnels, each rekeyed again and again.
 const SITES: u16 = 4;
@@ -16,8 +16,6 @@ const SITES: u16 = 4;
 const ROUNDS: u16 = 12;
 /// One of so many segments of the sync channel is lost, in each direction.
 const ONE_IN: u32 = 50;
-/// TCP port of the sync channel.
-const SYNC: u16 = 4514;
 
 /// Every fiftieth segment between members is lost while tunnels are rekeyed.
 pub(super) fn sync(context: &Context) -> Result<String> {
@@ -55,7 +53,9 @@ pub(super) fn sync(context: &Context) -> Result<String> {
     );
     let mut lost = 0;
     for node in &lab.network.members {
-        lost += segments_lost(node)?;
+        lost += packets_counted(node, "loss")?
+            .get("lost")
+            .context("no counter")?;
     }
     // Each rekeying takes more than ten segments.
     ensure!(
@@ -127,14 +127,4 @@ fn lose(node: &Node) -> Result<()> {
          tcp dport {SYNC} numgen inc mod {ONE_IN} 0 counter name lost drop\n\
          tcp sport {SYNC} numgen inc mod {ONE_IN} 0 counter name lost drop\n}}\n}}\n"
     ))
-}
-
-fn segments_lost(node: &Node) -> Result<u64> {
-    let text = node.output("nft", &["-j", "list", "counters", "table", "inet", "loss"])?;
-    let listing: Value = serde_json::from_str(&text).context("nft's listing")?;
-    let entries = listing["nftables"].as_array().into_iter().flatten();
-    entries
-        .filter_map(|entry| entry["counter"]["packets"].as_u64())
-        .next()
-        .context("nft lists no counter")
 }

@@ -90,18 +90,22 @@ fn socket(lab: &Lab, member: u8) -> std::path::PathBuf {
     node.run_dir().join("gateway/charon.vici")
 }
 
-/// Loaded on one member, known on all, initiated by the owner, shown as strongSwan shows it, rekeyed
-/// and terminated; with the events that go with it.
-pub(super) fn drives(context: &Context) -> Result<String> {
-    let wishes = Wishes {
+/// A peer whose connection the members learn at run time alone.
+pub(super) fn to_be_loaded() -> Wishes {
+    Wishes {
         change: Some(|connection| {
             connection.remote_id = "loaded.example.org".into();
             connection.secret = "known to swanctl alone".into();
             connection.lines = "encap = yes".into();
         }),
         ..Wishes::default()
-    };
-    let lab = Lab::sprayed(context, "swanctl", &wishes)?;
+    }
+}
+
+/// Loaded on one member, known on all, initiated by the owner, shown as strongSwan shows it, rekeyed
+/// and terminated; with the events that go with it.
+pub(super) fn drives(context: &Context) -> Result<String> {
+    let lab = Lab::sprayed(context, "swanctl", &to_be_loaded())?;
     let owner = load(&lab)?;
     let asked = lab.other_than(owner);
     let here = swanctl(&lab, asked)?;

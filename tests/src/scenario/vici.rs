@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::Context;
-use super::harness::{Lab, Wishes};
+use super::harness::Lab;
+use super::swanctl::to_be_loaded;
 use crate::lab::Skipped;
 
 const CLIENT: &str = include_str!("vici_client.py");
@@ -34,15 +35,7 @@ const CHILD_SA_MAY: &[&str] = &["use-in", "use-out", "dh-group"];
 
 pub(super) fn client(context: &Context) -> Result<String> {
     let python = library(context)?;
-    let wishes = Wishes {
-        change: Some(|connection| {
-            connection.remote_id = "loaded.example.org".into();
-            connection.secret = "known to swanctl alone".into();
-            connection.lines = "encap = yes".into();
-        }),
-        ..Wishes::default()
-    };
-    let lab = Lab::sprayed(context, "vici-client", &wishes)?;
+    let lab = Lab::sprayed(context, "vici-client", &to_be_loaded())?;
     let script = lab.run.log("client.py");
     std::fs::write(&script, CLIENT)?;
     let pki = lab.run.log("pki/member-1");
