@@ -107,4 +107,10 @@ fn seeds_that_once_failed() {
             ..Options::default()
         });
     }
+    // A member forgot what it had voted for in a cold start when it heard of an earlier view.
+    holds(Options {
+        seed: 1410,
+        halves: true,
+        ..Options::default()
+    });
 }

@@ -31,6 +31,17 @@ pub(super) struct Cold {
 }
 
 impl Cold {
+    /// A view is installed. It ends the cold start, unless it comes before what this member has voted
+    /// for: the others count that vote, and may have decided by it.
+    pub(super) fn heard_of(&mut self, epoch: Epoch) {
+        let acceptor = std::mem::take(&mut self.acceptor);
+        let voted = acceptor.accepted.as_ref().map(|(_, view)| view.epoch);
+        *self = Self::default();
+        if voted > Some(epoch) {
+            self.acceptor = acceptor;
+        }
+    }
+
     pub(super) fn due(&self, timing: Timing) -> Option<Instant> {
         self.quiet_since.map(|since| since + timing.cold_start)
     }

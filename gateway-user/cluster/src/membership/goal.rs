@@ -84,7 +84,9 @@ impl Membership {
             .map(|member| {
                 let outside = !self.is_in_view(member);
                 let degree = graph.degree(member);
-                let report = self.report_of(member).filter(|_| !outside);
+                // No view is live in a cold start: whoever was level in the latest one has most.
+                let counts = !outside || basis == Basis::Cold;
+                let report = self.report_of(member).filter(|_| counts);
                 let levelled = report.map_or(0, |report| report.levelled.0);
                 (
                     self.is_overdue(member),
@@ -120,11 +122,12 @@ impl Membership {
             .heard()
             .iter()
             .filter(|member| {
-                let cold = self.said(*member).is_some_and(|said| said.cold);
-                let allowed = basis != Basis::Cold || cold;
+                if basis == Basis::Cold {
+                    return self.said(*member).is_some_and(|said| said.cold);
+                }
                 // Outsiders have to fit to this member; members of the view need not, if it is this
                 // member that shall leave.
-                allowed && (self.is_in_view(*member) || self.connected(*member, local))
+                self.is_in_view(*member) || self.connected(*member, local)
             })
             .collect();
         all.insert(local);

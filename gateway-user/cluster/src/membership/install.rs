@@ -4,7 +4,6 @@ use gateway_common::time::Instant;
 
 use super::Membership;
 use super::accept::Acceptor;
-use super::cold::Cold;
 use super::io::{Event, Output, Persisted};
 use super::tally::Handover;
 use crate::slot_set::SlotSet;
@@ -33,7 +32,7 @@ impl Membership {
         }
         self.active = false;
         self.acceptor = Acceptor::default();
-        self.cold = Cold::default();
+        self.cold.heard_of(self.view.epoch);
         self.tally = None;
         self.proposer.abandon();
         self.lease.forget_grants();

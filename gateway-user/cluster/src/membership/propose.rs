@@ -1,5 +1,7 @@
 //! The proposer of Paxos.
 
+use std::collections::BTreeMap;
+
 use gateway_common::{member::MemberId, time::Instant};
 
 use super::io::{Persisted, Sender};
@@ -31,8 +33,8 @@ struct Proposal {
     promised: MemberSet,
     witness: bool,
     best: Option<(Ballot, View)>,
-    /// What the voters of a cold start have on disk.
-    memory: Vec<Persisted>,
+    /// What those that promised have on disk, and voted for in this run.
+    memory: BTreeMap<MemberId, (Persisted, Option<View>)>,
     /// Second phase: what is proposed.
     value: Option<View>,
     tries: u32,
@@ -49,6 +51,17 @@ impl Proposer {
         let proposal = self.running.as_ref()?;
         let same = proposal.basis == basis && proposal.ballot == ballot;
         proposal.value.as_ref().filter(|_| same)
+    }
+}
+
+impl Proposal {
+    /// How many of those that promised will vote for the first view `best`. The others' disks say that
+    /// an earlier run of theirs may have voted for another one of its epoch, or knew of a later one.
+    fn votes_for(&self, best: &View) -> usize {
+        let willing = self.memory.values().filter(|(persisted, vote)| {
+            best.epoch > persisted.epoch || vote.as_ref() == Some(best)
+        });
+        willing.count()
     }
 }
 
@@ -157,7 +170,7 @@ impl Membership {
             promised: MemberSet::EMPTY,
             witness: false,
             best: None,
-            memory: Vec::new(),
+            memory: BTreeMap::new(),
             value: None,
             tries: 0,
             repeat_at: self.now,
@@ -241,19 +254,19 @@ impl Membership {
         if !voter || !same || proposal.value.is_some() {
             return;
         }
+        let accepted = accepted.map(|(ballot, view)| (ballot, *view));
         match from {
-            Sender::Member(member) => proposal.promised.insert(member),
+            Sender::Member(member) => {
+                let vote = accepted.as_ref().map(|(_, view)| view.clone());
+                proposal.promised.insert(member);
+                proposal.memory.insert(member, (persisted, vote));
+            }
             Sender::Witness => proposal.witness = true,
         }
-        if let Some((accepted, view)) = accepted
-            && proposal
-                .best
-                .as_ref()
-                .is_none_or(|(best, _)| *best < accepted)
-        {
-            proposal.best = Some((accepted, *view));
+        let highest = proposal.best.as_ref().map(|(ballot, _)| *ballot);
+        if accepted.as_ref().map(|(ballot, _)| *ballot) > highest {
+            proposal.best = accepted;
         }
-        proposal.memory.push(persisted);
         self.second_phase();
     }
 
@@ -267,14 +280,23 @@ impl Membership {
             return;
         }
         let cold = basis == Basis::Cold;
-        if cold && !self.covers(proposal.promised, &proposal.memory) {
+        let memory: Vec<Persisted> = proposal.memory.values().map(|(disk, _)| *disk).collect();
+        if cold && !self.covers(proposal.promised, &memory) {
             return;
         }
         let best = proposal.best.clone().map(|(_, view)| view);
+        let all = self.config.members.len();
+        let refused = |view: &View| cold && proposal.votes_for(view) * 2 <= all;
+        let lost = best.as_ref().is_some_and(refused);
+        // It may have been decided. But who is there says to be in no view, and then all have to be.
+        if lost && proposal.promised.len() < all {
+            return;
+        }
+        let best = best.filter(|_| !lost);
         let value = best.or_else(|| {
             let goal = self.goal(basis)?;
             Some(if cold {
-                self.after_memory(goal, &proposal.memory)
+                self.after_memory(goal, &memory)
             } else {
                 goal
             })

@@ -236,6 +236,11 @@ impl Net {
         }
     }
 
+    /// What is under way between two hosts never arrives.
+    pub(super) fn lose_flights(&mut self) {
+        self.flights.clear();
+    }
+
     pub(super) fn pause(&mut self, member: MemberId, ms: u64) {
         self.hosts.get_mut(&member).unwrap().paused_until = self.now + ms * MS;
     }
@@ -487,7 +492,11 @@ impl Net {
                     .into_iter()
                     .filter(|m| !local.admitted || !inside(m))
                     .collect(),
-                levelled: local.view.epoch,
+                levelled: if local.admitted {
+                    local.view.epoch
+                } else {
+                    Epoch::default()
+                },
             };
             let probes = std::mem::take(&mut host.probes);
             if host.report.as_ref() != Some(&report) {

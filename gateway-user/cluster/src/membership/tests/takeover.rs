@@ -220,6 +220,61 @@ fn a_restarted_half_lets_the_other_decide() {
     assert_eq!(net.hosts[&id(2)].unsafe_takeovers, 0);
 }
 
+/// The other half hears of a new run when it has long served nothing, and starts over; that run is
+/// gone by then, and the next one has waited for a live view alone. It votes before it is told of the
+/// view that both of them come from.
+#[test]
+fn a_half_that_is_restarted_while_cut_off_starts_over_with_the_other() {
+    for offset in 0..60 {
+        let mut net = Net::new(offset, configs(2, |_| {}), 0);
+        net.start_all();
+        assert!(net.wait(3000, Net::converged).is_some());
+        net.kill(id(1));
+        net.run_for(2500);
+        net.start(id(1));
+        net.run_for(30);
+        net.kill(id(1));
+        net.run_for(300);
+        net.isolate(id(1));
+        net.start(id(1));
+        net.run_for(2200 + offset);
+        net.cut.clear();
+        net.wait(6000, |net| net.status(id(2)).view.epoch.0 > 1);
+        assert!(net.status(id(2)).admitted, "{offset}: it has the SAs");
+        let waited = net.wait(2000, Net::converged);
+        assert!(waited.is_some(), "{offset}: {:?}", net.dump());
+    }
+}
+
+/// A run that voted for a first view is over before the other one knows what became of it: the next
+/// run knows its epoch alone, and the other one votes for nothing else.
+#[test]
+fn a_cold_start_goes_on_without_a_run_that_voted() {
+    let mut half_known = 0;
+    for step in 0..20 {
+        let mut net = Net::new(step, configs(2, |_| {}), 0);
+        net.start_all();
+        let voted = |net: &Net| {
+            let agent = net.hosts[&id(2)].agent.as_ref().unwrap();
+            agent.cold.acceptor.accepted.is_some()
+        };
+        while net.status(id(2)).view.epoch.0 == 0 && !voted(&net) {
+            net.run_until(net.now + 1_000);
+        }
+        let decided = net.status(id(2)).view.epoch.0 > 0;
+        half_known += u32::from(!decided);
+        net.lose_flights();
+        net.cut.insert((Some(id(1)), Some(id(2))));
+        net.run_for(5);
+        net.kill(id(1));
+        net.cut.clear();
+        net.start(id(1));
+        let waited = net.wait(9000, Net::converged);
+        assert!(waited.is_some(), "{step}: {:?}", net.dump());
+    }
+    assert!(half_known > 5, "{half_known}");
+}
+
 #[test]
 fn all_restarted_at_once_start_over_above_the_old_epochs() {
     let mut net = started(3, |_| {});
