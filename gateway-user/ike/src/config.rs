@@ -105,6 +105,9 @@ pub struct Limits {
     pub reassembly_authenticated: usize,
     /// How long an incomplete message of an established IKE SA is kept. Default 30 s.
     pub reassembly_timeout: Duration,
+    /// For tests of tests: IVs without the member and its run. Default: off.
+    #[cfg(any(test, feature = "testing"))]
+    pub shared_ivs: bool,
 }
 
 impl Default for Limits {
@@ -133,6 +136,8 @@ impl Default for Limits {
             reassembly_unauthenticated_total: 8 << 20,
             reassembly_authenticated: 64 << 10,
             reassembly_timeout: Duration::from_secs(30),
+            #[cfg(any(test, feature = "testing"))]
+            shared_ivs: false,
         }
     }
 }

@@ -117,3 +117,12 @@ fn that_a_new_sa_waits_until_all_know_it() {
     };
     is_noticed_in(Mechanism::FirstNumbers, world);
 }
+
+#[test]
+fn that_each_run_of_each_member_has_its_own_ivs() {
+    let world = Options {
+        halves: true,
+        ..Options::default()
+    };
+    is_noticed_in(Mechanism::IvPrefix, world);
+}

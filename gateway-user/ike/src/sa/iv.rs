@@ -2,6 +2,8 @@
 
 use gateway_common::member::MemberId;
 
+use crate::config::Config;
+
 const COUNTER_BITS: u32 = 42;
 const INCARNATION_BITS: u32 = 16;
 
@@ -18,8 +20,17 @@ pub(crate) struct IvSequence {
 }
 
 impl IvSequence {
+    /// From `next` on, as this run of this member.
+    pub(crate) fn of(config: &Config, next: u64) -> Self {
+        #[cfg(any(test, feature = "testing"))]
+        if config.limits.shared_ivs {
+            return Self { prefix: 0, next };
+        }
+        Self::resume(config.member, config.incarnation, next)
+    }
+
     /// From `next` on, under the prefix of `member` in its `incarnation`.
-    pub(crate) fn resume(member: MemberId, incarnation: u16, next: u64) -> Self {
+    fn resume(member: MemberId, incarnation: u16, next: u64) -> Self {
         let prefix = u64::from(member.get()) << INCARNATION_BITS | u64::from(incarnation);
         Self {
             prefix: prefix << COUNTER_BITS,

@@ -469,7 +469,7 @@ impl IkeSa {
 
 /// A new IKE SA's IVs.
 fn fresh_ivs(config: &Config) -> IvSequence {
-    IvSequence::resume(config.member, config.incarnation, 0)
+    IvSequence::of(config, 0)
 }
 
 /// A nonce of ours: 32 octets, at least 128 bits and half the key of every PRF that we have

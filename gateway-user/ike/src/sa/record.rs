@@ -157,7 +157,7 @@ impl IkeSa {
                 .map(|ago| now.before(ago)),
             proposal: record.proposal,
             keys: record.keys,
-            ivs: IvSequence::resume(config.member, config.incarnation, record.next_iv),
+            ivs: IvSequence::of(config, record.next_iv),
             window: Window::resume(record.expected_request, record.last_response),
             transport: record.transport,
             incoming: Incoming::default(),

@@ -62,10 +62,7 @@ impl World {
             membership.handle_link(clock, link, true);
         }
         let crypto = Toy::new(seed ^ u64::from(member.get()) << 40 ^ host.runs << 48);
-        let mut config = config::node(member, incarnation, members);
-        if let Some(without) = without {
-            config.cluster.limits.mutations = without.cluster();
-        }
+        let config = config::node(member, incarnation, members, without);
         host.agent = Some(Box::new(Agent {
             membership,
             node: Node::new(config, Arc::new(crypto), clock),

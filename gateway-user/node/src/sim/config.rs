@@ -14,11 +14,17 @@ use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_ike::secret::SecretBytes;
 
+use super::mechanism::Mechanism;
 use super::world::PSK;
 use crate::{Config, WalkLimits};
 
 /// A member's configuration: one connection for all peers.
-pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weighted>) -> Config {
+pub(super) fn node(
+    local: MemberId,
+    incarnation: Incarnation,
+    members: Vec<Weighted>,
+    without: Option<Mechanism>,
+) -> Config {
     let child = ChildConfig {
         name: "net".into(),
         local_ts: "10.1.0.0/16".parse().into_iter().collect(),
@@ -65,6 +71,7 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
             retransmit_timeout: Duration::from_millis(300),
             retransmit_tries: 12,
             retry_delay: Duration::from_millis(500),
+            shared_ivs: without == Some(Mechanism::IvPrefix),
             ..Limits::default()
         },
     };
@@ -77,7 +84,10 @@ pub(super) fn node(local: MemberId, incarnation: Incarnation, members: Vec<Weigh
             cluster_name: "sim".into(),
             config_hash: [0; 32],
             incarnation,
-            limits: gateway_cluster::config::Limits::default(),
+            limits: gateway_cluster::config::Limits {
+                mutations: without.map(Mechanism::cluster).unwrap_or_default(),
+                ..gateway_cluster::config::Limits::default()
+            },
         },
         walk: WalkLimits::default(),
     }

@@ -31,11 +31,13 @@ pub enum Mechanism {
     Jump,
     /// A new SA sends nothing before all members know it.
     FirstNumbers,
+    /// Each run of each member has IVs of its own.
+    IvPrefix,
 }
 
 impl Mechanism {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Lease,
         Self::SendTime,
         Self::ActivationWait,
@@ -50,6 +52,7 @@ impl Mechanism {
         Self::FullSyncGate,
         Self::Jump,
         Self::FirstNumbers,
+        Self::IvPrefix,
     ];
 
     /// The one that is called `name`, as on the command line of `simulate`.
@@ -74,6 +77,7 @@ impl Mechanism {
             Self::FullSyncGate => "full-sync-gate",
             Self::Jump => "jump",
             Self::FirstNumbers => "first-numbers",
+            Self::IvPrefix => "iv-prefix",
         }
     }
 
