@@ -83,6 +83,11 @@ impl Agent {
             Event::PeerUp(member) => {
                 tracing::info!(%member, "sync channel up");
                 self.journal.peer(*member, true);
+                // The channel's first packets had the kernel resolve its address: not one frame
+                // has to take the slower way through the agent until the next look.
+                if let Err(error) = self.look_for_members() {
+                    tracing::error!("{error}");
+                }
             }
             Event::PeerDown(member) => {
                 tracing::warn!(%member, "sync channel down");

@@ -49,14 +49,7 @@ impl Agent {
     /// Once a second.
     pub(super) fn keep_house(&mut self) {
         let mut troubles = BTreeSet::new();
-        match self.steering.refresh_members() {
-            Ok(missing) => {
-                for member in missing {
-                    tracing::debug!(%member, "no answer to ARP/ND on the sync network yet");
-                }
-            }
-            Err(error) => drop(troubles.insert(error.to_string())),
-        }
+        troubles.extend(self.look_for_members().err());
         let steering = self.watch_steering(&mut troubles);
         self.report("steering", steering);
         let xfrm = self.tunnels.promote_used().err();
@@ -71,6 +64,15 @@ impl Agent {
         }
         self.watch_clock_and_crls();
         self.share_loaded();
+    }
+
+    /// Lets XDP forward to members that the sync network has shown since.
+    pub(super) fn look_for_members(&self) -> Result<(), String> {
+        let missing = self.steering.refresh_members();
+        for member in missing.map_err(|error| error.to_string())? {
+            tracing::debug!(%member, "no answer to ARP/ND on the sync network yet");
+        }
+        Ok(())
     }
 
     /// What certificates are judged by.
