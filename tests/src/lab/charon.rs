@@ -44,6 +44,11 @@ pub struct Connection {
     pub remote_ts: String,
     /// Pre-shared key, in swanctl's notation.
     pub secret: String,
+    /// A certificate in the folder `x509`: both sides then authenticate by signature, not by
+    /// `secret`.
+    pub certificate: Option<String>,
+    /// A post-quantum key that has to be mixed in.
+    pub ppk: Option<Ppk>,
     /// Whether to announce MOBIKE, which moves to port 4500 at once.
     pub mobike: bool,
     /// Seconds of silence after which the gateway is asked whether it lives; if it does not
@@ -51,6 +56,15 @@ pub struct Connection {
     pub liveness: Option<u32>,
     /// More lines of the connection.
     pub lines: String,
+}
+
+/// A post-quantum pre-shared key (RFC 8784).
+#[derive(Debug, Clone)]
+pub struct Ppk {
+    /// Its name.
+    pub id: String,
+    /// The key, in swanctl's notation.
+    pub key: String,
 }
 
 /// How charon is started.
@@ -107,7 +121,7 @@ impl Charon {
     /// # Errors
     /// It is not installed or does not come up.
     pub fn start(node: &Node, settings: Settings) -> Result<Self> {
-        let folder = node.log("charon.d");
+        let folder = Self::folder(node);
         fs::create_dir_all(&folder)?;
         let log = node.log("charon.log");
         fs::write(
@@ -130,6 +144,11 @@ impl Charon {
             Ok(std::os::unix::net::UnixStream::connect(&charon.socket).is_ok())
         })?;
         Ok(charon)
+    }
+
+    /// Where swanctl looks for certificates and keys, in `x509`, `x509ca` and `private`.
+    pub fn folder(node: &Node) -> PathBuf {
+        node.log("charon.d")
     }
 
     /// Its VICI socket.
@@ -379,11 +398,19 @@ fn swanctl_conf(connections: &[Connection]) -> String {
                 "      dpd_action = restart\n      start_action = none\n",
             )
         });
+        let (auth, certificate) = match &c.certificate {
+            Some(file) => ("pubkey", format!("certs = {file}\n ")),
+            None => ("psk", String::new()),
+        };
+        let ppk = c.ppk.as_ref().map_or(String::new(), |ppk| {
+            format!("    ppk_id = {}\n    ppk_required = yes\n", ppk.id)
+        });
         let _ = write!(
             text,
-            "  {name} {{\n    version = 2\n{delay}    local_addrs = {local}\n    remote_addrs = {remote}\n    \
-             proposals = {proposal}\n    {lines}\n    mobike = {mobike}\n    local {{ auth = psk\n id = {local_id} }}\n    \
-             remote {{ auth = psk\n id = {remote_id} }}\n    children {{ net {{\n      local_ts = {local_ts}\n      \
+            "  {name} {{\n    version = 2\n{delay}{ppk}    local_addrs = {local}\n    remote_addrs = {remote}\n    \
+             proposals = {proposal}\n    {lines}\n    mobike = {mobike}\n    \
+             local {{ auth = {auth}\n {certificate}id = {local_id} }}\n    \
+             remote {{ auth = {auth}\n id = {remote_id} }}\n    children {{ net {{\n      local_ts = {local_ts}\n      \
              remote_ts = {remote_ts}\n      esp_proposals = {esp}\n{action}    }} }}\n  }}\n",
             name = c.name,
             local = c.local,
@@ -408,6 +435,13 @@ fn swanctl_conf(connections: &[Connection]) -> String {
             c.secret,
             name = c.name,
         );
+        if let Some(Ppk { id, key }) = &c.ppk {
+            let _ = writeln!(
+                text,
+                "  ppk-{name} {{\n    id = {id}\n    secret = {key}\n  }}",
+                name = c.name
+            );
+        }
     }
     text.push_str("}\n");
     text

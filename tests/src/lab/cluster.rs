@@ -101,6 +101,8 @@ pub fn site_connection(network: &Network, site: u16, v6: bool) -> Connection {
         local_ts: format!("10.2.{number}.0/24"),
         remote_ts: INSIDE_NETWORK.into(),
         secret: secret(site),
+        certificate: None,
+        ppk: None,
         mobike: false,
         liveness: None,
         lines: String::new(),
@@ -124,6 +126,7 @@ impl Cluster {
             let config = configuration(&network.plan, id, &pki, settings);
             members.push(Member::start(binaries, node, id, &config)?);
         }
+        members.iter_mut().try_for_each(Member::wait_ready)?;
         let cluster = Self {
             members,
             timing: settings.timing,

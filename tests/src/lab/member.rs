@@ -26,24 +26,22 @@ pub struct Member {
 }
 
 impl Member {
-    /// Writes the configuration, starts `gatewayd` and waits until its socket answers.
+    /// Writes the configuration and starts `gatewayd`, without waiting for it.
     ///
     /// # Errors
-    /// It ends or does not answer in time.
+    /// The file cannot be written or the program not started.
     pub fn start(binaries: &Path, node: &Node, id: u8, config: &str) -> Result<Self> {
         let file = node.log("gateway.toml");
         fs::write(&file, config).with_context(|| file.display().to_string())?;
         let process = spawn(binaries, node, &file)?;
         let socket = node.run_dir().join("gateway/gateway.sock");
-        let mut member = Self {
+        Ok(Self {
             id,
             process,
             binaries: binaries.to_owned(),
             config: file,
             socket,
-        };
-        member.wait_ready()?;
-        Ok(member)
+        })
     }
 
     /// An agent that was started otherwise, once its socket answers.
@@ -65,7 +63,7 @@ impl Member {
     /// Starts the agent again, after [`Member::kill`] or [`Member::stop`].
     ///
     /// # Errors
-    /// As for [`Member::start`].
+    /// As for [`Member::start`] and [`Member::wait_ready`].
     pub fn restart(&mut self, node: &Node) -> Result<()> {
         self.process = spawn(&self.binaries, node, &self.config)?;
         self.wait_ready()
@@ -74,7 +72,7 @@ impl Member {
     /// Starts the agent on another host, with the same configuration.
     ///
     /// # Errors
-    /// As for [`Member::start`].
+    /// As for [`Member::restart`].
     pub fn move_to(&mut self, node: &Node) -> Result<()> {
         self.socket = node.run_dir().join("gateway/gateway.sock");
         self.restart(node)
@@ -85,7 +83,11 @@ impl Member {
         self.socket = socket;
     }
 
-    fn wait_ready(&mut self) -> Result<()> {
+    /// Waits until its socket answers.
+    ///
+    /// # Errors
+    /// It ends or does not answer in time.
+    pub fn wait_ready(&mut self) -> Result<()> {
         wait_until(
             Duration::from_secs(20),
             &format!("member {} to answer", self.id),

@@ -4,6 +4,7 @@
 //! killed outright, by the next run.
 
 mod attack;
+mod authority;
 mod browser;
 mod charon;
 mod cluster;
@@ -19,6 +20,7 @@ mod fault;
 mod flood;
 mod forwarder;
 mod member;
+mod mixed;
 mod network;
 mod node;
 mod pluto;
@@ -34,6 +36,7 @@ mod wait;
 mod witness;
 
 pub use attack::{Wire, udp_frame, udp_ports};
+pub use authority::{Authority, secret_file};
 pub use browser::Browser;
 pub use charon::{Charon, Connection, Esp, Settings};
 pub use cluster::{
@@ -51,6 +54,7 @@ pub use fault::{Fault, HEARTBEATS, SYNC};
 pub use flood::{exchange, flood, ike_sa_init};
 pub use forwarder::Forwarder;
 pub use member::Member;
+pub use mixed::{FRAGMENT_SIZE, mix, mixed_indeed};
 pub use network::{
     Cable, INSIDE_HOST, INSIDE_PUSHER, MAX_SITES, NAT_OUTSIDE, Network, Plan, SPOOFED, Spray, VIP,
     VIP6, inside_address, public_address, segment_address, site_address, site_address6, site_host,

@@ -2,22 +2,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
-    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    RsaKeySize, SanType, SerialNumber,
-};
-use time::OffsetDateTime;
+use rcgen::{KeyPair, RsaKeySize};
 
 use super::Context;
 use crate::lab::{
-    Charon, Cluster, ClusterSettings, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, Member, Network,
-    PROPOSAL, Plan, Run, Settings, Spray, VIP, site_address,
+    Authority, Charon, Cluster, ClusterSettings, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, Member,
+    Network, PROPOSAL, Plan, Run, Settings, Spray, VIP, secret_file, site_address,
 };
 
 /// A peer: its name, its key, and whether the gateway must take it.
@@ -144,33 +138,6 @@ fn hint(log: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "Lab");
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = OffsetDateTime::now_utc() - Duration::from_secs(3600);
-    params.not_after = OffsetDateTime::now_utc() + Duration::from_secs(86_400);
-    params
-}
-
-fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
-    let mut params = params(name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
-}
-
-fn end(name: &str, serial: u64) -> Result<CertificateParams> {
-    let mut params = params(name);
-    params.serial_number = Some(SerialNumber::from(serial));
-    params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    Ok(params)
-}
-
 fn id(name: &str) -> String {
     format!("{name}.example.org")
 }
@@ -185,20 +152,18 @@ fn issue(here: &Path, there: &Path, cases: &[Case]) -> Result<()> {
     ] {
         fs::create_dir_all(folder)?;
     }
-    let (root, stranger) = (authority("Lab CA")?, authority("Stranger")?);
+    let (root, stranger) = (Authority::new("Lab CA")?, Authority::new("Stranger")?);
     let gateway = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?;
-    let certificate = end(GATEWAY_ID, 1000)?.signed_by(&gateway, &*root)?;
     fs::write(here.join("ca.pem"), root.pem())?;
     fs::write(there.join("x509ca/ca.pem"), root.pem())?;
-    fs::write(here.join("gw.pem"), certificate.pem())?;
+    fs::write(here.join("gw.pem"), root.issue(GATEWAY_ID, 1000, &gateway)?)?;
     secret_file(&here.join("gw.key"), &gateway.serialize_pem())?;
     let mut revoked = Vec::new();
     for (serial, case) in (1..).zip(cases) {
         let issuer = if case.stranger { &stranger } else { &root };
-        let certificate = end(&id(case.name), serial)?.signed_by(&case.key, &**issuer)?;
         fs::write(
             there.join(format!("x509/{}.pem", case.name)),
-            certificate.pem(),
+            issuer.issue(&id(case.name), serial, &case.key)?,
         )?;
         let file = there.join(format!("private/{}.pem", case.name));
         secret_file(&file, &case.key.serialize_pem())?;
@@ -206,33 +171,8 @@ fn issue(here: &Path, there: &Path, cases: &[Case]) -> Result<()> {
             revoked.push(serial);
         }
     }
-    let now = OffsetDateTime::now_utc();
-    let crl = CertificateRevocationListParams {
-        this_update: now - Duration::from_secs(60),
-        next_update: now + Duration::from_secs(86_400),
-        crl_number: SerialNumber::from(1u64),
-        issuing_distribution_point: None,
-        revoked_certs: revoked
-            .into_iter()
-            .map(|serial: u64| RevokedCertParams {
-                serial_number: SerialNumber::from(serial),
-                revocation_time: now - Duration::from_secs(60),
-                reason_code: None,
-                invalidity_date: None,
-            })
-            .collect(),
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    fs::write(here.join("ca.crl"), crl.signed_by(&root)?.pem()?)?;
+    fs::write(here.join("ca.crl"), root.revoke(&revoked)?)?;
     Ok(())
-}
-
-fn secret_file(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text)?;
-    Ok(fs::set_permissions(
-        path,
-        fs::Permissions::from_mode(0o600),
-    )?)
 }
 
 fn gateway_tables(folder: &Path) -> String {

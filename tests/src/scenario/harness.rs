@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::Context;
 use crate::lab::{
-    Charon, Cluster, ClusterSettings, Connection, INSIDE_HOST, Network, Plan, Run, Sent, Settings,
-    Spray, Timing, Witness, site_connection, site_host, wait_until,
+    Charon, Cluster, ClusterSettings, Connection, FRAGMENT_SIZE, INSIDE_HOST, Network, Plan, Run,
+    Sent, Settings, Spray, Timing, Witness, mix, site_connection, site_host, wait_until,
 };
 
 /// The members' counters of requests, by exchange.
@@ -49,6 +49,8 @@ pub(super) struct Wishes {
     pub(super) cluster: &'static str,
     /// Whole tables for the members' files.
     pub(super) tables: String,
+    /// Whether the sites are of all kinds: certificates, MOBIKE, PPK beside plain ones.
+    pub(super) mixed: bool,
     /// Whether there is a witness.
     pub(super) witness: bool,
     /// How fast the members judge each other; as usual if `None`.
@@ -74,6 +76,18 @@ impl Lab {
         } else {
             None
         };
+        let mut connections: Vec<Connection> = (0..wishes.plan.sites)
+            .map(|site| site_connection(&network, site, wishes.v6))
+            .collect();
+        if let Some(change) = wishes.change {
+            connections.iter_mut().for_each(change);
+        }
+        let mut fragment_size = wishes.fragment_size;
+        if wishes.mixed {
+            let (there, here) = (Charon::folder(&network.peer), run.log("credentials"));
+            tables += &mix(&mut connections, &there, &here)?;
+            fragment_size = FRAGMENT_SIZE;
+        }
         let settings = ClusterSettings {
             ike: wishes.ike.into(),
             connection: wishes.connection.into(),
@@ -85,16 +99,10 @@ impl Lab {
         let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
         let peer = Settings {
             receive_delay: wishes.receive_delay,
-            fragment_size: wishes.fragment_size,
+            fragment_size,
             ..Settings::new(context.peer_esp())
         };
         let peer = Charon::start(&network.peer, peer)?;
-        let mut connections: Vec<Connection> = (0..wishes.plan.sites)
-            .map(|site| site_connection(&network, site, wishes.v6))
-            .collect();
-        if let Some(change) = wishes.change {
-            connections.iter_mut().for_each(change);
-        }
         peer.load(&connections)?;
         Ok(Self {
             peer,

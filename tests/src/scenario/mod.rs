@@ -499,19 +499,19 @@ const ROWS: &[Row] = &[
     ),
     (
         "failover-sigkill",
-        Tier::EspNightly,
+        Tier::Esp,
         failover::sigkill,
         "20 tunnels: an agent dies in mid-traffic",
     ),
     (
         "failover-sigstop",
-        Tier::EspNightly,
+        Tier::Esp,
         failover::sigstop,
         "a stopped agent's member sends nothing after its lease",
     ),
     (
         "failover-drain",
-        Tier::EspNightly,
+        Tier::Esp,
         failover::drain,
         "a member hands its slots over, nothing is lost",
     ),

@@ -98,6 +98,7 @@ fn wishes(fault: Fault, timing: Timing) -> Wishes {
     Wishes {
         plan: Plan { members, ..plan() },
         timing: Some(timing),
+        mixed: true,
         ..Wishes::default()
     }
 }

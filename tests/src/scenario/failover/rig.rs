@@ -69,6 +69,9 @@ impl Rig {
             failed[0]
         );
         lab.wait_tables(sites.into(), sites.into())?;
+        if wishes.mixed {
+            lab::mixed_indeed(&lab.peer.log(), sites)?;
+        }
         Self::adopt(lab, sites)
     }
 
