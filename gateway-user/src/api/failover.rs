@@ -1,5 +1,7 @@
 //! Failovers: slots that got another owner.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -44,6 +46,50 @@ pub struct Failover {
     pub served_seconds: Option<f64>,
     /// No majority stood behind it: another member may have gone on serving.
     pub unsafe_takeover: bool,
+}
+
+impl Failover {
+    /// "3 -> 1 (43), 2 (43)": who had them, who has them, and how many each got.
+    pub fn transition(&self) -> String {
+        let mut by_loser: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+        for moved in &self.moves {
+            let to = match moved.to {
+                0 => "nobody".to_owned(),
+                member => member.to_string(),
+            };
+            let gained = format!("{to} ({})", moved.slots);
+            by_loser.entry(moved.from).or_default().push(gained);
+        }
+        let parts: Vec<String> = by_loser
+            .into_iter()
+            .map(|(from, to)| format!("{from} -> {}", to.join(", ")))
+            .collect();
+        parts.join("; ")
+    }
+
+    /// Cause and reason in one line.
+    pub fn why(&self) -> String {
+        let cause = match self.cause {
+            FailoverCause::MemberLost => "member lost",
+            FailoverCause::Drained => "drained",
+            FailoverCause::MemberJoined => "member joined",
+            FailoverCause::HandedOver => "handed over",
+        };
+        let mut text = if self.reason.is_empty() {
+            cause.to_owned()
+        } else {
+            format!("{cause}: {}", self.reason)
+        };
+        if self.unsafe_takeover {
+            text.push_str(" (unsafe takeover: without a majority)");
+        }
+        text
+    }
+
+    /// Both, for a line of their own among other events.
+    pub fn told(&self) -> String {
+        format!("{}: {}", self.transition(), self.why())
+    }
 }
 
 /// Slots that went from one member to another.

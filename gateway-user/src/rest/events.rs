@@ -15,10 +15,14 @@ use crate::api::event::ApiEvent;
 /// So often a comment keeps proxies from closing a stream on which nothing happens.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Who loses the stream asks again after this; browsers would take seconds, in which a failover is over.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// Changes of views, of members' states and of SAs, and failures, as they happen.
 ///
 /// A `text/event-stream` (Server-Sent Events): the event's name is its `kind`, its data an ApiEvent
-/// in JSON. Who reads too slowly is told with an event `lagged` how many it has missed.
+/// in JSON. Who reads too slowly is told with an event `lagged` how many it has missed. What happens
+/// between two streams is in `/api/v1/history`.
 #[utoipa::path(get, path = "/api/v1/events", tag = "gateway",
     responses((status = 200, description = "An endless stream", body = String,
         content_type = "text/event-stream")))]
@@ -26,8 +30,10 @@ pub(super) async fn events(
     State(rest): State<Rest>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let received = BroadcastStream::new(rest.events.subscribe());
-    let stream = received.map(|event| Ok(told(event)));
-    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    let told = received.map(|event| Ok(told(event)));
+    let first = Event::default().retry(RETRY);
+    Sse::new(tokio_stream::once(Ok(first)).chain(told))
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 
 fn told(event: Result<ApiEvent, BroadcastStreamRecvError>) -> Event {

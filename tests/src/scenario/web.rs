@@ -123,16 +123,35 @@ fn hostile(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// The page says of a failover what `gatewayctl failover-history` says.
 fn failover(bench: &mut Bench) -> Result<String> {
     let victim = 3;
     bench.lab.cluster.member_mut(victim)?.kill();
-    let news = bench.says("#news", &["slots have another owner"])?;
+    let news = bench.says("#news", &["member lost"])?;
     let owners = bench.says("#slot-legend", &["owns 128"])?;
     ensure!(owners.matches("owns").count() == 2, "{owners}");
-    bench.says("#history", &["failover", "slots have another owner"])?;
+    let mut told = String::new();
+    wait_until(Duration::from_secs(10), "the failover's reason", || {
+        told = history_line(bench)?;
+        Ok(told.contains(": member lost: member 3 is LOST: "))
+    })?;
+    bench.says("#history", &["failover", &told])?;
     bench.says("#members", &["LOST", "not connected"])?;
-    let told = news.lines().find(|line| line.contains("another owner"));
+    let told = news.lines().find(|line| line.contains("member lost"));
     Ok(told.unwrap_or_default().trim().to_owned())
+}
+
+/// The last failover as `gatewayctl failover-history` shows it: transition and reason.
+fn history_line(bench: &Bench) -> Result<String> {
+    let output = bench.lab.cluster.members[0].gatewayctl(&["failover-history"])?;
+    let shown = String::from_utf8(output.stdout)?;
+    let fact = |label: &str| {
+        let mut lines = shown.lines().map(str::trim);
+        let value = lines.find_map(|line| line.strip_prefix(label));
+        let value = value.with_context(|| format!("no {label} in {shown}"));
+        value.map(|text| text.trim().to_owned())
+    };
+    Ok(format!("{}: {}", fact("Transition:")?, fact("Reason:")?))
 }
 
 /// The member that is looked at goes away, and the page says so until it is back.

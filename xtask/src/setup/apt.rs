@@ -41,6 +41,9 @@ const LAB: [&str; 13] = [
     "libstrongswan-extra-plugins",
 ];
 
+/// What only tests use: the browser that looks at the web page.
+const CHECKS: [&str; 1] = ["chromium"];
+
 /// The VM: a stock kernel and a machine to boot it on.
 const VM: [&str; 3] = ["linux-image-amd64", "qemu-system-x86", "busybox-static"];
 
@@ -71,6 +74,9 @@ fn wanted(needs: Needs) -> Vec<String> {
     }
     if needs.lab {
         names.extend(LAB);
+    }
+    if needs.checks {
+        names.extend(CHECKS);
     }
     if needs.vm {
         names.extend(VM);

@@ -25,6 +25,8 @@ pub(in crate::agent) struct Change {
     pub(in crate::agent) silent: Option<Duration>,
     /// The state after, as shown.
     pub(in crate::agent) to: String,
+    /// Whether a member in that state is in a view: then it is no reason for its loss.
+    pub(in crate::agent) fit: bool,
 }
 
 /// What goes with a view beside itself.
@@ -83,6 +85,11 @@ impl Failovers {
         self.kept.back()
     }
 
+    /// The one that a view brought about.
+    pub(super) fn of_view(&self, epoch: u64) -> Option<&Failover> {
+        self.kept.iter().find(|failover| failover.epoch == epoch)
+    }
+
     pub(super) fn last_change(&self, member: MemberId) -> Option<&Change> {
         self.changes.get(&member)
     }
@@ -93,6 +100,7 @@ impl Failovers {
         if let Some(last) = self.kept.back_mut()
             && last.cause == FailoverCause::MemberLost
             && last.reason.is_empty()
+            && !change.fit
             && last.moves.iter().any(|moved| moved.from == member.get())
         {
             last.reason = told(member, &change);
@@ -120,7 +128,8 @@ impl Failovers {
             let member = MemberId::new(id)?;
             let change = self.changes.get(&member)?;
             let new = seen_before.is_none_or(|at| change.at >= at);
-            new.then_some((member, change))
+            let explains = cause != FailoverCause::MemberLost || !change.fit;
+            (new && explains).then_some((member, change))
         };
         let explained = moves.iter().find_map(|moved| recent(moved.from));
         let lost = explained.filter(|_| cause == FailoverCause::MemberLost);
@@ -267,6 +276,18 @@ mod tests {
             reason: "silent".into(),
             at: at(ms),
             silent: Some(Duration::from_millis(310)),
+            fit: false,
+        }
+    }
+
+    fn joined_view(ms: u64) -> Change {
+        Change {
+            from: "READY".into(),
+            to: "ACTIVE".into(),
+            reason: "view 1".into(),
+            at: at(ms),
+            silent: None,
+            fit: true,
         }
     }
 
@@ -308,6 +329,8 @@ mod tests {
         let (before, after) = (view(1, &[(1, 128), (2, 128)]), view(2, &[(1, 256)]));
         failovers.change(id(2), lost(10));
         failovers.view(at(20), &view(0, &[]), &before, &Circumstances::default());
+        // It was told after the view that admitted it, and is no reason for what came then.
+        failovers.change(id(2), joined_view(30));
         failovers.view(at(1020), &before, &after, &Circumstances::default());
         let last = failovers.last().unwrap();
         assert_eq!(
@@ -315,6 +338,8 @@ mod tests {
             ("", None),
             "that was long ago"
         );
+        failovers.change(id(2), joined_view(1030));
+        assert_eq!(failovers.last().unwrap().reason, "");
         failovers.change(id(2), lost(1040));
         assert_eq!(failovers.last().unwrap().reason, "member 2 is LOST: silent");
     }

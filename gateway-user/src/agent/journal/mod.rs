@@ -5,7 +5,7 @@ mod failovers;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use gateway_cluster::membership;
+use gateway_cluster::membership::{self, MemberState};
 use gateway_cluster::view::View;
 use gateway_common::member::MemberId;
 use gateway_common::time::Instant;
@@ -21,6 +21,14 @@ use crate::api::model::{Failover, FailoverHistory, History};
 const BEHIND: usize = 1024;
 /// Events that the history holds.
 const KEPT: usize = 256;
+
+/// States of members of a view.
+const FIT: [MemberState; 4] = [
+    MemberState::Backup,
+    MemberState::Standby,
+    MemberState::Active,
+    MemberState::ActiveAttention,
+];
 
 /// Tells events to everybody who listens, and keeps those about the cluster.
 #[derive(Debug)]
@@ -45,12 +53,24 @@ impl Journal {
         &self.listeners
     }
 
-    /// Newest first.
+    /// Newest first, each failover with what is known of its reason by now.
     pub(super) fn history(&self) -> History {
+        let told = |event: &ApiEvent| {
+            let failover = self.failover_of(event);
+            ApiEvent {
+                text: failover.map_or_else(|| event.text.clone(), Failover::told),
+                ..event.clone()
+            }
+        };
         History {
             failovers: self.failovers.total(),
-            events: self.kept.iter().rev().cloned().collect(),
+            events: self.kept.iter().rev().map(told).collect(),
         }
+    }
+
+    fn failover_of(&self, event: &ApiEvent) -> Option<&Failover> {
+        let epoch = event.epoch.filter(|_| event.kind == EventKind::Failover)?;
+        self.failovers.of_view(epoch)
     }
 
     /// The failovers, newest first.
@@ -114,24 +134,10 @@ impl Journal {
         let Some(failover) = self.failovers.view(now, before, after, circumstances) else {
             return;
         };
-        let gone: Vec<String> = before
-            .members
-            .keys()
-            .filter(|id| !after.members.contains_key(id))
-            .map(|id| format!("member {}", id.get()))
-            .collect();
-        let why = if gone.is_empty() {
-            "handed over".to_owned()
-        } else {
-            format!("{} is gone", gone.join(", "))
-        };
         let event = ApiEvent {
             epoch: Some(after.epoch.0),
             slots: Some(failover.slots),
-            ..ApiEvent::now(
-                EventKind::Failover,
-                format!("{} slots have another owner: {why}", failover.slots),
-            )
+            ..ApiEvent::now(EventKind::Failover, failover.told())
         };
         self.keep(event);
     }
@@ -157,6 +163,7 @@ impl Journal {
                 reason: reason.clone(),
                 at: now,
                 silent,
+                fit: FIT.contains(to),
             };
             self.failovers.change(*member, change);
             let text = format!("{from} -> {to}: {reason}");
@@ -174,7 +181,7 @@ impl Journal {
         } else {
             (EventKind::PeerDown, "sync channel down")
         };
-        self.tell(ApiEvent {
+        self.keep(ApiEvent {
             member: Some(member.get()),
             ..ApiEvent::now(kind, text)
         });
@@ -237,5 +244,42 @@ mod tests {
         assert_eq!((history.events.len(), history.failovers), (KEPT, 0));
         assert_eq!(history.events[0].epoch, Some(300));
         assert_eq!(listener.try_recv().unwrap().epoch, Some(1));
+    }
+    #[test]
+    fn a_failover_is_told_as_its_own_history_tells_it() {
+        let member = |n| MemberId::new(n).unwrap();
+        let mut journal = Journal::new(member(1));
+        let mut listener = journal.listeners().subscribe();
+        let view = |epoch, owner: u8, members: &[u8]| View {
+            epoch: Epoch(epoch),
+            members: members
+                .iter()
+                .map(|n| (member(*n), gateway_cluster::frame::Incarnation(1)))
+                .collect(),
+            slots: gateway_cluster::slot_map::SlotMap::from_owners([Some(member(owner)); 256]),
+            ..View::default()
+        };
+        let (before, after) = (view(1, 2, &[1, 2]), view(2, 1, &[1]));
+        let now = Instant::from_nanos(1);
+        journal.view(now, &before, &after, &Circumstances::default());
+        let told: Vec<ApiEvent> = std::iter::from_fn(|| listener.try_recv().ok()).collect();
+        assert_eq!(told[1].text, "2 -> 1 (256): member lost");
+        // The reason comes after the view.
+        let lost = Change {
+            from: "ACTIVE".into(),
+            to: "LOST".into(),
+            reason: "silent".into(),
+            at: now,
+            silent: None,
+            fit: false,
+        };
+        journal.failovers.change(member(2), lost);
+        let shown = &journal.history().events[0];
+        assert_eq!(
+            shown.text,
+            "2 -> 1 (256): member lost: member 2 is LOST: silent"
+        );
+        journal.peer(member(2), true);
+        assert_eq!(journal.history().events[0].text, "sync channel up");
     }
 }

@@ -15,6 +15,7 @@ let before = null;
 let after = null;
 let wish = {};
 let failures = [];
+let newest = null; // of the news, by the member's clock
 let following = null;
 let pending = null;
 let running = false;
@@ -65,6 +66,7 @@ async function look() {
   render.sync(sync);
   render.interfaces(interfaces);
   render.history(history);
+  missed(history);
   await counters();
   following = await tunnels();
 }
@@ -98,16 +100,30 @@ function soon() {
   }, DEBOUNCE);
 }
 
-function told(event) {
-  const data = JSON.parse(event.data);
-  if (TOLD.includes(event.type)) render.news(render.about(data), data.time);
+/// The same event can come by both ways, but never an older one.
+function tell(event) {
+  const known = newest && (event.time < newest.time
+    || (event.time === newest.time && event.kind === newest.kind && event.member === newest.member));
+  if (known) return;
+  newest = event;
+  render.news(render.about(event), event.time);
+}
+
+/// What happened while nobody listened, oldest first. What was before the page is in the history alone.
+function missed(history) {
+  newest ??= history.events[0] ?? { time: 0 };
+  history.events.filter((event) => TOLD.includes(event.kind)).reverse().forEach(tell);
+}
+
+function hear(event) {
+  if (TOLD.includes(event.type)) tell(JSON.parse(event.data));
   soon();
 }
 
 /// The browser connects again by itself after most errors, but not after an answer like 503.
 function listen() {
   const source = new EventSource("/api/v1/events");
-  for (const kind of KINDS) source.addEventListener(kind, told);
+  for (const kind of KINDS) source.addEventListener(kind, hear);
   source.addEventListener("failure", (event) => {
     failures = [JSON.parse(event.data), ...failures].slice(0, 50);
     render.failures(failures);
