@@ -1,5 +1,8 @@
 //! What clients can ask for.
 
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
 use gateway_vici::{Item, Section};
 use serde::de::DeserializeOwned;
 use tokio::sync::{oneshot, watch};
@@ -188,33 +191,54 @@ fn date(at: std::time::SystemTime) -> String {
     )
 }
 
-/// Those of charon's counters that the engine has, too: its name and ours. The engine's own names
-/// follow them.
-const STOCK_COUNTERS: [(&str, &str); 6] = [
+/// charon's counters, in its order, and the engine's that count the same.
+const STOCK_COUNTERS: [(&str, &str); 21] = [
+    ("ike-rekey-init", "ike_rekeys_initiated"),
+    ("ike-rekey-resp", "ike_rekeys_answered"),
+    ("child-rekey", "child_rekeys"),
     ("invalid", "dropped_malformed"),
     ("invalid-spi", "dropped_unknown_spi"),
     ("ike-init-in-req", "init_requests"),
+    ("ike-init-in-resp", "init_responses"),
+    ("ike-init-out-req", "init_requests_sent"),
+    ("ike-init-out-resp", "init_responses_sent"),
     ("ike-auth-in-req", "auth_requests"),
+    ("ike-auth-in-resp", "auth_responses"),
+    ("ike-auth-out-req", "auth_requests_sent"),
+    ("ike-auth-out-resp", "auth_responses_sent"),
     ("create-child-in-req", "create_child_requests"),
+    ("create-child-in-resp", "create_child_responses"),
+    ("create-child-out-req", "create_child_requests_sent"),
+    ("create-child-out-resp", "create_child_responses_sent"),
     ("info-in-req", "informational_requests"),
+    ("info-in-resp", "informational_responses"),
+    ("info-out-req", "informational_requests_sent"),
+    ("info-out-resp", "informational_responses_sent"),
 ];
 
-/// The engine's counters are the daemon's, not a connection's, and do not go back.
+/// The engine's counters are the daemon's, not a connection's. charon's names come first, then the
+/// engine's own.
 async fn counters(links: &Links, command: &str, message: &Section) -> Result<Answer, String> {
-    if command == "reset-counters" {
-        return Err("the counters cannot be reset: they count from the agent's start".to_owned());
-    }
     if message.get("name").is_some() {
         return Err("there are no counters of single connections: ask without a name".to_owned());
     }
     let stats: Stats = ask(links, Request::Stats).await?;
-    let named = STOCK_COUNTERS.iter();
-    let named = named.map(|(stock, ours)| (*stock, stats.engine.get(*ours).copied().unwrap_or(0)));
-    let stock = named.fold(Section::new(), |all, (name, n)| all.with(name, n));
-    let all = stats
-        .engine
-        .iter()
-        .fold(stock, |all, (name, n)| all.with(name, n));
+    let mut reset = links.reset.lock().unwrap_or_else(PoisonError::into_inner);
+    if command == "reset-counters" {
+        *reset = stats.engine;
+        return Ok(success().into());
+    }
+    let since = |(name, n): (&String, &u64)| {
+        let before = reset.get(name).copied().unwrap_or(0);
+        (name.clone(), n.saturating_sub(before))
+    };
+    let engine: BTreeMap<String, u64> = stats.engine.iter().map(since).collect();
+    let stock = STOCK_COUNTERS.iter();
+    let stock = stock.map(|(name, ours)| (*name, engine.get(*ours).copied().unwrap_or(0)));
+    let own = engine.iter().map(|(name, n)| (name.as_str(), *n));
+    let all = stock
+        .chain(own)
+        .fold(Section::new(), |all, (name, n)| all.with(name, n));
     let counters = Section::new().with_section("", all);
     Ok(success().with_section("counters", counters).into())
 }

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 pub use hub::{Happened, Hub};
 pub use log::LogLayer;
 pub use sas::ike_section;
-pub use server::{Links, serve};
+pub use server::{Baseline, Links, serve};
 
 /// Default path of the socket.
 pub const DEFAULT_SOCKET: &str = "/run/gateway/charon.vici";

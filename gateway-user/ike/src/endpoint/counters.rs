@@ -1,5 +1,7 @@
 //! What the endpoint counts.
 
+use crate::wire::{ExchangeType, HeaderRepr};
+
 /// Declares [`Counters`] so that the fields, their names for operators and the list of both can
 /// never disagree.
 macro_rules! counters {
@@ -28,6 +30,36 @@ counters! {
     informational_requests,
     /// Authentic new CREATE_CHILD_SA requests.
     create_child_requests,
+    /// IKE_SA_INIT requests of ours, again with a COOKIE or another key exchange included.
+    init_requests_sent,
+    /// IKE_AUTH requests of ours.
+    auth_requests_sent,
+    /// CREATE_CHILD_SA requests of ours.
+    create_child_requests_sent,
+    /// INFORMATIONAL requests of ours.
+    informational_requests_sent,
+    /// Well-formed IKE_SA_INIT responses to requests of ours. They are not protected.
+    init_responses,
+    /// Authentic IKE_AUTH responses.
+    auth_responses,
+    /// Authentic CREATE_CHILD_SA responses.
+    create_child_responses,
+    /// Authentic INFORMATIONAL responses.
+    informational_responses,
+    /// IKE_SA_INIT responses of ours, those with a COOKIE or an error included.
+    init_responses_sent,
+    /// IKE_AUTH responses of ours.
+    auth_responses_sent,
+    /// CREATE_CHILD_SA responses of ours.
+    create_child_responses_sent,
+    /// INFORMATIONAL responses of ours.
+    informational_responses_sent,
+    /// Successors of IKE SAs that we asked for.
+    ike_rekeys_initiated,
+    /// Successors of IKE SAs that peers asked for.
+    ike_rekeys_answered,
+    /// Successors of CHILD_SAs, whoever asked for them.
+    child_rekeys,
     /// Exchanges that this endpoint processed: every new request that changed its state, each
     /// counted once. Summed over the members of a cluster it equals the exchanges of the peers.
     exchanges_processed,
@@ -94,6 +126,36 @@ counters! {
     dropped_fragment,
     /// … because the fragments of its message take too much memory.
     dropped_fragment_limit,
+}
+
+impl Counters {
+    /// A message of ours that leaves for the first time.
+    pub(crate) fn sent(&mut self, header: &HeaderRepr) {
+        let counter = match (header.exchange, header.response) {
+            (ExchangeType::IKE_SA_INIT, false) => &mut self.init_requests_sent,
+            (ExchangeType::IKE_SA_INIT, true) => &mut self.init_responses_sent,
+            (ExchangeType::IKE_AUTH, false) => &mut self.auth_requests_sent,
+            (ExchangeType::IKE_AUTH, true) => &mut self.auth_responses_sent,
+            (ExchangeType::CREATE_CHILD_SA, false) => &mut self.create_child_requests_sent,
+            (ExchangeType::CREATE_CHILD_SA, true) => &mut self.create_child_responses_sent,
+            (ExchangeType::INFORMATIONAL, false) => &mut self.informational_requests_sent,
+            (ExchangeType::INFORMATIONAL, true) => &mut self.informational_responses_sent,
+            _ => return,
+        };
+        *counter += 1;
+    }
+
+    /// An authentic response to a request of ours.
+    pub(crate) fn response(&mut self, exchange: ExchangeType) {
+        self.responses_received += 1;
+        let counter = match exchange {
+            ExchangeType::IKE_AUTH => &mut self.auth_responses,
+            ExchangeType::CREATE_CHILD_SA => &mut self.create_child_responses,
+            ExchangeType::INFORMATIONAL => &mut self.informational_responses,
+            _ => return,
+        };
+        *counter += 1;
+    }
 }
 
 #[cfg(test)]

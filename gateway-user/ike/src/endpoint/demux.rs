@@ -208,6 +208,9 @@ impl Endpoint {
         if let Ok(bytes) = message {
             let slot = self.core.slot;
             let slot = slot.unwrap_or_else(|| negotiation_slot(path, &request.initiator_spi));
+            if request.exchange == ExchangeType::IKE_SA_INIT {
+                self.core.counters.sent(&request.to_response());
+            }
             self.core.out.transmit(path, bytes, slot, None);
         }
     }

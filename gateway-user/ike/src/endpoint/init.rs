@@ -216,6 +216,7 @@ impl Endpoint {
         );
         if let State::ExpectAuth(init) = &sa.state {
             let bytes = init.transcript.response.to_vec();
+            core.counters.sent(&request.header.to_response());
             core.out.transmit(request.path, bytes, sa.slot, None);
         }
         self.half_open.opened(key.source);

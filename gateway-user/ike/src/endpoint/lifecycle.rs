@@ -5,7 +5,7 @@ use gateway_common::time::Instant;
 use super::Endpoint;
 use super::timers::Timer;
 use crate::output::{Change, EventKind};
-use crate::record::IkeSaRecord;
+use crate::record::{IkeSaRecord, Role};
 use crate::sa::{Answer, Cause, Establishment, Farewell, IkeSa, Step};
 
 impl Endpoint {
@@ -100,7 +100,12 @@ impl Endpoint {
     /// Its record goes out first: a member that only gets this one has everything; with that of
     /// its predecessor alone, the children would be lost.
     pub(super) fn add_successor(&mut self, now: Instant, mut successor: Box<IkeSa>) {
-        self.core.counters.ike_sas_established += 1;
+        let counters = &mut self.core.counters;
+        counters.ike_sas_established += 1;
+        match successor.role {
+            Role::Initiator => counters.ike_rekeys_initiated += 1,
+            Role::Responder => counters.ike_rekeys_answered += 1,
+        }
         self.add(&successor);
         successor.start_clocks(&mut self.core, now);
         successor.publish(&mut self.core, now);

@@ -433,10 +433,11 @@ impl IkeSa {
     /// [`crate::wire::messages`] takes them apart; that is how they are remembered, too.
     fn seal_message(
         &mut self,
-        core: &Core,
+        core: &mut Core,
         path: Path,
         message: MessageBuilder,
     ) -> Result<Vec<u8>, IkeError> {
+        core.counters.sent(message.header());
         let connection = match (self.established(), self.opening()) {
             (Some(established), _) => Some(&established.connection),
             (None, opening) => opening.map(|plan| &plan.connection),

@@ -337,6 +337,7 @@ impl IkeSa {
 
     fn child_installed(&mut self, core: &mut Core, now: Instant, pending: Pending) -> Step {
         core.counters.child_sas_installed += 1;
+        core.counters.child_rekeys += u64::from(pending.replaces.is_some());
         let id = pending.child.id();
         let mut child = self.new_child(core, now, *pending.child);
         if pending.lost {

@@ -37,6 +37,11 @@ impl MessageBuilder {
         }
     }
 
+    /// Its header.
+    pub const fn header(&self) -> &HeaderRepr {
+        &self.header
+    }
+
     /// Appends a payload. Its critical bit is clear, as RFC 7296 §3.2 asks of all payloads that it
     /// defines.
     pub fn push(&mut self, payload: &Payload<'_>) -> &mut Self {

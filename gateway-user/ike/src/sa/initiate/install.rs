@@ -77,6 +77,7 @@ impl IkeSa {
         installing: Installing,
     ) {
         core.counters.child_sas_installed += 1;
+        core.counters.child_rekeys += u64::from(offer.rekeys.is_some());
         let id = installing.child.id();
         let mut child = self.new_child(core, now, *installing.child);
         let Some(established) = self.established_mut() else {

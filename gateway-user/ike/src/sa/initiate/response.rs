@@ -64,7 +64,7 @@ impl IkeSa {
         let Some(outstanding) = self.take_outstanding(core) else {
             return Ok(Step::Dropped(Silence::UnexpectedResponse));
         };
-        core.counters.responses_received += 1;
+        core.counters.response(message.header().exchange);
         self.heard(now);
         self.move_to(core, path);
         if self.is_fatal(core, &payloads) && outstanding.request.purpose != Purpose::CloseIke {

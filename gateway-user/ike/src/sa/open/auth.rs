@@ -122,7 +122,7 @@ impl IkeSa {
             Err(Unsealed::Dropped(silence)) => return Step::Dropped(silence),
             Err(Unsealed::Malformed(error)) => return self.reject_response(core, &error.into()),
         };
-        core.counters.responses_received += 1;
+        core.counters.response(exchange);
         let step = if exchange == ExchangeType::IKE_AUTH {
             self.take_auth(core, now, &opened)
         } else {

@@ -111,6 +111,7 @@ impl ExpectInitResponse {
         self.resend.stop(core);
         self.resend = Resend::start(core, now, self.local_spi);
         core.counters.requests_sent += 1;
+        core.counters.init_requests_sent += 1;
         self.send(core);
         Ok(())
     }
@@ -223,6 +224,7 @@ impl ExpectInitResponse {
         let Ok(payloads) = Payloads::parse(chain.clone()) else {
             return Next::Wait(self, Some("a malformed IKE_SA_INIT response"));
         };
+        core.counters.init_responses += 1;
         if let Some(gateway) = self.take_redirect(&payloads) {
             return Next::Redirected(self, gateway);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gateway_ike::config::{Actions, CloseAction, DpdAction, Volume};
-use gateway_ike::endpoint::Command;
+use gateway_ike::endpoint::{Command, Counters};
 use gateway_ike::output::Quota;
 
 use super::link::Link;
@@ -120,6 +120,64 @@ fn reauthentication_makes_before_it_breaks() {
         auths(&pair)
     );
     pair.assert_well("after five minutes");
+}
+
+/// Each message is counted once where it begins and once where it is taken.
+#[test]
+fn both_sides_count_the_same_messages() {
+    let mut pair = Pair::unconnected(9, |_, _, _| ());
+    let initiate = Order::Initiate { persistent: false };
+    for order in [
+        initiate,
+        Order::RekeyChild,
+        Order::RekeyIke,
+        Order::Terminate,
+    ] {
+        pair.order_now(0, order);
+        pair.settle(Duration::from_secs(5));
+    }
+    let [out, inward] = [0, 1].map(|side| *pair.sides[side].endpoint.counters());
+    for (name, sent, taken, least) in [
+        ("init", out.init_requests_sent, inward.init_requests, 1),
+        ("init", inward.init_responses_sent, out.init_responses, 1),
+        ("auth", out.auth_requests_sent, inward.auth_requests, 1),
+        ("auth", inward.auth_responses_sent, out.auth_responses, 1),
+        (
+            "create child",
+            out.create_child_requests_sent,
+            inward.create_child_requests,
+            2,
+        ),
+        (
+            "create child",
+            inward.create_child_responses_sent,
+            out.create_child_responses,
+            2,
+        ),
+        (
+            "info",
+            out.informational_requests_sent,
+            inward.informational_requests,
+            3,
+        ),
+        (
+            "info",
+            inward.informational_responses_sent,
+            out.informational_responses,
+            3,
+        ),
+    ] {
+        assert_eq!(sent, taken, "{name}: {out:?} {inward:?}");
+        assert!(sent >= least, "{name}: {sent}");
+    }
+    let rekeys = |counters: Counters| {
+        (
+            counters.ike_rekeys_initiated,
+            counters.ike_rekeys_answered,
+            counters.child_rekeys,
+        )
+    };
+    assert_eq!((rekeys(out), rekeys(inward)), ((1, 0, 1), (0, 1, 1)));
 }
 
 /// The kernel counts octets and packets; its soft EXPIRE makes a successor, its hard one a new child.
