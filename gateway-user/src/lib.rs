@@ -9,6 +9,7 @@ pub mod heartbeat;
 mod local_socket;
 pub mod manual;
 pub mod pki;
+mod places;
 pub mod recent;
 pub mod rest;
 mod rtnl;

@@ -428,11 +428,12 @@ impl Node {
             let held = live.and_then(|spi| self.cluster.ownership().sa(spi));
             return Ok(vec![held.map_or(home, |held| held.slot)]);
         }
-        let sas = self.meant(now, order).map(|(_, sa)| sa);
-        let mut slots: BTreeSet<Slot> = sas
-            .filter(|sa| !targets(sa, order).is_empty())
-            .map(|sa| sa.slot)
-            .collect();
+        let named = |held: &&Held| match (&order.only, &order.child) {
+            (Some(Only::Child(_)), _) | (_, None) => true,
+            (_, Some(name)) => self.index.has_child(held.sa.local_spi, name),
+        };
+        let meant = self.meant(order).filter(named);
+        let mut slots: BTreeSet<Slot> = meant.map(|held| held.slot).collect();
         // What is being initiated has no SA yet, and only its owner knows of it.
         let begun = || !self.serves(now, home) || self.endpoint.is_initiating(name);
         if configured.is_some() && ends_all(order) && begun() {
@@ -444,13 +445,8 @@ impl Node {
         Ok(slots.into_iter().collect())
     }
 
-    /// The IKE SAs that an order may be about, with their owners. Records of others stay closed: there
-    /// may be very many.
-    fn meant(
-        &self,
-        now: Instant,
-        order: &Order,
-    ) -> impl Iterator<Item = (Option<MemberId>, SaStatus)> {
+    /// The IKE SAs that an order may be about. Their records stay closed: there may be very many.
+    fn meant(&self, order: &Order) -> impl Iterator<Item = &Held> {
         let held = self.cluster.ownership().sas();
         let meant = held.filter(|held| match order.only {
             Some(Only::Ike(spi)) => held.sa.local_spi == spi,
@@ -458,8 +454,7 @@ impl Node {
             None => true,
         });
         let known = |held: &&Held| self.index.connection(held.sa.local_spi);
-        let meant = meant.filter(move |held| known(held) == Some(&*order.connection));
-        meant.filter_map(move |held| self.shown(now, held))
+        meant.filter(move |held| known(held) == Some(&*order.connection))
     }
 
     /// Carries out an order about a slot that this member serves, and says how often; `None` if it
@@ -479,10 +474,9 @@ impl Node {
             self.endpoint.handle_command(now, Command::Initiate(order));
             return Some(1);
         }
-        let found: Vec<SaStatus> = self
-            .meant(now, order)
-            .map(|(_, sa)| sa)
-            .filter(|sa| sa.slot == slot)
+        let here = self.meant(order).filter(|held| held.slot == slot);
+        let found: Vec<SaStatus> = here
+            .filter_map(|held| Some(self.shown(now, held)?.1))
             .collect();
         let targets: Vec<(Spi, Target)> = found
             .iter()

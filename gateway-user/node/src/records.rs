@@ -142,6 +142,13 @@ impl Index {
         Some(&shape.connection)
     }
 
+    /// Whether one that lives and can be read has a CHILD_SA of this name.
+    pub(crate) fn has_child(&self, spi: Spi, name: &str) -> bool {
+        let entry = self.by_spi.get(&spi);
+        let shape = entry.and_then(|entry| entry.shape.as_ref());
+        shape.is_some_and(|shape| shape.children.iter().any(|child| child == name))
+    }
+
     /// Our SPI and the connection of all that live, can be read, and are not about to end.
     pub(crate) fn staying(&self) -> impl Iterator<Item = (Spi, &str)> {
         let staying = self.by_spi.iter().filter(|(_, entry)| !entry.leaving);
@@ -286,5 +293,8 @@ mod tests {
         let staying: Vec<_> = index.staying().collect();
         assert_eq!(staying, [([1; 8], "a")]);
         assert_eq!(index.connection([2; 8]), Some("a"));
+        index.enter([3; 8], entry(4, "a", &["net"]), false);
+        let has = |spi: u8, name: &str| index.has_child([spi; 8], name);
+        assert!(has(3, "net") && !has(3, "voice") && !has(2, "net") && !has(9, "net"));
     }
 }

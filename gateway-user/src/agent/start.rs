@@ -34,7 +34,7 @@ use crate::rest;
 use crate::state_dir::Store;
 use crate::steering::Steering;
 use crate::sync::Transport;
-use crate::vici::{self, Hub, Links};
+use crate::vici::{self, Baseline, Hub, Links};
 use crate::vip::{self, Health, Keeper, Prober};
 use crate::xfrm::{EventStream, Events, Gate, Recording, SaKernel, Tunnels, Xfrm};
 
@@ -165,6 +165,7 @@ impl Faces {
                 .context("REST API")?;
         }
         let links = Links {
+            reset: Baseline::default(),
             calls: call_sender,
             loads: load_sender,
             hub: hub.clone(),

@@ -1,5 +1,8 @@
 //! Questions of the agent's loop, and lists that are put together from many of them.
 
+use std::io;
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -12,6 +15,31 @@ pub async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Option<Reply> 
     let (reply, answer) = oneshot::channel();
     calls.send(Call { request, reply }).await.ok()?;
     answer.await.ok()
+}
+
+/// Turns of the loop that one page may take: a filter that matches little must not make a client wait.
+const TURNS: usize = 50;
+
+/// A page that is full, put together from parts that each take the loop a short turn, so that it does
+/// its other work in between.
+pub async fn full_page(calls: &mpsc::Sender<Call>, mut query: SaQuery) -> Result<SaPage, Reply> {
+    let mut page = SaPage {
+        ike_sas: Vec::new(),
+        next: None,
+    };
+    let limit = query.limit.unwrap_or(PAGE);
+    for _ in 0..TURNS {
+        let part: SaPage = read(ask(calls, Request::SaPage(query.clone())).await)?;
+        page.ike_sas.extend(part.ike_sas);
+        page.next = part.next;
+        let left = usize::from(limit).saturating_sub(page.ike_sas.len());
+        query.after.clone_from(&page.next);
+        query.limit = u16::try_from(left).ok();
+        if left == 0 || page.next.is_none() {
+            break;
+        }
+    }
+    Ok(page)
 }
 
 /// All SAs, page by page, so that the loop does its other work in between and nobody holds all of
@@ -35,6 +63,13 @@ impl<'a> SaPages<'a> {
             query,
             over: false,
         }
+    }
+
+    /// Those of the whole cluster, or of one connection.
+    pub fn of(calls: &'a mpsc::Sender<Call>, connection: Option<&str>) -> Self {
+        let mut pages = Self::all(calls);
+        pages.query.connection = connection.map(str::to_owned);
+        pages
     }
 
     /// Those that the member owns that is asked.
@@ -75,15 +110,25 @@ pub(super) fn read<T: DeserializeOwned>(answer: Option<Reply>) -> Result<T, Repl
     }
 }
 
+/// Waits so long and no longer.
+pub(super) async fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    tokio::time::timeout(patience, work).await.map_err(late)?
+}
+
 /// Writes the answer to [`Request::Sas`] while its pages come.
 ///
 /// # Errors
-/// The client has gone, or the agent refuses a page after the first: the answer ends in the middle.
+/// The client has gone or reads nothing for so long, or the agent refuses a page after the first: the answer ends in the middle.
 pub(super) async fn write_sas(
     write: &mut (impl AsyncWrite + Unpin),
     calls: &mpsc::Sender<Call>,
     all: bool,
-) -> std::io::Result<()> {
+    patience: Duration,
+) -> io::Result<()> {
     let first = async {
         let mut pages = if all {
             SaPages::all(calls)
@@ -98,7 +143,7 @@ pub(super) async fn write_sas(
         Err(refused) => {
             let mut text = serde_json::to_vec::<Reply>(&refused)?;
             text.push(b'\n');
-            return write.write_all(&text).await;
+            return within(patience, write.write_all(&text)).await;
         }
     };
     let mut text = br#"{"ok":{"ike_sas":["#.to_vec();
@@ -110,12 +155,12 @@ pub(super) async fn write_sas(
             }
             serde_json::to_writer(&mut text, sa)?;
         }
-        write.write_all(&text).await?;
+        within(patience, write.write_all(&text)).await?;
         text.clear();
         let next = pages.next().await;
-        page = next.map_err(|_| std::io::Error::other("the agent is stopping"))?;
+        page = next.map_err(|_| io::Error::other("the agent is stopping"))?;
     }
-    write.write_all(b"]}}\n").await
+    within(patience, write.write_all(b"]}}\n")).await
 }
 
 #[cfg(test)]
@@ -124,6 +169,8 @@ mod tests {
 
     use super::*;
     use crate::api::model::Sas;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
 
     fn status() -> serde_json::Value {
         json!({
@@ -167,7 +214,7 @@ mod tests {
             asked
         });
         let mut text = Vec::new();
-        write_sas(&mut text, &sender, all).await.unwrap();
+        write_sas(&mut text, &sender, all, PATIENCE).await.unwrap();
         drop(sender);
         assert_eq!(text.last(), Some(&b'\n'));
         (serde_json::from_slice(&text).unwrap(), agent.await.unwrap())
@@ -190,6 +237,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_full_page_is_put_together_from_short_turns() {
+        let (sender, mut calls) = mpsc::channel::<Call>(1);
+        let agent = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            while let Some(call) = calls.recv().await {
+                let Request::SaPage(query) = call.request else {
+                    panic!("{:?}", call.request);
+                };
+                let number = asked.len();
+                asked.push((query.limit, query.after));
+                let sa = ike_sa(&format!("{number:016x}"));
+                let page = json!({ "ike_sas": [sa], "next": format!("{number}") });
+                let _ = call.reply.send(Reply::Ok(page));
+            }
+            asked
+        });
+        let query = SaQuery {
+            limit: Some(3),
+            ..SaQuery::default()
+        };
+        let page = full_page(&sender, query).await.unwrap();
+        assert_eq!((page.ike_sas.len(), page.next.as_deref()), (3, Some("2")));
+        drop(sender);
+        let asked = agent.await.unwrap();
+        let after = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            asked,
+            [
+                (Some(3), None),
+                (Some(2), after("0")),
+                (Some(1), after("1"))
+            ]
+        );
+    }
+
+    #[tokio::test]
     async fn its_own_are_those_of_the_member_that_is_asked() {
         let (_, asked) = list(false).await;
         assert!(
@@ -203,7 +286,7 @@ mod tests {
         let (sender, calls) = mpsc::channel::<Call>(1);
         drop(calls);
         let mut text = Vec::new();
-        write_sas(&mut text, &sender, true).await.unwrap();
+        write_sas(&mut text, &sender, true, PATIENCE).await.unwrap();
         let reply: Reply = serde_json::from_slice(&text).unwrap();
         assert!(matches!(reply, Reply::Error(_)), "{reply:?}");
     }

@@ -15,7 +15,7 @@ mod server;
 pub mod top;
 
 pub use client::{ClientError, call};
-pub use listing::{SaPages, ask};
+pub use listing::{SaPages, ask, full_page};
 pub use server::{Call, serve};
 
 /// Default path of the control socket.

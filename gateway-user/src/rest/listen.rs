@@ -3,15 +3,12 @@
 use std::io;
 use std::path::Path;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
+use axum::Router;
 use tokio::net::UnixListener;
 
 use super::access::Peer;
+use super::connection::{Limits, converse};
 use crate::local_socket;
-
-/// Nobody's user id: whose the kernel does not tell may nothing.
-const NOBODY: u32 = u32::MAX;
 
 /// Binds `path` with `mode`, for `group`.
 pub(super) async fn unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<UnixListener> {
@@ -24,11 +21,13 @@ pub(super) async fn unix(path: &Path, mode: u32, group: Option<u32>) -> io::Resu
     })
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred();
-        Self::Local {
-            uid: credentials.map_or(NOBODY, |credentials| credentials.uid()),
-        }
-    }
+/// Serves `app` to whoever connects, until the agent ends.
+pub(super) async fn serve(listener: UnixListener, app: Router, limits: Limits) {
+    let places = local_socket::Limits {
+        clients: limits.connections,
+        per_user: limits.per_user,
+        patience: limits.answer,
+    };
+    let handle = |stream, uid| converse(stream, Peer::Local { uid }, app.clone(), limits);
+    local_socket::serve(listener, "rest.socket", places, || false, handle).await;
 }

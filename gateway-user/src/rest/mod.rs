@@ -7,6 +7,7 @@
 
 mod access;
 mod browser;
+mod connection;
 mod events;
 mod extract;
 mod forwarding;
@@ -30,10 +31,11 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 
 use self::access::RateLimit;
+use self::connection::Limits;
 use self::problem::Problem;
 use self::routes::Roles;
 use crate::api::event::ApiEvent;
-use crate::api::model::{Refusal, RefusalKind, Reply, Request};
+use crate::api::model::{Refusal, RefusalKind, Reply, Request, SaQuery};
 use crate::api::{self, Call};
 use crate::config::{Rest as Config, RestAccess};
 
@@ -96,14 +98,29 @@ impl Rest {
     async fn value(&self, request: Request) -> Result<Value, Problem> {
         match api::ask(&self.calls, request).await {
             Some(Reply::Ok(value)) => Ok(value),
-            Some(Reply::Refused(refusal)) => Err(refusal.into()),
-            Some(Reply::Error(reason)) => Err(Refusal::new(RefusalKind::Conflict, reason).into()),
+            Some(reply) => Err(refused(reply)),
             None => Err(Problem::unavailable()),
+        }
+    }
+
+    /// A page of SAs.
+    async fn page(&self, query: SaQuery) -> Answer {
+        match api::full_page(&self.calls, query).await {
+            Ok(page) => Ok(Json(serde_json::to_value(page).unwrap_or_default())),
+            Err(reply) => Err(refused(reply)),
         }
     }
 
     async fn ask(&self, request: Request) -> Answer {
         self.value(request).await.map(Json)
+    }
+}
+
+fn refused(reply: Reply) -> Problem {
+    match reply {
+        Reply::Refused(refusal) => refusal.into(),
+        Reply::Error(reason) => Refusal::new(RefusalKind::Conflict, reason).into(),
+        Reply::Ok(_) => Problem::unavailable(),
     }
 }
 
@@ -122,13 +139,10 @@ pub async fn serve(
     let app = routes::app(rest);
     if let Some(path) = &config.socket {
         let listener = listen::unix(path, config.mode, config.group).await?;
-        let service = app
-            .clone()
-            .into_make_service_with_connect_info::<access::Peer>();
-        tokio::spawn(async move { axum::serve(listener, service).await });
+        tokio::spawn(listen::serve(listener, app.clone(), Limits::default()));
     }
     if let Some(tls) = &config.tls {
-        let listener = tls::Listener::bind(tls, tls::Limits::default()).await?;
+        let listener = tls::Listener::bind(tls, Limits::default()).await?;
         tokio::spawn(listener.serve(app));
     }
     Ok(())

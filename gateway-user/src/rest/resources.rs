@@ -88,7 +88,7 @@ pub(super) async fn connections(State(rest): State<Rest>) -> Answer {
 #[utoipa::path(get, path = "/api/v1/sas", tag = "tunnels", params(SaQuery),
     responses((status = 200, description = "One page", body = SaPage)))]
 pub(super) async fn sas(State(rest): State<Rest>, Query(query): Query<SaQuery>) -> Answer {
-    rest.ask(Request::SaPage(query)).await
+    rest.page(query).await
 }
 
 /// One IKE SA.

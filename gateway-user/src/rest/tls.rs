@@ -1,22 +1,15 @@
 //! TCP with TLS 1.3.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+#[cfg(test)]
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use axum::extract::Request;
-use axum::extract::connect_info::ConnectInfo;
-use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
-use axum::response::IntoResponse;
-use axum::{Extension, Router};
+use axum::Router;
 use data_encoding::HEXLOWER;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -28,87 +21,21 @@ use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::access::{ClientCertificate, Peer};
-use super::problem::Problem;
+use super::connection::{Limits, converse};
 use crate::config::RestTls;
+use crate::places::Places;
 
 /// Who has not shown what it wants by then is closed.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Handshakes at a time.
 const HANDSHAKES: usize = 64;
 
-/// What strangers can take up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Connections at a time.
-    pub(super) connections: usize,
-    /// Of them from one address.
-    pub(super) per_address: usize,
-    /// Whole requests without their bodies have to be there by then, counted from the last answer.
-    pub(super) headers: Duration,
-    /// By then the answer has begun, and the body of the request was there before that.
-    pub(super) answer: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 256,
-            per_address: 32,
-            headers: Duration::from_secs(10),
-            // Orders may wait for a slot that nobody serves, and then for the peer.
-            answer: Duration::from_secs(60),
-        }
-    }
-}
-
-/// Who is connected.
-#[derive(Debug)]
-struct Places {
-    limits: Limits,
-    taken: Mutex<BTreeMap<IpAddr, usize>>,
-}
-
-/// A connection's place; dropping it gives it back.
-#[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
-}
-
-impl Places {
-    fn taken(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place for a connection from `address`, unless it or all together have too many.
-    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut taken = self.taken();
-        let all: usize = taken.values().sum();
-        let from_there = taken.get(&address).copied().unwrap_or(0);
-        if all >= self.limits.connections || from_there >= self.limits.per_address {
-            return None;
-        }
-        taken.insert(address, from_there + 1);
-        let places = Arc::clone(self);
-        Some(Place { places, address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        if let Some(count) = taken.get_mut(&self.address) {
-            *count -= 1;
-        }
-        taken.retain(|_, count| *count > 0);
-    }
-}
-
 /// A bound TCP socket with its certificates.
 pub(super) struct Listener {
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    places: Arc<Places>,
+    places: Arc<Places<IpAddr>>,
+    limits: Limits,
 }
 
 impl Listener {
@@ -124,10 +51,8 @@ impl Listener {
         Ok(Self {
             listener,
             acceptor,
-            places: Arc::new(Places {
-                limits,
-                taken: Mutex::default(),
-            }),
+            places: Places::new(limits.connections, limits.per_address),
+            limits,
         })
     }
 
@@ -156,41 +81,24 @@ impl Listener {
                 tracing::debug!(%address, "rest.listen: too many connections");
                 continue;
             };
-            let (acceptor, app) = (self.acceptor.clone(), app.clone());
+            let (acceptor, app, limits) = (self.acceptor.clone(), app.clone(), self.limits);
             tokio::spawn(async move {
                 let shaken = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
                 drop(permit);
                 match shaken {
-                    Ok(Ok(stream)) => converse(stream, address, app, place).await,
+                    Ok(Ok(stream)) => {
+                        let peer = Peer::Remote {
+                            address,
+                            certificate: shown(&stream),
+                        };
+                        converse(stream, peer, app, limits).await;
+                    }
                     Ok(Err(error)) => tracing::debug!(%address, "rest.listen: {error}"),
                     Err(_) => tracing::debug!(%address, "rest.listen: no handshake in time"),
                 }
+                drop(place);
             });
         }
-    }
-}
-
-/// Serves one connection to its end.
-async fn converse(stream: TlsStream<TcpStream>, address: SocketAddr, app: Router, place: Place) {
-    let peer = Peer::Remote {
-        address,
-        certificate: shown(&stream),
-    };
-    let limits = place.places.limits;
-    let bounded = from_fn(move |request: Request, next: Next| async move {
-        let answer = tokio::time::timeout(limits.answer, next.run(request)).await;
-        let late =
-            || Problem::new(StatusCode::REQUEST_TIMEOUT, "not answered in time").into_response();
-        answer.unwrap_or_else(|_| late())
-    });
-    let app = app.layer(bounded).layer(Extension(ConnectInfo(peer)));
-    let service = TowerToHyperService::new(app);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.headers)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!(%address, "rest.listen: {error}");
     }
 }
 

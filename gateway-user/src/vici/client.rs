@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use gateway_vici::{Packet, Section, packet_length};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::commands::{self, Answer};
@@ -37,12 +40,12 @@ const EVENTS: [&str; 11] = [
 ];
 
 /// Serves a client until it goes or says something that is no VICI.
-pub(super) async fn serve(stream: UnixStream, links: Links) {
+pub(super) async fn serve(stream: UnixStream, links: Links, patience: Duration) {
     let (read, write) = stream.into_split();
     // Reading is a task of its own: what has been read of a packet must not be lost when an event
     // comes.
     let (sender, packets) = mpsc::channel(1);
-    let reader = tokio::spawn(read_all(read, sender));
+    let reader = tokio::spawn(read_all(read, sender, patience));
     let mut client = Client {
         write,
         events: links.hub.listen(),
@@ -51,6 +54,7 @@ pub(super) async fn serve(stream: UnixStream, links: Links) {
         registered: BTreeSet::new(),
         backlog: VecDeque::new(),
         following: None,
+        patience,
     };
     if let Err(error) = client.run(packets).await {
         tracing::debug!("VICI client: {error:#}");
@@ -58,7 +62,12 @@ pub(super) async fn serve(stream: UnixStream, links: Links) {
     reader.abort();
 }
 
-async fn read_all(mut read: impl AsyncRead + Unpin, packets: mpsc::Sender<Packet>) {
+/// Between packets a client may be silent, for it may wait for events.
+async fn read_all(
+    mut read: impl AsyncRead + Unpin,
+    packets: mpsc::Sender<Packet>,
+    patience: Duration,
+) {
     loop {
         let mut prefix = [0; 4];
         if read.read_exact(&mut prefix).await.is_err() {
@@ -68,8 +77,9 @@ async fn read_all(mut read: impl AsyncRead + Unpin, packets: mpsc::Sender<Packet
             return;
         };
         let mut octets = Zeroizing::new(vec![0; len]);
-        if read.read_exact(&mut octets).await.is_err() {
-            return;
+        match timeout(patience, read.read_exact(&mut octets)).await {
+            Ok(Ok(_)) => {}
+            _ => return,
         }
         match Packet::parse(&octets) {
             Ok(packet) => {
@@ -92,6 +102,8 @@ struct Client {
     backlog: VecDeque<Packet>,
     /// While an order runs: its connection, and how detailed its log may be.
     following: Option<(Option<String>, u8)>,
+    /// Who reads nothing for so long is given up.
+    patience: Duration,
 }
 
 impl Client {
@@ -192,7 +204,7 @@ impl Client {
     /// Page by page: there may be very many.
     async fn list_sas(&mut self, message: &Section) -> anyhow::Result<()> {
         let links = self.links.clone();
-        let mut pages = api::SaPages::all(&links.calls);
+        let mut pages = api::SaPages::of(&links.calls, message.text("ike"));
         let listed = async {
             let status: Status = commands::ask(&links, Request::Status).await?;
             let wanted = self.registered.contains("list-sa");
@@ -257,6 +269,7 @@ impl Client {
             Ok(octets) => octets,
             Err(error) => Packet::Response(commands::failure(&error.to_string())).encode()?,
         };
-        Ok(self.write.write_all(&octets).await?)
+        let written = timeout(self.patience, self.write.write_all(&octets));
+        Ok(written.await.context("it does not read")??)
     }
 }

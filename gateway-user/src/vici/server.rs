@@ -1,16 +1,19 @@
 //! The socket.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
 use super::{Call, Hub, client};
-use crate::{api, local_socket};
+use crate::api;
+use crate::local_socket::{self, Limits};
 
-/// Clients at the same time; more are turned away.
-const CLIENTS: usize = 64;
+/// The engine's counters only grow, as metrics have to: what clients of this socket see begins here.
+pub type Baseline = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// Ways to the agent's loop, and from it.
 #[derive(Clone)]
@@ -23,6 +26,8 @@ pub struct Links {
     pub hub: Hub,
     /// When the agent started.
     pub started: SystemTime,
+    /// What the counters were when a client reset them.
+    pub reset: Baseline,
 }
 
 /// Binds `socket` (mode 0600, its folder is made) and serves clients until the agent ends.
@@ -31,27 +36,11 @@ pub struct Links {
 /// If the socket cannot be bound, or somebody already answers on it.
 pub async fn serve(socket: &Path, links: Links) -> io::Result<()> {
     let listener = local_socket::bind(socket, 0o600, None, "daemon").await?;
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS));
     tokio::spawn(async move {
-        while !links.calls.is_closed() {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let Ok(place) = std::sync::Arc::clone(&places).try_acquire_owned() else {
-                        continue;
-                    };
-                    let links = links.clone();
-                    tokio::spawn(async move {
-                        client::serve(stream, links).await;
-                        drop(place);
-                    });
-                }
-                // Out of descriptors, say: the next client may have more luck.
-                Err(error) => {
-                    tracing::warn!("VICI socket: {error}");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let limits = Limits::default();
+        let handle = |stream, _| client::serve(stream, links.clone(), limits.patience);
+        let stopped = || links.calls.is_closed();
+        local_socket::serve(listener, "VICI socket", limits, stopped, handle).await;
     });
     Ok(())
 }

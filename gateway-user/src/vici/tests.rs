@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::{Happened, Hub, Links, client};
+use super::{Baseline, Happened, Hub, Links, client};
 use crate::api;
 use crate::api::model::{Refusal, RefusalKind, Reply, Request};
 
@@ -42,7 +42,7 @@ fn status() -> serde_json::Value {
 }
 
 async fn agent(mut calls: mpsc::Receiver<api::Call>, hub: Hub) {
-    let mut up = true;
+    let (mut up, mut answered) = (true, 0);
     while let Some(call) = calls.recv().await {
         let reply = match call.request {
             Request::Status => Reply::Ok(status()),
@@ -79,6 +79,13 @@ async fn agent(mut calls: mpsc::Receiver<api::Call>, hub: Hub) {
                     "close_action": "none", "dpd_action": "clear", "child_sas": 0
                 }]
             }]})),
+            Request::Stats => {
+                answered += 1;
+                Reply::Ok(json!({
+                    "reasons": {}, "members": {}, "membership": {},
+                    "engine": {"init_requests": 10 + answered, "cookies_sent": 4}
+                }))
+            }
             other => Reply::Error(format!("{other:?}")),
         };
         let _ = call.reply.send(reply);
@@ -97,8 +104,9 @@ impl Client {
             loads,
             hub: hub.clone(),
             started: SystemTime::UNIX_EPOCH,
+            reset: Baseline::default(),
         };
-        tokio::spawn(client::serve(server, links));
+        tokio::spawn(client::serve(server, links, Duration::from_millis(300)));
         Self { stream, hub }
     }
 
@@ -290,4 +298,64 @@ async fn garbage_ends_the_client() {
     // A packet of 1 MiB.
     client.stream.write_all(&[0, 16, 0, 0]).await.unwrap();
     assert_eq!(client.stream.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn half_a_packet_is_not_waited_for() {
+    let mut client = Client::new();
+    client.stream.write_all(&[0, 0, 0, 9, 0]).await.unwrap();
+    let mut octet = [0; 1];
+    let end = tokio::time::timeout(Duration::from_secs(20), client.stream.read(&mut octet));
+    assert_eq!(end.await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_given_up() {
+    let mut client = Client::new();
+    client.register("ike-updown").await;
+    // More than the socket holds, and all within what the hub keeps.
+    for _ in 0..200 {
+        client.hub.tell(Happened {
+            name: "ike-updown",
+            connection: None,
+            reason: None,
+            message: Section::new().with("filler", "x".repeat(20_000)),
+        });
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(
+        Duration::from_secs(20),
+        client.stream.read_to_end(&mut rest),
+    );
+    assert!(end.await.is_ok(), "the connection is still open");
+}
+
+#[tokio::test]
+async fn the_counters_of_charon_are_all_there_and_begin_anew_when_reset() {
+    fn counters(response: &Section) -> BTreeMap<&str, &str> {
+        fields(response.section("counters").unwrap().section("").unwrap())
+    }
+    let mut client = Client::new();
+    let (_, response) = client.ask("get-counters", Section::new()).await;
+    let before = counters(&response);
+    assert_eq!(before["ike-init-in-req"], "11");
+    assert_eq!(before["cookies_sent"], "4");
+    // charon's have hyphens, but for one.
+    let stock = before
+        .keys()
+        .filter(|name| name.contains('-') || **name == "invalid");
+    assert_eq!(stock.count(), 21, "{before:?}");
+    let (_, response) = client.ask("reset-counters", Section::new()).await;
+    assert_eq!(response.text("success"), Some("yes"));
+    let (_, response) = client.ask("get-counters", Section::new()).await;
+    let after = counters(&response);
+    assert_eq!(
+        (after["ike-init-in-req"], after["cookies_sent"]),
+        ("1", "0")
+    );
+    let one = Section::new().with("name", "site");
+    let (_, response) = client.ask("reset-counters", one).await;
+    assert_eq!(response.text("success"), Some("no"));
 }

@@ -28,7 +28,7 @@ pub(super) async fn targets(
     message: &Section,
 ) -> Result<Vec<(Target, String)>, String> {
     let choice = Choice::of(message);
-    let mut pages = api::SaPages::all(&links.calls);
+    let mut pages = api::SaPages::of(&links.calls, message.text("ike"));
     let mut targets = Vec::new();
     while let Some(page) = next_page(&mut pages).await? {
         for sa in &page.ike_sas {

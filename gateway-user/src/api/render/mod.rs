@@ -4,8 +4,11 @@ pub mod cluster;
 pub mod connections;
 pub mod explain;
 pub mod failovers;
+mod listing;
 mod text;
 pub mod top;
+
+pub use listing::SaListing;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -128,10 +131,13 @@ fn negotiation(entry: &NegotiationEntry) -> Vec<String> {
 /// `gatewayctl sas`, in the layout of `swanctl --list-sas`.
 pub fn sas(sas: &Sas) -> String {
     if sas.ike_sas.is_empty() {
-        return "no IKE SA\n".into();
+        return NO_SAS.into();
     }
     sas.ike_sas.iter().map(ike_sa).collect()
 }
+
+/// What is shown if there is none.
+const NO_SAS: &str = "no IKE SA\n";
 
 /// The star stands at our own SPI.
 fn ike_sa(sa: &IkeSaInfo) -> String {

@@ -14,8 +14,8 @@ use clap::{CommandFactory, Parser};
 use gateway_common::member::MemberId;
 use gateway_user::api::model::{
     Accepted, Check, Checks, Connections, ExplainQuery, Explanation, FailoverHistory, Health,
-    Interfaces, Log, Members, Ordered, Pnotes, Redirected, Reloaded, Request, Sas, Stats, Status,
-    SyncStatus, Table, ViewStatus,
+    Interfaces, Log, Members, Ordered, Pnotes, Redirected, Reloaded, Request, SaPage, SaQuery,
+    Stats, Status, SyncStatus, Table, ViewStatus,
 };
 use gateway_user::api::{self, render};
 use gateway_user::{manual, pki};
@@ -59,7 +59,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Failover { to } => order(cli, &Request::Failover { to: *to })?,
         Command::Bootstrap => order(cli, &Request::Bootstrap)?,
         Command::Table => ask::<Table>(cli, &Request::Table, render::table)?,
-        Command::Sas { all } => ask::<Sas>(cli, &Request::Sas { all: *all }, render::sas)?,
+        Command::Sas { all } => sas(cli, *all)?,
         Command::Initiate(about) => about_sas(cli, &Request::Initiate(about.target()))?,
         Command::Terminate(about) => about_sas(cli, &Request::Terminate(about.target()))?,
         Command::Rekey(about) => about_sas(cli, &Request::Rekey(about.target()))?,
@@ -104,6 +104,28 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Man { dir } => manual::write(Cli::command(), dir)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Page by page, each shown as it comes: there may be very many.
+fn sas(cli: &Cli, all: bool) -> Result<()> {
+    let owner = match all {
+        true => None,
+        false => Some(api::call::<Status>(&cli.socket, &Request::Status)?.member),
+    };
+    let mut query = SaQuery {
+        owner,
+        ..SaQuery::default()
+    };
+    let stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut listing = render::SaListing::new(stdout, cli.json);
+    loop {
+        let page: SaPage = api::call(&cli.socket, &Request::SaPage(query.clone()))?;
+        listing.page(&page.ike_sas)?;
+        if page.next.is_none() {
+            return Ok(listing.end()?);
+        }
+        query.after = page.next;
+    }
 }
 
 /// Asks for all parts of the answer.

@@ -393,11 +393,48 @@ async fn events_are_told_as_they_come() {
     let event = crate::api::event::ApiEvent::now(crate::api::event::EventKind::View, "view 7");
     events.send(event).unwrap();
     let mut body = response.into_body().into_data_stream();
-    let first = tokio_stream::StreamExt::next(&mut body)
-        .await
-        .unwrap()
-        .unwrap();
-    let first = String::from_utf8(first.to_vec()).unwrap();
-    assert!(first.starts_with("event: view\ndata: {"), "{first}");
-    assert!(first.contains("\"text\":\"view 7\""), "{first}");
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let next = tokio_stream::StreamExt::next(&mut body).await;
+        told.push(String::from_utf8(next.unwrap().unwrap().to_vec()).unwrap());
+    }
+    assert_eq!(told[0].trim_end(), "retry: 500", "when to come again");
+    assert!(told[1].starts_with("event: view\ndata: {"), "{}", told[1]);
+    assert!(told[1].contains("\"text\":\"view 7\""), "{}", told[1]);
+}
+
+/// Over the Unix socket, too, nobody holds up the others.
+#[tokio::test]
+async fn the_unix_socket_has_limits() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rest.sock");
+    let app = service(Peer::Local { uid: 0 }, 100, || Reply::Ok(json!({})));
+    let listener = super::listen::unix(&path, 0o600, None).await.unwrap();
+    let limits = super::connection::Limits {
+        per_user: 2,
+        headers: std::time::Duration::from_millis(300),
+        ..Default::default()
+    };
+    tokio::spawn(super::listen::serve(listener, app, limits));
+    let ask = || async {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let asked = b"GET /api/v1/view HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n";
+        let mut said = String::new();
+        let _ = stream.write_all(asked).await;
+        let _ = stream.read_to_string(&mut said).await;
+        said.lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(ask().await, "HTTP/1.1 200 OK");
+    let mut slow = UnixStream::connect(&path).await.unwrap();
+    slow.write_all(b"GET / HT").await.unwrap();
+    let _other = UnixStream::connect(&path).await.unwrap();
+    assert_eq!(ask().await, "", "two of this user are there");
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest).await.unwrap();
+    while ask().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
 }

@@ -15,7 +15,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::super::access::Peer;
-use super::super::tls::{Limits, Listener};
+use super::super::connection::Limits;
+use super::super::tls::Listener;
 use crate::config::RestTls;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
