@@ -103,13 +103,13 @@ fn run(cli: &Cli, recent: Recent) -> Result<()> {
     if cli.witness {
         return witness(cli);
     }
-    let config = Config::load(&cli.config)?;
     if cli.uninstall {
-        return agent::uninstall(&config);
+        return agent::uninstall(&Config::load_for_removal(&cli.config)?);
     }
     if cli.withdraw {
-        return agent::withdraw(&config);
+        return agent::withdraw(&Config::load_for_removal(&cli.config)?);
     }
+    let config = Config::load(&cli.config)?;
     agent::forbid_core_dumps().context("core dumps could not be switched off")?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

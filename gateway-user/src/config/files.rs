@@ -93,20 +93,26 @@ fn secret_path(
         return credential(key, name, credentials);
     }
     let path = folder.join(file);
-    let about = std::fs::metadata(&path)
-        .map_err(|error| problem(key, &path, &error.to_string(), "a file that can be read"))?;
+    check_private(key, &path)?;
+    Ok(path)
+}
+
+/// What holds a secret is its owner's alone, who is root or runs this.
+pub(super) fn check_private(key: &str, path: &Path) -> Result<(), ConfigError> {
+    let about = std::fs::metadata(path)
+        .map_err(|error| problem(key, path, &error.to_string(), "a file that can be read"))?;
     let mode = about.mode() & 0o7777;
     if mode & 0o077 != 0 {
         let why = format!("others than its owner can read or write it (mode {mode:04o})");
         let fix = format!("mode 0600: chmod 600 {}", path.display());
-        return Err(problem(key, &path, &why, &fix));
+        return Err(problem(key, path, &why, &fix));
     }
     if about.uid() != 0 && about.uid() != rustix::process::geteuid().as_raw() {
         let why = format!("it belongs to user {}", about.uid());
         let fix = format!("a file of root's: chown root {}", path.display());
-        return Err(problem(key, &path, &why, &fix));
+        return Err(problem(key, path, &why, &fix));
     }
-    Ok(path)
+    Ok(())
 }
 
 /// systemd lets nobody but the unit read them, by means that their mode does not show.

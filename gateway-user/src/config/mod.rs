@@ -145,6 +145,21 @@ pub struct IkeLimits {
     pub retry_initiate_interval: Duration,
 }
 
+fn read(file: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(file).map_err(|error| {
+        ConfigError::new(
+            "",
+            format!("cannot be read: {error}"),
+            "a readable TOML file, see deploy/gateway.toml for an example",
+        )
+    })
+}
+
+/// Names in a file are relative to where it is.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new("."))
+}
+
 impl Config {
     /// The VIPs that stand on every member's loopback interface: those that do not float.
     pub fn standing_vips(&self) -> Vec<IpAddr> {
@@ -164,16 +179,37 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with the first thing that is wrong.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|error| {
-            ConfigError::new(
-                "",
-                format!("cannot be read: {error}"),
-                "a readable TOML file, see deploy/gateway.toml for an example",
-            )
-            .in_file(file)
-        })?;
-        let folder = file.parent().unwrap_or(Path::new("."));
-        Self::parse_in(folder, &text).map_err(|error| error.in_file(file))
+        let load = || {
+            let raw = raw::File::parse(&read(file)?)?;
+            if let Some(key) = raw.inline_secret() {
+                files::check_private(&key, file)?;
+            }
+            Self::check(folder_of(file), raw)
+        };
+        load().map_err(|error| error.in_file(file))
+    }
+
+    /// What of `file` says which addresses, interfaces and pins are ours, to take them away: without
+    /// secrets, keys and connections, which need not be there any more. Credentials of systemd are not
+    /// when a package is removed.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_for_removal(file: &Path) -> Result<Self, ConfigError> {
+        let load = || {
+            let mut raw = raw::File::parse(&read(file)?)?;
+            raw.connection.clear();
+            raw.secret.clear();
+            raw.private.clear();
+            raw.authority.clear();
+            raw.ppk.clear();
+            raw.witness = None;
+            raw.rest = rest::RawRest::default();
+            // Not there, so that it is not looked at.
+            raw.sync.key = "removed".into();
+            Self::check(folder_of(file), raw)
+        };
+        load().map_err(|error| error.in_file(file))
     }
 
     /// Checks the text of a configuration file; other files that it names are relative to the
@@ -182,12 +218,11 @@ impl Config {
     /// # Errors
     /// As [`Config::load`], without a file name.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        Self::parse_in(Path::new(""), text)
+        Self::check(Path::new(""), raw::File::parse(text)?)
     }
 
-    fn parse_in(folder: &Path, text: &str) -> Result<Self, ConfigError> {
+    fn check(folder: &Path, raw: raw::File) -> Result<Self, ConfigError> {
         let folder = files::Folder(folder);
-        let raw = raw::File::parse(text)?;
         let cluster = cluster::check(raw.cluster)?;
         let interfaces = check_interfaces(raw.interfaces)?;
         let floating = ha::check(&raw.ha, &cluster, &interfaces)?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,6 +34,8 @@ impl Member {
     pub fn start(binaries: &Path, node: &Node, id: u8, config: &str) -> Result<Self> {
         let file = node.log("gateway.toml");
         fs::write(&file, config).with_context(|| file.display().to_string())?;
+        // Pre-shared keys stand in it.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         let process = spawn(binaries, node, &file)?;
         let socket = node.run_dir().join("gateway/gateway.sock");
         Ok(Self {

@@ -93,6 +93,18 @@ pub(super) struct File {
 }
 
 impl File {
+    /// The key of the first secret that stands in the file itself.
+    pub(super) fn inline_secret(&self) -> Option<String> {
+        let secrets = self.secret.iter().map(|one| one.secret.is_some());
+        let ppks = self.ppk.iter().map(|one| one.secret.is_some());
+        let named = |name: &'static str| {
+            move |(index, inline): (usize, bool)| inline.then(|| format!("{name}[{index}].secret"))
+        };
+        let mut found = secrets.enumerate().filter_map(named("secret"));
+        let mut also = ppks.enumerate().filter_map(named("ppk"));
+        found.next().or_else(|| also.next())
+    }
+
     /// Secrets may stand in the file, so an error quotes the key, never the line.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
         let syntax = |error: toml::de::Error| {

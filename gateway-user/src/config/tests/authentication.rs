@@ -78,6 +78,7 @@ impl Folder {
         assert!(text.contains(from), "{from}");
         let file = self.0.path().join("gateway.toml");
         fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         Config::load(&file).map_err(|error| error.to_string())
     }
 }
@@ -203,4 +204,64 @@ fn what_is_wrong_is_named() {
             assert!(error.contains(word), "{to}: {error}");
         }
     }
+}
+
+#[test]
+fn a_file_with_secrets_in_it_is_its_owner_s_alone() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("gateway.toml");
+    let load = |text: &str, mode: u32| {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        Config::load(&file).map_err(|error| error.to_string())
+    };
+    assert!(GOOD.contains("[[secret]]"), "the good file has a secret");
+    load(GOOD, 0o600).unwrap();
+    for mode in [0o644, 0o640, 0o602] {
+        let error = load(GOOD, mode).unwrap_err();
+        assert!(error.contains("secret[0].secret"), "{error}");
+        assert!(error.contains(&format!("mode {mode:04o}")), "{error}");
+        assert!(error.contains("chmod 600"), "{error}");
+    }
+    // Without one it may be read by all.
+    let key = folder.path().join("psk");
+    fs::write(&key, "of a file").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let elsewhere: String = GOOD
+        .lines()
+        .map(|line| match line.split_once('=') {
+            Some((name, _)) if name.trim() == "secret" => "secret_file = \"psk\"\n".to_owned(),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    load(&elsewhere, 0o644).unwrap();
+    let ppk = format!("{elsewhere}\n[[ppk]]\nid = \"q\"\nsecret = \"0x00ff\"\n");
+    let error = load(&ppk, 0o644).unwrap_err();
+    assert!(error.contains("ppk[0].secret"), "{error}");
+}
+
+/// When a package is removed, systemd passes on no credentials, and keys may be gone.
+#[test]
+fn what_is_to_be_removed_is_known_without_secrets() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("gateway.toml");
+    let text: String = GOOD
+        .lines()
+        .map(|line| match line.split_once('=') {
+            Some((name, _)) if name.trim() == "secret" => {
+                "secret_file = \"credential:psk\"\n".to_owned()
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    fs::write(&file, &text).unwrap();
+    assert!(Config::load(&file).is_err(), "there is no such credential");
+    let left = Config::load_for_removal(&file).unwrap();
+    let whole = Config::parse(GOOD).unwrap();
+    assert_eq!(left.cluster.vips, whole.cluster.vips);
+    assert_eq!(left.interfaces.public, whole.interfaces.public);
+    assert_eq!(left.bpffs, whole.bpffs);
+    assert!(left.connections.is_empty() && left.secrets.is_empty());
+    fs::write(&file, text.replace("[sync]", "[sink]")).unwrap();
+    assert!(Config::load_for_removal(&file).is_err());
 }
