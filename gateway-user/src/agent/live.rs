@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use gateway_common::abi::{
     ANY_MESSAGE_ID, Address, EspOutKey, EspOutValue, EspSaKey, IkeSaKey, MEMBER_FORWARDABLE,
-    MemberValue, NegotiationKey, NegotiationValue, RemoteNet, Settings, SlotValue, map, size,
+    MemberValue, NET_LOCAL, NegotiationKey, NegotiationValue, RemoteNet, Settings, SlotValue, map,
+    size,
 };
 use gateway_common::member::MemberId;
 use gateway_common::packet::{Direction, Ethernet, Flow, IkeHeader, Octets, Transport, classify};
@@ -45,6 +46,23 @@ pub(super) struct Outcome {
     pub(super) steps: Vec<LookUp>,
 }
 
+/// What a program decided, without what it borrows.
+#[derive(Clone, Copy)]
+struct Reached {
+    reason: Reason,
+    forwarded: Option<MemberId>,
+}
+
+impl Reached {
+    fn of(verdict: &Verdict<'_>) -> Self {
+        let (reason, forwarded) = match verdict {
+            Verdict::Stay(reason) => (*reason, None),
+            Verdict::Forward(forward) => (forward.reason, member(forward.member)),
+        };
+        Self { reason, forwarded }
+    }
+}
+
 impl<'a> Live<'a> {
     pub(super) fn new(
         tables: &'a dyn Tables,
@@ -70,10 +88,18 @@ impl<'a> Live<'a> {
 
     /// What `gateway_ingress` would do with a frame.
     pub(super) fn ingress(self, frame: &[u8]) -> Result<Outcome, TableError> {
-        let (reason, forwarded) = match steer::ingress(&Octets(frame), &self) {
-            Verdict::Stay(reason) => (reason, None),
-            Verdict::Forward(forward) => (forward.reason, member(forward.member)),
-        };
+        let verdict = Reached::of(&steer::ingress(&Octets(frame), &self));
+        self.outcome(verdict)
+    }
+
+    /// What `gateway_inside` would do with a frame.
+    pub(super) fn inside(self, frame: &[u8]) -> Result<Outcome, TableError> {
+        let verdict = Reached::of(&steer::inside(&Octets(frame), &self));
+        self.outcome(verdict)
+    }
+
+    fn outcome(self, verdict: Reached) -> Result<Outcome, TableError> {
+        let Reached { reason, forwarded } = verdict;
         if let Some(error) = self.failed.into_inner() {
             return Err(error);
         }
@@ -82,7 +108,8 @@ impl<'a> Live<'a> {
             (None, Action::Drop) => "drop",
             (None, _) => "pass",
         };
-        let own = member(self.settings.member).filter(|_| reason.is_own());
+        let is_own = reason.is_own() || reason == Reason::InsideOwned;
+        let own = member(self.settings.member).filter(|_| is_own);
         Ok(Outcome {
             reason,
             action,
@@ -218,9 +245,20 @@ impl steer::Tables for Live<'_> {
         self.now.as_nanos()
     }
 
-    /// `gateway_inside` alone asks.
-    fn remote_net(&self, _: &RemoteNet) -> Option<SlotValue> {
-        None
+    fn remote_net(&self, key: &RemoteNet) -> Option<SlotValue> {
+        let wanted = address(&key.address);
+        let zone = u32::from_be_bytes(key.zone);
+        let value = self.read(self.tables.remote_net(zone, wanted));
+        let shown = value.map(|value| match value.flags & NET_LOCAL {
+            0 => format!("slot {}", value.slot),
+            _ => "stays here".to_owned(),
+        });
+        self.steps.borrow_mut().push(LookUp {
+            table: map::REMOTE_NET.into(),
+            key: wanted.to_string(),
+            value: shown,
+        });
+        value
     }
 
     fn member(&self, id: u32) -> Option<&MemberValue> {
@@ -272,6 +310,13 @@ pub(super) fn esp_frame(
     // Ciphertext and its check value, which steering never reads.
     esp.extend([0; 32]);
     ip_frame(ESP, &esp, source, destination, to)
+}
+
+/// Cleartext as it comes from an inside network; as [`frame`].
+pub(super) fn inside_frame(source: IpAddr, destination: IpAddr, to: [u8; 6]) -> Option<Vec<u8>> {
+    // Discard, to and from (RFC 863): only the addresses are read.
+    let udp = [0, 9, 0, 9, 0, 8, 0, 0];
+    ip_frame(UDP, &udp, source, destination, to)
 }
 
 const UDP: u8 = 17;
@@ -361,6 +406,48 @@ mod tests {
         assert_eq!(outcome.reason, Reason::EspUnknown);
         let keys: Vec<_> = outcome.steps.iter().map(|step| step.key.as_str()).collect();
         assert!(keys.contains(&"c0000001 to 2001:db8::2"), "{keys:?}");
+    }
+
+    #[test]
+    fn cleartext_goes_to_the_owner_of_the_longest_prefix() {
+        let tables = MemoryTables::new(64);
+        let settings = Settings {
+            member: 1,
+            enabled: 1,
+            ..Settings::default()
+        };
+        tables.set_settings(settings).unwrap();
+        let mut owners = [None; Slot::COUNT];
+        (owners[7], owners[8]) = (MemberId::new(1), MemberId::new(2));
+        tables.set_slot_owners(&owners).unwrap();
+        let reachable = MemberValue {
+            flags: MEMBER_KNOWN | MEMBER_FORWARDABLE,
+            ..MemberValue::default()
+        };
+        let two = MemberId::new(2).unwrap();
+        tables.set_member(two, &reachable).unwrap();
+        for (net, slot) in [("10.2.0.0/16", 7), ("10.2.3.0/24", 8)] {
+            let net = net.parse().unwrap();
+            tables.put_remote_net(0, net, Slot(slot)).unwrap();
+        }
+        tables
+            .put_local_net(0, "10.2.9.0/24".parse().unwrap())
+            .unwrap();
+        let now = Instant::from_nanos(100);
+        for (to, reason, action, member) in [
+            ("10.2.4.1", Reason::InsideOwned, "pass", Some(1)),
+            ("10.2.3.1", Reason::InsideForwarded, "forward", Some(2)),
+            ("10.2.9.1", Reason::InsideLocalNet, "pass", None),
+            ("10.3.0.1", Reason::InsideUnmatched, "pass", None),
+        ] {
+            let source = "192.0.2.1".parse().unwrap();
+            let frame = inside_frame(source, to.parse().unwrap(), [2; 6]).unwrap();
+            let live = Live::new(&tables, &[], now, now).unwrap();
+            let outcome = live.inside(&frame).unwrap();
+            assert_eq!((outcome.reason, outcome.action), (reason, action), "{to}");
+            assert_eq!(outcome.member, member.and_then(MemberId::new), "{to}");
+            assert_eq!(outcome.steps[0].table, map::REMOTE_NET);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub const MAX_SUBJECT: usize = 5_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ExplainQuery {
-    /// A peer's address; a connection's name; a peer's identity; a cookie (16 hexadecimal digits); an
+    /// A peer's address, or one in its protected networks; a connection's name; a peer's identity; a cookie (16 hexadecimal digits); an
     /// SPI (8); or a packet in hexadecimal digits, of 2,500 octets at most: an Ethernet frame, or with
     /// `source` an IKE message.
     #[param(min_length = 1, max_length = 5_000)]

@@ -260,6 +260,15 @@ impl Tables for BpfTables {
         self.put_net(zone, net, SlotValue::local())
     }
 
+    fn remote_net(&self, zone: u32, address: IpAddr) -> Result<Option<SlotValue>, TableError> {
+        let key = remote_net_key(zone, IpNet::from(address));
+        match lock(&self.remote_nets).get(&key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(map::REMOTE_NET, "look up", error)),
+        }
+    }
+
     fn remove_remote_net(&self, zone: u32, net: IpNet) -> Result<bool, TableError> {
         let result = lock(&self.remote_nets).remove(&remote_net_key(zone, net));
         removed(result, map::REMOTE_NET)

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gateway_common::abi::{
     Counter, EspOutKey, EspOutValue, EspSaKey, IkeSaKey, MemberValue, NegotiationKey,
-    NegotiationValue, Settings, is_within_ceiling, map, size,
+    NegotiationValue, Settings, SlotValue, is_within_ceiling, map, size,
 };
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use ipnet::IpNet;
@@ -169,6 +169,17 @@ impl Tables for MemoryTables {
 
     fn put_local_net(&self, zone: u32, net: IpNet) -> Result<(), TableError> {
         self.put_net(zone, net, None)
+    }
+
+    fn remote_net(&self, zone: u32, address: IpAddr) -> Result<Option<SlotValue>, TableError> {
+        let state = self.state();
+        let nets = state.remote_nets.iter();
+        let around = nets.filter(|((of, net), _)| *of == zone && net.contains(&address));
+        let found = around.max_by_key(|((_, net), _)| net.prefix_len());
+        Ok(
+            found
+                .map(|(_, slot)| slot.map_or_else(SlotValue::local, |slot| SlotValue::new(slot.0))),
+        )
     }
 
     fn remove_remote_net(&self, zone: u32, net: IpNet) -> Result<bool, TableError> {
@@ -354,6 +365,15 @@ mod tests {
         tables
             .put_remote_net(0, net("10.2.3.4/16"), Slot(9))
             .unwrap();
+        tables.put_local_net(0, net("10.2.3.0/24")).unwrap();
+        let found = |text: &str| tables.remote_net(0, text.parse().unwrap()).unwrap();
+        assert_eq!(found("10.2.4.1"), Some(SlotValue::new(9)));
+        assert_eq!(
+            found("10.2.3.1"),
+            Some(SlotValue::local()),
+            "the longest prefix"
+        );
+        assert_eq!(found("10.3.0.1"), None);
         assert!(tables.remove_remote_net(0, net("10.2.0.0/16")).unwrap());
         assert!(!tables.remove_remote_net(0, net("10.2.0.0/16")).unwrap());
     }

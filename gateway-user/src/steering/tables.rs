@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use gateway_common::abi::{
     Counter, EspOutKey, EspOutValue, EspSaKey, IkeSaKey, MemberValue, NegotiationKey,
-    NegotiationValue, Settings,
+    NegotiationValue, Settings, SlotValue,
 };
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use ipnet::IpNet;
@@ -161,6 +161,12 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`TableError::Full`], [`TableError::Kernel`].
     fn put_local_net(&self, zone: u32, net: IpNet) -> Result<(), TableError>;
+
+    /// The longest prefix that `address` lies in, as `gateway_inside` finds it.
+    ///
+    /// # Errors
+    /// [`TableError::Kernel`].
+    fn remote_net(&self, zone: u32, address: IpAddr) -> Result<Option<SlotValue>, TableError>;
 
     /// Removes a peer's network, or an exception.
     ///

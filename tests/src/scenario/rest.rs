@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::Context;
 use super::harness::{Lab, Wishes};
 use crate::lab::{
-    Plan, Rest, Skipped, VIP, Wire, command, find_pin, ike_sa_init, reasons, sync_address,
-    udp_frame, wait_until,
+    Plan, Rest, Skipped, VIP, Wire, command, find_pin, ike_sa_init, reasons, site_host,
+    sync_address, udp_frame, wait_until,
 };
 
 const BASE: &str = "/api/v1/cluster/ike-forwarding";
@@ -475,6 +475,28 @@ fn explained(bench: &Bench) -> Result<()> {
             );
             owners.insert((owner, finding["slot"].as_u64()));
         }
+        // From inside the same member's, and the same slot's.
+        let path = format!("/api/v1/explain?subject={}", site_host(0));
+        let told = bench.at(member).get(&path)?;
+        let mut findings = told["findings"].as_array().into_iter().flatten();
+        let about = |one: &Value| one["about"].as_str().unwrap_or_default().to_owned();
+        let inside = findings.find(|one| about(one).starts_with("cleartext to"));
+        let inside = inside.with_context(|| format!("nothing about cleartext: {told}"))?;
+        let owner = inside["owner"].as_u64().context("no owner")?;
+        let (action, reason) = if owner == u64::from(member) {
+            ("pass", "inside_owned")
+        } else {
+            ("forward", "inside_forwarded")
+        };
+        ensure!(
+            inside["action"] == action && inside["reason"] == reason,
+            "member {member}: {inside}"
+        );
+        owners.insert((owner, inside["slot"].as_u64()));
+        ensure!(
+            told.to_string().contains("ESP of site-1"),
+            "the tunnel that carries it is not named: {told}"
+        );
         let nobody = bench
             .at(member)
             .call("GET", "/api/v1/explain?subject=nobody", None)?;

@@ -8,15 +8,18 @@ use std::net::IpAddr;
 use gateway_common::abi::map;
 use gateway_common::member::MemberId;
 use gateway_common::packet::IkeHeader;
+use gateway_common::reason::Reason;
 use gateway_common::slot::Slot;
 use gateway_ike::endpoint::SaStatus;
+use gateway_ike::output::TrafficSelector;
 
 use self::subject::Subject;
 use super::Agent;
-use super::live::{Live, Outcome, esp_frame, frame};
+use super::live::{Live, Outcome, esp_frame, frame, inside_frame};
 use super::pages::{cookie, hex, invalid};
 use crate::api::model::{ExplainQuery, Explanation, Finding, LookUp, Packet, Refusal, RefusalKind};
 use crate::clock;
+use crate::steering::TableError;
 
 /// SAs that one answer explains at most.
 const FOUND: usize = 50;
@@ -43,8 +46,11 @@ impl Agent {
             Subject::Cookie(spi) => self.explain_cookie(*spi, query.source, &mut findings)?,
             Subject::Spi(spi) => self.explain_spi(*spi, query.source, &mut findings)?,
             Subject::Address(address) => {
-                next = self.explain_sas(query, &mut findings, |sa| sa.remote.ip() == *address)?;
+                next = self.explain_sas(query, &mut findings, |sa| {
+                    sa.remote.ip() == *address || protects(sa, *address)
+                })?;
                 if first {
+                    findings.extend(self.explain_cleartext(*address, query.source)?);
                     self.explain_negotiations(*address, &mut findings)?;
                     findings.push(self.explain_new(*address, None)?);
                 }
@@ -68,6 +74,26 @@ impl Agent {
             findings,
             next,
         })
+    }
+
+    /// Cleartext to an address, as it comes from inside. `None` if no peer's network has to do with it.
+    fn explain_cleartext(
+        &self,
+        to: IpAddr,
+        source: Option<IpAddr>,
+    ) -> Result<Option<Finding>, Refusal> {
+        let source = source.filter(|source| source.is_ipv4() == to.is_ipv4());
+        let source = source.unwrap_or_else(|| documentation(to));
+        let Some(frame) = inside_frame(source, to, self.own_mac()?) else {
+            return Ok(None);
+        };
+        let about = format!("cleartext to {to} from an inside network");
+        let outcome = self.live(|live| live.inside(&frame))?;
+        let concerns = outcome.reason != Reason::InsideUnmatched;
+        Ok(concerns.then(|| {
+            let meaning = cleartext_meaning(&outcome);
+            self.shown(about, &outcome, |_| meaning)
+        }))
     }
 
     fn explain_packet(&self, octets: &str, source: Option<IpAddr>) -> Result<Finding, Refusal> {
@@ -271,20 +297,37 @@ impl Agent {
     }
 
     fn finding(&self, about: String, frame: &[u8]) -> Result<Finding, Refusal> {
+        let outcome = self.live(|live| live.ingress(frame))?;
+        let meaning = |owner| self.meaning(&outcome, owner);
+        Ok(self.shown(about, &outcome, meaning))
+    }
+
+    /// Puts something through the look-ups of now.
+    fn live(
+        &self,
+        ask: impl FnOnce(Live<'_>) -> Result<Outcome, TableError>,
+    ) -> Result<Outcome, Refusal> {
         let tables = self.steering.tables();
         let lease = self.membership.lease();
         let vips = &self.config.cluster.vips;
-        let outcome = Live::new(tables.as_ref(), vips, lease, clock::now())
-            .and_then(|live| live.ingress(frame))
-            .map_err(|error| Refusal::new(RefusalKind::Conflict, error.to_string()))?;
+        Live::new(tables.as_ref(), vips, lease, clock::now())
+            .and_then(ask)
+            .map_err(|error| Refusal::new(RefusalKind::Conflict, error.to_string()))
+    }
+
+    fn shown(
+        &self,
+        about: String,
+        outcome: &Outcome,
+        meaning: impl FnOnce(Option<MemberId>) -> String,
+    ) -> Finding {
         let slot = slot_of(&outcome.steps);
         // A packet that stays because its owner cannot be reached has one all the same.
         let owner = outcome
             .member
             .or_else(|| self.node.view().slots.owner(slot?));
         let (owner_name, owner_state) = self.known(owner);
-        let meaning = self.meaning(&outcome, owner);
-        Ok(Finding {
+        Finding {
             about,
             slot: slot.map(|slot| slot.0),
             owner: owner.map_or(0, MemberId::get),
@@ -292,9 +335,9 @@ impl Agent {
             owner_state,
             action: Some(outcome.action.into()),
             reason: Some(outcome.reason.as_str().into()),
-            meaning,
-            steps: outcome.steps,
-        })
+            meaning: meaning(owner),
+            steps: outcome.steps.clone(),
+        }
     }
 
     fn meaning(&self, outcome: &Outcome, owner: Option<MemberId>) -> String {
@@ -353,6 +396,31 @@ impl Agent {
         let [a, b, c, d, e, f, ..] = settings.macs[0];
         let own = [a, b, c, d, e, f];
         Ok(if own == [0; 6] { SOME_MAC } else { own })
+    }
+}
+
+/// Whether a CHILD_SA of it carries packets to this address.
+fn protects(sa: &SaStatus, address: IpAddr) -> bool {
+    let to = TrafficSelector::host(address);
+    let children = sa.children.iter().flat_map(|child| &child.remote_ts);
+    children.into_iter().any(|net| net.intersect(&to).is_some())
+}
+
+fn cleartext_meaning(outcome: &Outcome) -> String {
+    match (outcome.reason, outcome.member) {
+        (Reason::InsideOwned, _) => "this member encrypts it: the tunnel's slot is its own".into(),
+        (_, Some(member)) => format!(
+            "member {member} encrypts it: XDP on this member redirects it there over the sync \
+             interface"
+        ),
+        (Reason::InsideLocalNet, _) => {
+            "it is this member's or its inside networks': it stays here and is not encrypted".into()
+        }
+        (reason, _) => format!(
+            "XDP passes it to the stack here ({}): if another member owns the tunnel, the fence drops \
+             what this one encrypts",
+            reason.as_str()
+        ),
     }
 }
 

@@ -97,8 +97,8 @@ pub(crate) enum Command {
     /// Why a packet or a peer goes where it goes: what is looked up in which map, whose the slot is,
     /// and what XDP does.
     Explain {
-        /// A peer's address or identity, a connection's name, a cookie (16 hexadecimal digits), an SPI
-        /// (8), or a packet in hexadecimal digits: an Ethernet frame, or with --source an IKE message.
+        /// A peer's address or identity, an address in a peer's network (who encrypts for it), a
+        /// connection's name, a cookie (16 hexadecimal digits), an SPI (8), or a packet in hexadecimal digits: an Ethernet frame, or with --source an IKE message.
         subject: String,
         /// Where the IKE message comes from; else the peer whose next negotiation is meant.
         #[arg(long)]
