@@ -7,12 +7,14 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use gateway_common::member::MemberId;
 use gateway_ike::config::{Connection, LocalAuth, Ppk, RemoteAuth, Secret};
 use gateway_ike::secret::SecretBytes;
 use gateway_ike::x509::Certificate;
 use gateway_node::Configuration;
 use gateway_vici::{Item, Packet, Section, Value};
+use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
 
 use super::Agent;
 use super::guard::guard;
@@ -322,7 +324,7 @@ fn change(tree: &mut Section, command: &str, message: &Section) -> Result<Sectio
         "unload-shared" => remove(tree, SHARED, text(message, "id")?)?,
         "load-key" => {
             let key = private_key(data(message)?).map_err(str::to_owned)?;
-            let id = hex_digest(key.public_key());
+            let id = key_id(key.public_key());
             put(tree, KEYS, &id, message.clone());
             return Ok(nothing.with("id", id));
         }
@@ -350,9 +352,21 @@ fn change(tree: &mut Section, command: &str, message: &Section) -> Result<Sectio
     Ok(nothing)
 }
 
+/// strongSwan's name of a key: SHA-1 of the subjectPublicKey of its SubjectPublicKeyInfo, without
+/// the octet that counts the unused bits (RFC 7296 §3.7 hashes the whole structure instead).
+fn key_id(public_key: &[u8]) -> String {
+    let parsed = SubjectPublicKeyInfo::from_der(public_key);
+    let key = parsed.as_ref().map_or(public_key, |(_, info)| {
+        let bits: &[u8] = &info.subject_public_key.data;
+        bits
+    });
+    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key);
+    data_encoding::HEXLOWER.encode(digest.as_ref())
+}
+
 /// A name for what has none.
 fn hex_digest(octets: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, octets);
+    let digest = digest::digest(&digest::SHA256, octets);
     data_encoding::HEXLOWER.encode(digest.as_ref())
 }
 
@@ -520,6 +534,22 @@ mod tests {
         assert_eq!(secrets.len(), 1);
         assert_eq!(secrets[0].ids.len(), 1);
         assert_eq!(secrets[0].secret.expose(), b"three");
+    }
+
+    /// An Ed25519 key's subjectPublicKey is the key itself, and the last 32 octets of the structure.
+    #[test]
+    fn a_key_is_named_by_its_subject_public_key() {
+        let mut info = vec![
+            0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+        ];
+        let key = [7; 32];
+        info.extend(key);
+        let wanted = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &key);
+        assert_eq!(
+            key_id(&info),
+            data_encoding::HEXLOWER.encode(wanted.as_ref())
+        );
+        assert_eq!(key_id(&info).len(), 40);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(super) fn client(context: &Context) -> Result<String> {
         .arg(lab.peer.socket())
         .arg(pki.join("ca.crt"))
         .arg(pki.join("member.key"))
+        .arg(context.binaries.join("gatewayctl"))
+        .arg(ours.join("gateway/gateway.sock"))
         .output()
         .context("python3")?;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -61,11 +63,142 @@ pub(super) fn client(context: &Context) -> Result<String> {
     let told: Value = serde_json::from_slice(&output.stdout)?;
     loaded(&told)?;
     ordered(&told)?;
+    exported(&told)?;
     let compared = sas(&told)? + conns(&told)? + whole(&told)? + certs(&told)?;
     events(&told["events"])?;
     Ok(format!(
         "{compared} names of a stock daemon's answers are in the member's, with the same kind of value"
     ))
+}
+
+/// What exporters read is what `gatewayctl --json` says of the same.
+fn exported(told: &Value) -> Result<()> {
+    let (read, pages) = (&told["exported"], &told["gatewayctl"]);
+    let only = |list: &Value| -> Result<Value> {
+        match list.as_array().map(Vec::as_slice) {
+            Some([one]) => Ok(one.clone()),
+            _ => anyhow::bail!("{list} is not one"),
+        }
+    };
+    let (sa, own) = (only(&read["ike_sas"])?, only(&pages["sas"]["ike_sas"])?);
+    let (child, own_child) = (only(&sa["child-sas"])?, only(&own["children"])?);
+    let hex = |value: &Value, digits: usize| {
+        let text = value.as_str().unwrap_or_default();
+        let last = text.get(text.len().saturating_sub(digits)..);
+        Value::from(u64::from_str_radix(last.unwrap_or_default(), 16).unwrap_or(0))
+    };
+    let socket = |host: &str, port: &str| format!("{}:{}", text(&sa[host]), sa[port]);
+    let spis = match own["initiator"] == true {
+        true => ["local_spi", "remote_spi"],
+        false => ["remote_spi", "local_spi"],
+    };
+    let status = &pages["status"];
+    for (what, read, own) in [
+        ("IKE SAs", &read["ikesas"]["total"], &status["ike_sas"]),
+        (
+            "half-open",
+            &read["ikesas"]["half-open"],
+            &status["half_open"],
+        ),
+        ("pools", &read["pools"], &Value::Array(Vec::new())),
+        ("name", &sa["name"], &own["connection"]),
+        ("state", &sa["state"], &"ESTABLISHED".into()),
+        ("version", &sa["version"], &2.into()),
+        ("uniqueid", &sa["uniqueid"], &hex(&own["local_spi"], 8)),
+        ("initiator-spi", &sa["initiator-spi"], &own[spis[0]]),
+        ("responder-spi", &sa["responder-spi"], &own[spis[1]]),
+        (
+            "local",
+            &socket("local-host", "local-port").into(),
+            &own["local"],
+        ),
+        (
+            "remote",
+            &socket("remote-host", "remote-port").into(),
+            &own["remote"],
+        ),
+        ("local-id", &sa["local-id"], &own["local_id"]),
+        ("remote-id", &sa["remote-id"], &own["remote_id"]),
+        ("child", &child["name"], &own_child["name"]),
+        (
+            "child's uniqueid",
+            &child["uniqueid"],
+            &hex(&own_child["spi_in"], 8),
+        ),
+        ("child's state", &child["state"], &"INSTALLED".into()),
+        ("mode", &child["mode"], &"TUNNEL".into()),
+        ("protocol", &child["protocol"], &"ESP".into()),
+        ("local-ts", &child["local-ts"], &own_child["local_ts"]),
+        ("remote-ts", &child["remote-ts"], &own_child["remote_ts"]),
+        ("bytes-in", &child["bytes-in"], &own_child["bytes_in"]),
+        ("bytes-out", &child["bytes-out"], &own_child["bytes_out"]),
+        ("packets-in", &child["packets-in"], &own_child["packets_in"]),
+        (
+            "packets-out",
+            &child["packets-out"],
+            &own_child["packets_out"],
+        ),
+    ] {
+        ensure!(read == own, "{what} is {read}, by gatewayctl {own}");
+    }
+    // What goes on between both questions.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let running = now.as_secs_f64() - seconds(&read["since"])?;
+    for (what, read, own) in [
+        ("uptime", running, &status["uptime_seconds"]),
+        (
+            "established",
+            seconds(&sa["established"])?,
+            &own["established_seconds"],
+        ),
+        (
+            "install-time",
+            seconds(&child["install-time"])?,
+            &own_child["installed_seconds"],
+        ),
+        (
+            "life-time",
+            seconds(&child["life-time"])?,
+            &own_child["life_seconds"],
+        ),
+        (
+            "rekey-time",
+            seconds(&child["rekey-time"])?,
+            &own_child["rekey_seconds"],
+        ),
+    ] {
+        let own = seconds(own)?;
+        ensure!(
+            (read - own).abs() < 20.0,
+            "{what} is {read}, by gatewayctl {own}"
+        );
+    }
+    exported_configuration(read, pages)
+}
+
+fn exported_configuration(read: &Value, pages: &Value) -> Result<()> {
+    let named = |list: &Value| -> BTreeSet<String> {
+        let all = list.as_array().into_iter().flatten();
+        all.map(|one| text(&one["name"])).collect()
+    };
+    let (conns, own) = (&read["conns"], &pages["connections"]["connections"]);
+    ensure!(named(conns) == named(own), "{conns}, by gatewayctl {own}");
+    ensure!(named(conns).contains("out"), "{conns}");
+    // DER begins with a SEQUENCE.
+    let certs = read["certs"].as_array().cloned().unwrap_or_default();
+    let is_x509 = |cert: &Value| *cert == serde_json::json!(["X509", "30"]);
+    ensure!(!certs.is_empty() && certs.iter().all(is_x509), "{certs:?}");
+    Ok(())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn seconds(value: &Value) -> Result<f64> {
+    value
+        .as_f64()
+        .with_context(|| format!("{value} is no time"))
 }
 
 /// Credentials over VICI, and what is gone again afterwards.
@@ -85,10 +218,10 @@ fn loaded(told: &Value) -> Result<()> {
             .is_some_and(|names| names.iter().any(|name| name == wanted))
     };
     ensure!(has(&ours["get_shared"]["keys"], &"psk-1".into()), "{ours}");
-    ensure!(
-        has(&ours["get_keys"]["keys"], &ours["load_key"]["id"]),
-        "{ours}"
-    );
+    let id = &ours["load_key"]["id"];
+    ensure!(has(&ours["get_keys"]["keys"], id), "{ours}");
+    let theirs = &stock["load_key"]["id"];
+    ensure!(id == theirs, "the key is {id}, with charon {theirs}");
     let (conns, shared) = (&told["left"][0]["conns"], &told["left"][1]["keys"]);
     ensure!(
         !has(conns, &"out".into()) && !has(shared, &"psk-1".into()),
@@ -170,20 +303,23 @@ fn whole(told: &Value) -> Result<usize> {
     count += same("get_pools", &ours["get_pools"], &stock["get_pools"], &[])?;
     let counters = |side: &Value| side["get_counters"]["counters"][""].clone();
     let (ours, stock) = (counters(ours), counters(stock));
-    for name in [
-        "ike-init-in-req",
-        "ike-auth-in-req",
-        "info-in-req",
-        "create-child-in-req",
-    ] {
-        ensure!(
-            number(&ours[name]) && number(&stock[name]),
-            "get_counters: {name} is {} and with charon {}",
-            ours[name],
-            stock[name]
-        );
+    count += same("get_counters", &ours, &stock, &[])?;
+    // Both have the same one negotiation behind them.
+    for exchange in ["ike-init", "ike-auth"] {
+        for (here, there) in [("out-req", "in-req"), ("in-resp", "out-resp")] {
+            let here = &ours[format!("{exchange}-{here}")];
+            let there = &stock[format!("{exchange}-{there}")];
+            ensure!(here == there, "{exchange}: {ours}, with charon {stock}");
+        }
     }
-    Ok(count + 4)
+    let reset = &told["reset"];
+    let before = number(&ours["ike-init-out-req"]) && ours["ike-init-out-req"] != "0";
+    let after = &reset["counters"][""]["ike-init-out-req"];
+    ensure!(
+        before && after == "0",
+        "after reset-counters: {reset}, before {ours}"
+    );
+    Ok(count)
 }
 
 fn certs(told: &Value) -> Result<usize> {

@@ -1,11 +1,14 @@
 """Drives two VICI sockets with strongSwan's own client library and prints what both answered.
 
-Arguments: the gateway's socket, the stock charon's, a certificate and a private key (PEM). What is
+Arguments: the gateway's socket, the stock charon's, a certificate, a private key (PEM), gatewayctl and
+the gateway's control socket. What is
 loaded into the gateway is a connection `out` whose peer is that charon.
 """
 
+import calendar
 import json
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -92,6 +95,69 @@ def observe(s):
     }
 
 
+def exported(s):
+    """What the Prometheus exporters for strongSwan read: `stats`, `get-pools` and `list-sas` of
+    sergeymakinen's ipsec_exporter, `list-sas`, `list-conns` and `list-certs` of torilabs'. Each value
+    is converted as their programs convert it, which end a scrape at what they cannot parse."""
+    number = lambda section, key: int(section[key].decode(), 10)
+    optional = lambda section, key: number(section, key) if key in section else None
+    text = lambda section, key: section[key].decode() if key in section else ""
+    texts = lambda section, key: [value.decode() for value in section.get(key, [])]
+    numbers = lambda section, keys: {key: number(section, key) for key in keys}
+    may = lambda section, keys: {key: optional(section, key) for key in keys}
+    words = lambda section, keys: {key: text(section, key) for key in keys}
+
+    stats = s.stats()
+    since = time.strptime(stats["uptime"]["since"].decode(), "%b %d %H:%M:%S %Y")
+    levels = ["critical", "high", "medium", "low"]
+    told = {
+        "since": calendar.timegm(since),
+        "workers": numbers(stats["workers"], ["total", "idle"]),
+        "active": numbers(stats["workers"]["active"], levels),
+        "queues": numbers(stats["queues"], levels),
+        "scheduled": number(stats, "scheduled"),
+        "ikesas": numbers(stats["ikesas"], ["total", "half-open"]),
+        "pools": [numbers(pool, ["size", "online", "offline"]) for pool in s.get_pools().values()],
+    }
+
+    def child_sa(child):
+        names = ["uniqueid", "reqid", "bytes-in", "bytes-out", "packets-in", "packets-out", "install-time", "life-time"]
+        optionals = ["encr-keysize", "integ-keysize", "use-in", "use-out", "rekey-time"]
+        labels = ["name", "state", "mode", "protocol", "encap", "encr-alg",
+                  "integ-alg", "prf-alg", "dh-group", "esn"]
+        lists = {key: texts(child, key) for key in ["local-ts", "remote-ts"]}
+        return {**numbers(child, names), **may(child, optionals), **words(child, labels), **lists}
+
+    def ike_sa(name, sa):
+        names = ["uniqueid", "version", "local-port", "remote-port", "established"]
+        optionals = ["encr-keysize", "integ-keysize", "rekey-time", "reauth-time"]
+        labels = ["state", "local-host", "local-id", "remote-host", "remote-id", "remote-xauth-id",
+                  "remote-eap-id", "initiator", "initiator-spi", "responder-spi", "nat-local",
+                  "nat-remote", "nat-fake", "nat-any", "encr-alg", "integ-alg", "prf-alg", "dh-group"]
+        lists = {key: texts(sa, key) for key in ["local-vips", "remote-vips"]}
+        children = [child_sa(child) for child in sa["child-sas"].values()]
+        return {"name": name, **numbers(sa, names), **may(sa, optionals), **words(sa, labels),
+                **lists, "child-sas": children}
+
+    def conn(name, one):
+        child_keys = ["rekey_time", "rekey_bytes", "rekey_packets"]
+        children = {
+            name: {**numbers(child, child_keys), "mode": text(child, "mode"),
+                   "local-ts": texts(child, "local-ts"), "remote-ts": texts(child, "remote-ts")}
+            for name, child in one["children"].items()
+        }
+        return {"name": name, **numbers(one, ["reauth_time", "rekey_time"]),
+                "version": text(one, "version"), "local_addrs": texts(one, "local_addrs"),
+                "remote_addrs": texts(one, "remote_addrs"), "children": children}
+
+    each = lambda messages, take: [take(*item) for message in messages for item in message.items()]
+    told["ike_sas"] = each(s.list_sas(), ike_sa)
+    told["conns"] = each(s.list_conns(), conn)
+    certificates = [dict(one) for one in s.list_certs({"type": "X509"})]
+    told["certs"] = [[text(one, "type"), one["data"][:1].hex()] for one in certificates]
+    return told
+
+
 def refused(call):
     try:
         call()
@@ -100,7 +166,12 @@ def refused(call):
     raise SystemExit("not refused")
 
 
-def main(ours_path, stock_path, certificate, key):
+def gatewayctl(program, control, page):
+    command = [program, "--socket", control, "--json", page]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def main(ours_path, stock_path, certificate, key, program, control):
     ours, stock = session(ours_path), session(stock_path)
     certificate, key = open(certificate, "rb").read(), open(key, "rb").read()
     owners = ["loaded.example.org", "site-1"]
@@ -134,6 +205,9 @@ def main(ours_path, stock_path, certificate, key):
     for listener in listeners.values():
         listener.wait("child-updown", 10)
     answers = {"ours": plain(observe(ours)), "stock": plain(observe(stock))}
+    scraped = exported(ours)
+    pages = {page: gatewayctl(program, control, page) for page in ["status", "sas", "connections"]}
+    reset = [ours.reset_counters(), ours.get_counters()][1]
     one = plain(ours.list_sas({"ike": "out"}))
     none = plain(ours.list_sas({"ike": "nobody"}))
     wrong = {
@@ -146,6 +220,9 @@ def main(ours_path, stock_path, certificate, key):
         {
             "loaded": plain(loaded),
             "answers": answers,
+            "exported": scraped,
+            "gatewayctl": pages,
+            "reset": plain(reset),
             "initiate": log,
             "terminate": ended,
             "chosen": [len(one), len(none)],
