@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::Context;
 use super::harness::{Lab, Wishes};
-use crate::lab::{Container, Plan, SHARED, command};
+use crate::lab::{Container, Plan, SHARED, command, secret};
 
 /// The member whose host becomes a packaged one.
 const PACKAGED: u8 = 1;
 /// So many that the packaged member owns one of them: all would miss it once in 17,000 runs.
 const SITES: u16 = 24;
 const ALL: [u8; 3] = [1, 2, 3];
+const DROP_IN: &str = "/etc/systemd/system/gatewayd.service.d";
 const CONFIG: &str = "/etc/gateway/gateway.toml";
 
 /// What is installed, and where.
@@ -81,13 +83,44 @@ fn replace(lab: &mut Lab, context: &Context, packages: &Packages) -> Result<Cont
         active.trim() == "inactive",
         "without a configuration the agent is {active}"
     );
+    shipped(&container)?;
     configure(&container, member.config())?;
     container.must("gatewayd", &["check-config"])?;
+    credential(&container)?;
     let started = container.must("systemctl", &["enable", "--now", "gatewayd"]);
     started.with_context(|| journal(&container))?;
     member.answer_at(container.path("/run/gateway/gateway.sock"));
     lab.wait_serving(&ALL)?;
     Ok(container)
+}
+
+/// What an operator looks for first.
+fn shipped(container: &Container) -> Result<()> {
+    let examples = "/usr/share/doc/gateway/examples";
+    for path in [
+        "ha-witness/gw-a/etc/gateway/gateway.toml",
+        "ha-keepalived/gw-a/etc/keepalived/keepalived.conf",
+        "ecmp-bird/router/etc/bird/bird.conf",
+        "gateway.toml",
+        "grafana/gateway.json",
+        "prometheus/alerts.yml",
+        "gateway.schema.json",
+        "witness.schema.json",
+    ] {
+        container.must("test", &["-s", &format!("{examples}/{path}")])?;
+    }
+    for page in [
+        "man5/gateway.toml.5",
+        "man7/gateway-runbook.7",
+        "man7/gateway-migration.7",
+        "man7/gateway-security.7",
+        "man8/gatewayd.8",
+        "man8/gatewayctl.8",
+        "man8/gatewayctl-explain.8",
+    ] {
+        container.must("test", &["-s", &format!("/usr/share/man/{page}.gz")])?;
+    }
+    Ok(())
 }
 
 /// The lab's file, with the places that the package's unit knows.
@@ -106,6 +139,30 @@ fn configure(container: &Container, lab_file: &Path) -> Result<()> {
         .replace("\"/run/gateway/lib\"", "\"/var/lib/gateway\"");
     fs::write(container.path(CONFIG), text)?;
     container.must("chmod", &["-R", "go=", "/etc/gateway"])?;
+    Ok(())
+}
+
+/// The first site's secret becomes a credential of systemd, which the unit alone can read.
+fn credential(container: &Container) -> Result<()> {
+    let file = container.path(CONFIG);
+    let text = fs::read_to_string(&file)?;
+    let inline = format!("secret = \"{}\"", secret(0));
+    ensure!(text.contains(&inline), "the lab's file has no such secret");
+    let named = text.replacen(&inline, "secret_file = \"credential:site-1\"", 1);
+    fs::write(&file, named)?;
+    let place = container.path("/etc/gateway/site-1.psk");
+    fs::write(&place, secret(0))?;
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o600))?;
+    let unit = container.path(DROP_IN);
+    fs::create_dir_all(&unit)?;
+    let lines = "[Service]\nLoadCredential=site-1:/etc/gateway/site-1.psk\n";
+    fs::write(unit.join("credential.conf"), lines)?;
+    container.must("systemctl", &["daemon-reload"])?;
+    let outside = container.run("gatewayd", &["check-config"])?;
+    ensure!(
+        outside.contains("LoadCredential=site-1"),
+        "the credential is the unit's alone, but outside of it: {outside}"
+    );
     Ok(())
 }
 
@@ -164,6 +221,8 @@ fn remove(lab: &Lab, container: &Container) -> Result<()> {
     ensure!(pins.trim().is_empty(), "pins stay behind: {pins}");
     container.must("test", &["-e", CONFIG])?;
     container.must("dpkg", &["--purge", "gateway"])?;
+    // The operator's own.
+    container.must("rm", &["-r", DROP_IN])?;
     nothing_left(container)
 }
 

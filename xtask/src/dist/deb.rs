@@ -93,6 +93,12 @@ const FILES: [(&str, &str, u32); 15] = [
 
 const MAINTAINER_SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
+/// JSON schemas of the configuration files, and the options that choose them.
+const SCHEMAS: [(&str, &[&str]); 2] = [
+    ("gateway.schema.json", &[]),
+    ("witness.schema.json", &["--witness"]),
+];
+
 /// Shells, and where they look for completions.
 const COMPLETIONS: [(&str, &str); 3] = [
     ("bash", "usr/share/bash-completion/completions/gatewayctl"),
@@ -146,7 +152,7 @@ impl Package<'_> {
         Ok(())
     }
 
-    /// Manual pages and completions: the binaries write them themselves.
+    /// Manual pages, schemas and completions: the binaries write them themselves.
     fn generated(&self, stage: &Path) -> Result<()> {
         let pages = stage.join("usr/share/man/man8");
         for binary in ["gatewayd", "gatewayctl"] {
@@ -169,6 +175,12 @@ impl Package<'_> {
             compress.arg(page);
         }
         process::run(&mut compress)?;
+        for (name, options) in SCHEMAS {
+            let mut write = Command::new(self.binaries.join("gatewayd"));
+            let text = output(write.args(options).arg("config-schema"))?;
+            let examples = stage.join("usr/share/doc/gateway/examples");
+            fs::write(examples.join(name), text)?;
+        }
         for (shell, to) in COMPLETIONS {
             let mut write = Command::new(self.binaries.join("gatewayctl"));
             let text = output(write.args(["completions", shell]))?;
