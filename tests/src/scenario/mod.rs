@@ -223,7 +223,7 @@ const ROWS: &[Row] = &[
     ),
     (
         "web",
-        Tier::Nightly,
+        Tier::Native,
         web::page,
         "the web page in a browser: a failover live, a hostile name, a silent member",
     ),
