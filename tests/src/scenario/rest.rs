@@ -494,7 +494,7 @@ fn explained(bench: &Bench) -> Result<()> {
         );
         owners.insert((owner, inside["slot"].as_u64()));
         ensure!(
-            told.to_string().contains("ESP of site-1"),
+            told.to_string().contains("ESP of sites, child net"),
             "the tunnel that carries it is not named: {told}"
         );
         let nobody = bench
