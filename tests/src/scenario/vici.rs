@@ -391,7 +391,13 @@ fn same(what: &str, ours: &Value, stock: &Value, may: &[&str]) -> Result<usize> 
     let both: Vec<&String> = wanted.intersection(&have).collect();
     for name in &both {
         let (a, b) = (&ours[name.as_str()], &stock[name.as_str()]);
-        ensure!(kind(a) == kind(b), "{what}: {name} is {a}, with charon {b}");
+        // Of hexadecimal digits some have no letter among them.
+        let hexadecimal = name.starts_with("spi-") || name.ends_with("-spi");
+        let alike = hexadecimal && a.is_string() && b.is_string();
+        ensure!(
+            alike || kind(a) == kind(b),
+            "{what}: {name} is {a}, with charon {b}"
+        );
     }
     Ok(both.len())
 }
@@ -447,6 +453,8 @@ mod tests {
         let ours = json!({"a": "7", "b": "z", "c": []});
         assert!(same("it", &ours, &stock, &[]).is_err());
         assert_eq!(same("it", &ours, &stock, &["d"]).unwrap(), 3);
+        let spis = [json!({"spi-in": "83667242"}), json!({"spi-in": "09f7130e"})];
+        assert_eq!(same("it", &spis[0], &spis[1], &[]).unwrap(), 1);
         let ours = json!({"a": "one", "b": "z", "c": [], "d": {}});
         assert!(same("it", &ours, &stock, &[]).is_err());
     }
