@@ -262,11 +262,14 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 fn reasons(counters: &Counters) -> BTreeMap<String, Count> {
-    Reason::ALL
-        .iter()
-        .zip(&counters.reasons)
+    // Between the programs' reasons indices are left out.
+    let counted = (0..).zip(&counters.reasons);
+    counted
         .filter(|(_, counter)| counter.packets > 0)
-        .map(|(reason, counter)| (reason.as_str().to_owned(), count(*counter)))
+        .filter_map(|(index, counter)| {
+            let reason = Reason::from_index(index)?;
+            Some((reason.as_str().to_owned(), count(*counter)))
+        })
         .collect()
 }
 
@@ -412,4 +415,32 @@ fn hex64(octets: [u8; 8]) -> String {
 
 fn hex32(octets: [u8; 4]) -> String {
     format!("{:08x}", u32::from_be_bytes(octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_common::abi::size;
+
+    use super::*;
+
+    #[test]
+    fn each_reason_is_told_what_was_counted_for_it() {
+        let counted = |index: u32| Counter {
+            packets: u64::from(index) + 1,
+            bytes: 0,
+        };
+        let counters = Counters {
+            reasons: (0..size::REASONS).map(counted).collect(),
+            ..Counters::default()
+        };
+        let told = reasons(&counters);
+        assert_eq!(told.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(
+                told[reason.as_str()].packets,
+                u64::from(reason.index()) + 1,
+                "{reason}"
+            );
+        }
+    }
 }
