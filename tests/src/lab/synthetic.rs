@@ -83,6 +83,16 @@ impl Tunnel {
     }
 }
 
+impl Tunnel {
+    /// Of its outbound SA in the fence's table.
+    fn key(&self) -> EspOutKey {
+        EspOutKey {
+            spi: self.spi_out.to_be_bytes(),
+            peer: IpAddr::from(self.peer).into(),
+        }
+    }
+}
+
 /// The stand-in on one member. Dropping it ends it.
 #[derive(Debug)]
 pub struct StandIn {
@@ -99,10 +109,12 @@ impl StandIn {
     pub fn start(node: &Node, tunnels: &[Tunnel]) -> Result<Self> {
         let (tun, raw) = node.inside(|| Ok((tun()?, esp_socket()?)))?;
         node.ip("link set esp0 up\nroute replace 10.2.0.0/16 dev esp0")?;
+        let ceilings = ceilings(node)?;
         let mut engine = Engine {
             tun,
             raw,
-            outbound: outbound(node, tunnels)?,
+            outbound: outbound(node, &ceilings, tunnels)?,
+            ceilings,
             inbound: tunnels.iter().map(|tunnel| tunnel.spi_in).collect(),
         };
         let stop = Arc::new(AtomicBool::new(false));
@@ -131,10 +143,23 @@ impl Drop for StandIn {
     }
 }
 
+/// The fence's table of outbound SAs.
+type Ceilings = BpfMap<MapData, EspOutKey, EspOutValue>;
+
 /// An outbound SA: the last number used, and where it goes.
 struct Outbound {
     tunnel: Tunnel,
     sequence: u32,
+}
+
+impl Outbound {
+    /// Whoever moves a copy in the kernel moves its ceiling in the fence's table along with it: here
+    /// the copy follows. After each takeover those of all members that it left out move on.
+    fn follow(&mut self, ceilings: &Ceilings) {
+        if let Ok(value) = ceilings.get(&self.tunnel.key(), 0) {
+            self.sequence = self.sequence.max(value.ceiling.saturating_sub(BLOCK));
+        }
+    }
 }
 
 struct Engine {
@@ -143,20 +168,19 @@ struct Engine {
     /// By the third octet of the network behind the peer.
     outbound: HashMap<u8, Outbound>,
     inbound: Vec<u32>,
+    ceilings: Ceilings,
+}
+
+fn ceilings(node: &Node) -> Result<Ceilings> {
+    let pin = find_pin(node.bpf_dir().context("no BPF file system")?, map::ESP_OUT)?;
+    Ok(Map::HashMap(MapData::from_pin(&pin)?).try_into()?)
 }
 
 /// Every copy stands at the beginning of the block whose end is its own fence's ceiling.
-fn outbound(node: &Node, tunnels: &[Tunnel]) -> Result<HashMap<u8, Outbound>> {
-    let pin = find_pin(node.bpf_dir().context("no BPF file system")?, map::ESP_OUT)?;
-    let table: BpfMap<_, EspOutKey, EspOutValue> =
-        Map::HashMap(MapData::from_pin(&pin)?).try_into()?;
+fn outbound(node: &Node, ceilings: &Ceilings, tunnels: &[Tunnel]) -> Result<HashMap<u8, Outbound>> {
     let mut found = HashMap::new();
     for tunnel in tunnels {
-        let key = EspOutKey {
-            spi: tunnel.spi_out.to_be_bytes(),
-            peer: IpAddr::from(tunnel.peer).into(),
-        };
-        let value = table.get(&key, 0).with_context(|| {
+        let value = ceilings.get(&tunnel.key(), 0).with_context(|| {
             format!(
                 "{}: no outbound SA {:08x} in the fence's table",
                 node.name, tunnel.spi_out
@@ -201,6 +225,7 @@ impl Engine {
         let Some(sa) = inner.get(18).and_then(|octet| self.outbound.get_mut(octet)) else {
             return false;
         };
+        sa.follow(&self.ceilings);
         sa.sequence = sa.sequence.wrapping_add(1);
         let packet = packet(VIP, sa.tunnel.peer, sa.tunnel.spi_out, sa.sequence, inner);
         // What the fence drops comes back as an error here; to XFRM it makes no difference either.

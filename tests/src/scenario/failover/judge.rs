@@ -131,6 +131,11 @@ impl Outcome {
         );
         answered_in_the_end(&record.probes).with_context(|| brief.clone())?;
         ensure!(self.moved_sas > 0, "no SA was seen to move: {brief}");
+        let malformed = Reason::FenceMalformed.as_str();
+        ensure!(
+            !self.fenced.contains_key(malformed),
+            "the fence took good packets for malformed: {brief}"
+        );
         // A host that was replaced has counters of its own; behind a cut cable the device drops
         // what the fence let pass.
         if !hit.fault.upstream_knows() {

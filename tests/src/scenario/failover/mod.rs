@@ -122,6 +122,7 @@ fn judged(mut rig: Rig, hit: Hit, second: Option<u8>) -> Result<(Outcome, Record
         )
     })?;
     rig.one_owner_each(hit)?;
+    rig.agents_tell_what_was_counted()?;
     rig.go_on(Duration::from_secs(1));
     let record = match early {
         Some(record) => record,

@@ -254,6 +254,24 @@ impl Rig {
         Ok(now.saturating_sub(before.copied().unwrap_or(0)))
     }
 
+    /// What the agents say was counted is what their programs' maps say.
+    pub(super) fn agents_tell_what_was_counted(&self) -> Result<()> {
+        for (id, node) in (1u8..).zip(&self.lab.network.members) {
+            let before = lab::reasons(node)?;
+            let told = self.lab.cluster.member(id.into())?.ask("stats")?;
+            let after = lab::reasons(node)?;
+            for (reason, most) in after {
+                let least = before.get(reason).copied().unwrap_or(0);
+                let told = told["reasons"][reason]["packets"].as_u64().unwrap_or(0);
+                ensure!(
+                    (least..=most).contains(&told),
+                    "member {id} says {told} for {reason}, its programs counted {least} to {most}"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// What the members' kernels, or those that stand in for them, encrypted.
     fn count_produced(&self) -> Result<BTreeMap<u8, u64>> {
         let mut found = BTreeMap::new();
