@@ -81,9 +81,15 @@ pub struct Limits {
     /// How long an exchange waits that the peer refused for the time being. Default 10 s; up to
     /// half as long again at random.
     pub retry_delay: Duration,
-    /// For how long the peer may say TEMPORARY_FAILURE before the IKE SA is closed (RFC 7296
-    /// §2.25: "several minutes"). Default 180 s.
+    /// For how long the peer may say TEMPORARY_FAILURE (RFC 7296 §2.25: "several minutes") or
+    /// STATE_NOT_FOUND (RFC 9370 §2.2.4: "several retries") before the IKE SA is closed. Default
+    /// 180 s.
     pub temporary_failures: Duration,
+    /// How long a CREATE_CHILD_SA exchange that is answered waits for the peer's next additional key
+    /// exchange (RFC 9370 §2.2.4: 5 to 20 seconds). Default 20 s.
+    pub follow_up_timeout: Duration,
+    /// CREATE_CHILD_SA exchanges of one peer that may wait so at the same time. Default 16.
+    pub follow_ups_per_ike_sa: usize,
     /// Initiations under way at the same time; others wait for their turn. Default 100.
     pub initiations: usize,
     /// How long a connection that is to be up waits after a failed initiation, twice as long after
@@ -128,6 +134,8 @@ impl Default for Limits {
             retransmit_tries: 5,
             retry_delay: Duration::from_secs(10),
             temporary_failures: Duration::from_secs(180),
+            follow_up_timeout: Duration::from_secs(20),
+            follow_ups_per_ike_sa: 16,
             initiations: 100,
             retry_initiate_interval: Duration::from_secs(10),
             retry_initiate_limit: Duration::from_secs(300),

@@ -84,6 +84,10 @@ pub enum PolicyError {
     /// No more CHILD_SAs on this IKE SA (RFC 7296 §1.3).
     #[error("no additional CHILD_SAs: {0}")]
     NoAdditionalSas(&'static str),
+    /// An additional key exchange that belongs to nothing that we know, or no longer (RFC 9370
+    /// §2.2.4).
+    #[error("no CREATE_CHILD_SA exchange waits for this additional key exchange (any more)")]
+    StateNotFound,
 }
 
 /// We cannot, for now.
@@ -225,6 +229,7 @@ fn notify_type(error: &IkeError) -> NotifyType {
         IkeError::Policy(PolicyError::ChildSaNotFound { .. }) => NotifyType::CHILD_SA_NOT_FOUND,
         IkeError::Policy(PolicyError::NoAdditionalSas(_)) => NotifyType::NO_ADDITIONAL_SAS,
         IkeError::Policy(PolicyError::TemporaryFailure(_)) => NotifyType::TEMPORARY_FAILURE,
+        IkeError::Policy(PolicyError::StateNotFound) => NotifyType::STATE_NOT_FOUND,
         // RFC 7296 §3.10.1: a request "cannot be completed at this time due to a temporary
         // condition"; the peer tries again. NO_ADDITIONAL_SAS would tell it not to.
         IkeError::Local(_) => NotifyType::TEMPORARY_FAILURE,

@@ -116,22 +116,31 @@ impl Skeyseed {
         Self(crypto.prf(prf, sk_d.expose(), &data))
     }
 
-    /// prf(SK_d (old), g^ir (new) | Ni | Nr): of an IKE SA that replaces another (RFC 7296 §2.18).
-    /// `old_prf` is the PRF of the replaced IKE SA.
+    /// prf(SK_d (old), SK(0) | Ni | Nr | SK(1) | … | SK(n)): of an IKE SA that replaces another
+    /// (RFC 7296 §2.18, with additional key exchanges RFC 9370 §2.2.4). `old_prf` is the PRF of the
+    /// replaced IKE SA; `shared` are SK(0), the g^ir (new) of CREATE_CHILD_SA, to SK(n).
     pub fn rekeyed(
         crypto: &dyn CryptoProvider,
         old_prf: Prf,
         old_sk_d: &SkD,
-        shared: &SecretBytes,
+        shared: &[SecretBytes],
         nonce_i: &[u8],
         nonce_r: &[u8],
     ) -> Self {
-        Self(crypto.prf(
-            old_prf,
-            old_sk_d.expose(),
-            &[shared.expose(), nonce_i, nonce_r],
-        ))
+        let seed = seed(shared, nonce_i, nonce_r);
+        Self(crypto.prf(old_prf, old_sk_d.expose(), &seed))
     }
+}
+
+/// SK(0) | Ni | Nr | SK(1) | … | SK(n), what new keys under an IKE SA are made of; Ni | Nr without
+/// any key exchange.
+fn seed<'a>(shared: &'a [SecretBytes], nonce_i: &'a [u8], nonce_r: &'a [u8]) -> Vec<&'a [u8]> {
+    let (first, additional) = shared.split_at(shared.len().min(1));
+    let octets = |secrets: &'a [SecretBytes]| secrets.iter().map(SecretBytes::expose);
+    octets(first)
+        .chain([nonce_i, nonce_r])
+        .chain(octets(additional))
+        .collect()
 }
 
 /// The keys of one IKE SA. `i` and `r` are the roles in the exchange that made it.
@@ -244,26 +253,21 @@ pub struct ChildKeys {
 }
 
 impl ChildKeys {
-    /// KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr), the initiator's direction first. `prf` is the
-    /// IKE SA's; `shared` is there if the CREATE_CHILD_SA exchange had KE payloads.
+    /// KEYMAT = prf+(SK_d, [SK(0) |] Ni | Nr [| SK(1) | … | SK(n)]), the initiator's direction
+    /// first (RFC 7296 §2.17, RFC 9370 §2.2.4). `prf` is the IKE SA's; `shared` are SK(0), the g^ir
+    /// (new) of CREATE_CHILD_SA if that had KE payloads, to SK(n).
     pub fn derive(
         crypto: &dyn CryptoProvider,
         prf: Prf,
         encryption: Encryption,
         sk_d: &SkD,
-        shared: Option<&SecretBytes>,
+        shared: &[SecretBytes],
         nonce_i: &[u8],
         nonce_r: &[u8],
     ) -> Result<Self, CryptoError> {
         let lengths = [encryption.keymat_len(); 2];
-        let shared = shared.map_or(&[][..], SecretBytes::expose);
-        let keymat = prf_plus(
-            crypto,
-            prf,
-            sk_d.expose(),
-            &[shared, nonce_i, nonce_r],
-            lengths.iter().sum(),
-        )?;
+        let seed = seed(shared, nonce_i, nonce_r);
+        let keymat = prf_plus(crypto, prf, sk_d.expose(), &seed, lengths.iter().sum())?;
         let [initiator_to_responder, responder_to_initiator] = cut(&keymat, lengths);
         Ok(Self {
             initiator_to_responder,

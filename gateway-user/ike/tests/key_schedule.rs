@@ -1,6 +1,7 @@
 //! Known answers for SKEYSEED, SK_*, KEYMAT and AUTH.
 //!
-//! The RFCs have no vectors for these. The constants were computed from RFC 7296 §2.13–§2.18 with
+//! The RFCs have no vectors for these. The constants were computed from RFC 7296 §2.13–§2.18 and RFC
+//! 9370 §2.2.4 with
 //! Python's `hmac` module, by a script that first reproduced the SHA-1 case of NIST's CAVP vectors
 //! for IKEv2 (SP 800-135) with the same functions. Inputs: Ni = 20..3f, Nr = 80..a7 (unequal in
 //! length, so that an exchange of the two shows), g^ir, g^ir (new) and the SPIs of that CAVP case.
@@ -35,6 +36,8 @@ struct Case {
     child: &'static str,
     child_pfs: &'static str,
     rekeyed: &'static str,
+    /// KEYMAT, and SKEYSEED of a successor, with one and with two additional key exchanges.
+    additional: [(&'static str, &'static str); 2],
     /// prf(prf("secret", pad), "the first message" | Nr | prf(SK_pi, 02000000 "gw.example.org")).
     auth_i: &'static str,
     /// SHA-256 of prf+(SK_d, Ni), 255 blocks.
@@ -58,6 +61,16 @@ const CASES: [Case; 2] = [
         child_pfs: "5f0bba88db0aae1ccf839ba9a048689e15dd98f5
                     0c1b1fcf88b491ad91623df596a20b3dd1699e13",
         rekeyed: "87dc1499f7c57614eff1dda8d2326bf4b8b47f9c3097f5d458119b5e807b42ea",
+        additional: [
+            (
+                "21eca837de07692d2f55f9ab1ce977d799862f1059b3c9fb24198ae49db3e9c5fcdcc2e82f14c31c",
+                "93e96a6f7e0e6b76d98e5d3bff476558adfb21c12c2a8ea26d33cdf50c9aaaf5",
+            ),
+            (
+                "5cec6589a3945837e76a4e4f97339a54c6bfbc7556351b8d0db89451551118aaa25443149801a0a8",
+                "756c4400e82665b691e5e6a50c8c060941b80f3c69ed071627daea3950602eb9",
+            ),
+        ],
         auth_i: "b4fb3a10cbec15eb0e877f7e68f19b263d988c10c6b041f52ca8be16b77af2a8",
         longest: "36c7fb4c176d6233f52a2d602cadd986a59a5dfb93b6f34dc65bbd01483e4c1b",
     },
@@ -82,6 +95,16 @@ const CASES: [Case; 2] = [
                     f4b25cb1a5ad1c711e32ef30c6f047b567cf5d59c43c2d2a4946d512b2ac255ac6584b98",
         rekeyed: "266e6931ad9b061df90a23d4a9d2f7a62c2d75971e549de9
                   fa491646a58cbb66b6824f999cb486af7481aa5ec59f228c",
+        additional: [
+            (
+                "b350c3d8aac4b3dcaf99cee3912908006c7196db38113eed3752f185829ee65517048d625d165fb1e28ab602eb51b676650d563c4a2644ed7ef93b76a8478c3fce3de10833599d34",
+                "aeec13e48fd8ab74d40e7acc323f13939b81cad08934780330bbe8496421080387ac0be3974d0f1d26ffb82bdb86622d",
+            ),
+            (
+                "b39311393f0902db293e213a0deeafd33402d05c51db83152b94b565092da4321d94720e2789458f9a553258e257d032fc216853e3d69ef5d2ca1b691687ff62faf99862a1c50aee",
+                "88943f55638888b893407eb65394ec49a49d150f87a0fcf0f26d01942a3ee5d364d1c61dd4746a89e49e7fc9479a7280",
+            ),
+        ],
         auth_i: "b4724c0abbc9960bf9a4bcd4cbfa8781090d72cba76c287b
                  77d23ca7ac22250d650d86a9535399295dd6acc416e98f3e",
         longest: "c6c1b6e464bcc2a090048f5cefb1cd7a8dafc6281f6f4bab3e7fb2e680fe08b7",
@@ -126,10 +149,11 @@ fn keys_of_an_ike_sa() {
 #[test]
 fn keys_of_a_child_sa() {
     let (ni, nr) = nonces();
-    let new = SecretBytes::new(hex(GIR_NEW));
+    let new = [SecretBytes::new(hex(GIR_NEW))];
     for case in &CASES {
         let sk_d = ike_keys(case).d;
-        for (shared, expected) in [(None, case.child), (Some(&new), case.child_pfs)] {
+        let none: &[SecretBytes] = &[];
+        for (shared, expected) in [(none, case.child), (&new, case.child_pfs)] {
             let keys =
                 ChildKeys::derive(&AwsLc, case.prf, case.encryption, &sk_d, shared, &ni, &nr)
                     .unwrap();
@@ -146,11 +170,35 @@ fn keys_of_a_child_sa() {
 #[test]
 fn skeyseed_of_a_rekeyed_ike_sa() {
     let (ni, nr) = nonces();
-    let new = SecretBytes::new(hex(GIR_NEW));
+    let new = [SecretBytes::new(hex(GIR_NEW))];
     for case in &CASES {
         let sk_d = ike_keys(case).d;
         let skeyseed = Skeyseed::rekeyed(&AwsLc, case.prf, &sk_d, &new, &ni, &nr);
         assert_eq!(skeyseed.expose(), hex(case.rekeyed));
+    }
+}
+
+/// RFC 9370 §2.2.4, with SK(1) = c0..df and SK(2) = 00..2f.
+#[test]
+fn keys_after_additional_key_exchanges() {
+    let (ni, nr) = nonces();
+    let shared = [hex(GIR_NEW), (0xc0..0xe0).collect(), (0..0x30).collect()];
+    let shared = shared.map(SecretBytes::new);
+    for case in &CASES {
+        let sk_d = ike_keys(case).d;
+        for (count, (child, rekeyed)) in (2..).zip(case.additional) {
+            let shared = &shared[..count];
+            let skeyseed = Skeyseed::rekeyed(&AwsLc, case.prf, &sk_d, shared, &ni, &nr);
+            assert_eq!(skeyseed.expose(), hex(rekeyed));
+            let (prf, encryption) = (case.prf, case.encryption);
+            let keys = ChildKeys::derive(&AwsLc, prf, encryption, &sk_d, shared, &ni, &nr);
+            let keys = keys.unwrap();
+            let both = [
+                keys.initiator_to_responder.expose(),
+                keys.responder_to_initiator.expose(),
+            ];
+            assert_eq!(both.concat(), hex(child));
+        }
     }
 }
 

@@ -118,7 +118,7 @@ fn keys_of_the_second_ike_sa() {
     let recording = Recording::load();
     let [ni, nr] = recording.nonces(9);
     let old = SkD::from_secret(recording.secret("sk_d_1"));
-    let skeyseed = Skeyseed::rekeyed(&AwsLc, PRF, &old, &recording.secret("g_ir_2"), &ni, &nr);
+    let skeyseed = Skeyseed::rekeyed(&AwsLc, PRF, &old, &[recording.secret("g_ir_2")], &ni, &nr);
     assert_eq!(skeyseed.expose(), recording.get("skeyseed_2"));
     let (spi_i, spi_r) = spis(recording.message(13));
     let keys = IkeKeys::derive(&AwsLc, PRF, GCM, &skeyseed, (&ni, &nr), (&spi_i, &spi_r));
@@ -131,8 +131,8 @@ fn keys_of_the_second_ike_sa() {
 fn keys_of_the_child_sas() {
     let recording = Recording::load();
     let sk_d = SkD::from_secret(recording.secret("sk_d_1"));
-    let pfs = recording.secret("child_g_ir_2");
-    for (child, request, shared) in [(1, 1, None), (2, 5, Some(&pfs))] {
+    let pfs = [recording.secret("child_g_ir_2")];
+    for (child, request, shared) in [(1, 1, &[][..]), (2, 5, &pfs)] {
         let [ni, nr] = recording.nonces(request);
         let keys = ChildKeys::derive(&AwsLc, PRF, GCM, &sk_d, shared, &ni, &nr).unwrap();
         let (i, r) = (&keys.initiator_to_responder, &keys.responder_to_initiator);

@@ -26,8 +26,8 @@ use super::{lifetimes, raw, transport, value};
 
 const IKE_EXAMPLE: &str = "encryption-prf-group, like \"aes256gcm16-prfsha384-ecp256\", or \
     encryption-integrity-group, like \"aes128-sha256-modp2048\"";
-const ESP_EXAMPLE: &str =
-    "encryption, then a group for PFS, like \"aes128gcm16\" or \"aes256gcm16-x25519\"";
+const ESP_EXAMPLE: &str = "encryption, then a group for PFS, then additional key exchanges, like \
+    \"aes128gcm16\", \"aes256gcm16-x25519\" or \"aes256gcm16-x25519-ke1_mlkem768\"";
 const TS_EXAMPLE: &str =
     "a prefix like \"10.1.0.0/16\" or \"2001:db8::/32\", with \"[tcp/443]\" behind it if need be";
 
@@ -186,7 +186,7 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
         &format!("{key}.esp_proposals"),
         &raw.esp_proposals,
         ESP_EXAMPLE,
-        parse_esp,
+        EspProposal::parse,
         EspProposal::defaults,
     )?;
     if raw.replay_window == 0 && raw.esp_proposals.is_empty() {
@@ -326,18 +326,6 @@ fn suites<T, E: Display>(
         .into_iter()
         .flatten()
         .collect())
-}
-
-/// As [`EspProposal::parse`], without what the engine does not do yet.
-fn parse_esp(text: &str) -> Result<Vec<EspProposal>, String> {
-    let suites = EspProposal::parse(text).map_err(|error| error.to_string())?;
-    if suites.iter().any(|suite| !suite.additional.is_empty()) {
-        return Err(format!(
-            "proposal \"{text}\": additional key exchanges (ke1_ to ke7_) are for the proposals of \
-             the IKE SA, whose keys those of its CHILD_SAs depend on"
-        ));
-    }
-    Ok(suites)
 }
 
 fn identity<T: FromStr<Err: Display>>(key: &str, text: &str) -> Result<T, ConfigError> {

@@ -30,6 +30,8 @@ counters! {
     informational_requests,
     /// Authentic new CREATE_CHILD_SA requests.
     create_child_requests,
+    /// Authentic new IKE_FOLLOWUP_KE requests.
+    followup_ke_requests,
     /// IKE_SA_INIT requests of ours, again with a COOKIE or another key exchange included.
     init_requests_sent,
     /// IKE_AUTH requests of ours.

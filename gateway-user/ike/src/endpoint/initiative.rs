@@ -82,6 +82,7 @@ impl Endpoint {
             successor,
             rival,
             lost,
+            rival_to_come,
         } = succession;
         let mut successor = Box::new(successor);
         let local_spi = successor.local_spi;
@@ -90,6 +91,12 @@ impl Endpoint {
                 self.bequeath(now, &mut sa, rival);
                 successor.terminate();
                 self.add_successor(now, successor);
+            }
+            // The peer goes on to make its own, which will inherit.
+            _ if rival_to_come => {
+                successor.terminate();
+                self.add_successor(now, successor);
+                return self.finish_succession(now, sa, local_spi);
             }
             rival => {
                 successor.inherit(&mut self.core, &mut sa);
@@ -102,6 +109,10 @@ impl Endpoint {
                 self.superseded(now, &mut sa, local_spi);
             }
         }
+        self.finish_succession(now, sa, local_spi);
+    }
+
+    fn finish_succession(&mut self, now: Instant, sa: Box<IkeSa>, local_spi: [u8; 8]) {
         // The successor does nothing before the old one's record says that it has one: until then
         // a replica takes it for one that was never used.
         self.keep(now, sa);

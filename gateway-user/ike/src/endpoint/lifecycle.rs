@@ -267,10 +267,10 @@ impl Endpoint {
         for child in sa.established().iter().flat_map(|e| &e.children) {
             self.core.start_lifetime(child);
         }
-        if let Some(spi) = sa.reserved_esp_spi() {
+        for spi in sa.reserved_esp_spis() {
             self.core.esp_spis.assign(spi, sa.local_spi);
         }
-        self.core.ike_spis.extend(sa.reserved_ike_spi());
+        self.core.ike_spis.extend(sa.reserved_ike_spis());
         sa.resume(&mut self.core, now);
         let spi = sa.local_spi;
         let predecessor = sa.established().and_then(|e| e.predecessor);
@@ -309,7 +309,7 @@ impl Endpoint {
                 self.core.start_lifetime(child);
             }
             // What an offer has reserved may bear the discarded one's SPI.
-            self.core.ike_spis.extend(old.reserved_ike_spi());
+            self.core.ike_spis.extend(old.reserved_ike_spis());
         }
         let local_spi = successor;
         self.core.out.delta(slot, Change::Removed { local_spi });

@@ -99,23 +99,6 @@ impl IkeProposal {
         all
     }
 
-    /// The suites for rekeying an IKE SA: without additional key exchanges, for which CREATE_CHILD_SA
-    /// would need IKE_FOLLOWUP_KE (RFC 9370 §2.2.4). The new keys depend on the old ones, and so on
-    /// what was exchanged when the first of them was made.
-    pub(crate) fn for_rekeying(suites: &[Self]) -> Vec<Self> {
-        let mut all = Vec::new();
-        for suite in suites {
-            let suite = Self {
-                additional: AdditionalKes::NONE,
-                ..*suite
-            };
-            if !all.contains(&suite) {
-                all.push(suite);
-            }
-        }
-        all
-    }
-
     /// Whether there is SHA-1 in it, which an operator should be warned of.
     pub fn uses_sha1(&self) -> bool {
         self.prf == Prf::HmacSha1 || self.encryption.integrity() == Some(Integrity::HmacSha1_96)

@@ -8,7 +8,7 @@ use gateway_common::slot::Slot;
 use super::tlv::{Reader, Unknown};
 use super::{
     CachedResponse, ChildRecord, ChildState, Contact, IkeSaRecord, NatState, OutstandingRequest,
-    RecordError, Role, TransportState, VERSION, child_kind, kind,
+    PeerFollowUp, RecordError, Role, TransportState, VERSION, child_kind, kind,
 };
 use crate::crypto::{Encryption, Integrity, KeyExchangeMethod, Prf};
 use crate::identity::Identity;
@@ -137,8 +137,13 @@ impl IkeSaRecord {
                 .transpose()?,
             outstanding: fields
                 .optional(kind::OUTSTANDING)
-                .map(OutstandingRequest::decode)
+                .map(|reader| OutstandingRequest::decode(reader, (&connection, slot)))
                 .transpose()?,
+            follow_ups: fields
+                .maybe(kind::FOLLOW_UPS, "additional key exchanges", |r| {
+                    PeerFollowUp::decode_all(r, (&connection, slot))
+                })?
+                .unwrap_or_default(),
             replaced: fields.optional(kind::REPLACED).is_some(),
             closing: fields.optional(kind::CLOSING).is_some(),
             predecessor: fields.maybe(kind::PREDECESSOR, "predecessor", Reader::array)?,
@@ -178,7 +183,7 @@ fn contact(reader: &mut Reader<'_>) -> Result<Contact, RecordError> {
     })
 }
 
-fn decode_child(
+pub(super) fn decode_child(
     reader: Reader<'_>,
     connection: &str,
     slot: Slot,
@@ -345,7 +350,8 @@ fn encryption(
         .ok_or(RecordError::Value("encryption algorithm"))
 }
 
-fn proposal(fields: &mut Fields<'_>) -> Result<IkeProposal, RecordError> {
+/// The algorithms of an IKE SA.
+pub(super) fn proposal(fields: &mut Fields<'_>) -> Result<IkeProposal, RecordError> {
     let (cipher, prf, ke) = fields.take(kind::TRANSFORMS, "algorithms", |r| {
         Ok(((r.u16()?, r.u16()?), r.u16()?, r.u16()?))
     })?;
@@ -367,7 +373,7 @@ fn proposal(fields: &mut Fields<'_>) -> Result<IkeProposal, RecordError> {
     })
 }
 
-fn key_exchange_method(id: u16) -> Result<KeyExchangeMethod, RecordError> {
+pub(super) fn key_exchange_method(id: u16) -> Result<KeyExchangeMethod, RecordError> {
     KeyExchangeMethod::from_transform_id(id).ok_or(RecordError::Value("key exchange method"))
 }
 

@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use gateway_common::abi::Address;
 
 use super::tlv::{Writer, nanos};
-use super::{ChildRecord, ChildState, Contact, IkeSaRecord, Role, VERSION, child_kind, kind};
+use super::{
+    ChildRecord, ChildState, Contact, IkeSaRecord, PeerFollowUp, Role, VERSION, child_kind, kind,
+};
 use crate::crypto::{Encryption, KeyExchangeMethod};
 use crate::identity::Identity;
 use crate::output::{ChildSa, Quota, TrafficSelector};
+use crate::proposal::IkeProposal;
 use crate::secret::SecretBytes;
 
 /// A usual record with one child is about 1 KB; a larger one grows.
@@ -94,6 +97,10 @@ impl IkeSaRecord {
                 out.tlv(kind, &[&nanos(after)]);
             }
         }
+        if !self.follow_ups.is_empty() {
+            let all = PeerFollowUp::encode_all(&self.follow_ups);
+            out.tlv(kind::FOLLOW_UPS, &[all.expose()]);
+        }
         self.transport.encode(out);
         for name in &self.wanted {
             out.tlv(kind::WANTED, &[name.as_bytes()]);
@@ -102,23 +109,7 @@ impl IkeSaRecord {
     }
 
     fn encode_crypto(&self, out: &mut Writer) {
-        let [encryption, bits] = encryption(self.proposal.encryption);
-        out.tlv(
-            kind::TRANSFORMS,
-            &[
-                &encryption,
-                &bits,
-                &self.proposal.prf.transform_id().to_be_bytes(),
-                &self.proposal.ke.transform_id().to_be_bytes(),
-            ],
-        );
-        integrity(out, kind::INTEGRITY, self.proposal.encryption);
-        if !self.proposal.additional.is_empty() {
-            let ids = self.proposal.additional.by_type();
-            let ids = ids.map(|method| method.map_or(0, KeyExchangeMethod::transform_id));
-            let octets = ids.map(u16::to_be_bytes);
-            out.tlv(kind::ADDITIONAL_KES, &[octets.as_flattened()]);
-        }
+        encode_proposal(out, &self.proposal);
         out.tlv(kind::SK_D, &[self.keys.d.expose()]);
         out.tlv(kind::SK_EI, &[self.keys.ei.expose()]);
         out.tlv(kind::SK_ER, &[self.keys.er.expose()]);
@@ -127,7 +118,28 @@ impl IkeSaRecord {
     }
 }
 
-fn encode_child(child: &ChildRecord) -> SecretBytes {
+/// The algorithms of an IKE SA.
+pub(super) fn encode_proposal(out: &mut Writer, proposal: &IkeProposal) {
+    let [encryption, bits] = encryption(proposal.encryption);
+    out.tlv(
+        kind::TRANSFORMS,
+        &[
+            &encryption,
+            &bits,
+            &proposal.prf.transform_id().to_be_bytes(),
+            &proposal.ke.transform_id().to_be_bytes(),
+        ],
+    );
+    integrity(out, kind::INTEGRITY, proposal.encryption);
+    if !proposal.additional.is_empty() {
+        let ids = proposal.additional.by_type();
+        let ids = ids.map(|method| method.map_or(0, KeyExchangeMethod::transform_id));
+        let octets = ids.map(u16::to_be_bytes);
+        out.tlv(kind::ADDITIONAL_KES, &[octets.as_flattened()]);
+    }
+}
+
+pub(super) fn encode_child(child: &ChildRecord) -> SecretBytes {
     let ChildSa {
         // Those of the IKE SA.
         connection: _,

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod follow_up;
 mod request;
 mod tlv;
 mod transport;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use gateway_common::slot::Slot;
 
+pub use self::follow_up::{FollowUp, KeyInputs, PeerFollowUp, Settled};
 pub use self::request::{
     ChildOffer, IkeOffer, KeyExchangeState, OutstandingRequest, Purpose, Rival,
 };
@@ -123,6 +125,8 @@ pub struct IkeSaRecord {
     pub closed: Option<Duration>,
     /// CHILD_SAs, in the order in which they were made.
     pub children: Vec<ChildRecord>,
+    /// What the peer makes by additional key exchanges that are under way, oldest first.
+    pub follow_ups: Vec<PeerFollowUp>,
     /// What a newer release added.
     pub unknown: Vec<Unknown>,
 }
@@ -172,6 +176,9 @@ impl IkeSaRecord {
         for child in &mut self.children {
             child.age = child.age.saturating_add(by);
         }
+        for waiting in &mut self.follow_ups {
+            waiting.left = waiting.left.saturating_sub(by);
+        }
     }
 
     /// What is left of an IKE SA that is over: its names, and `response` for the retransmissions of
@@ -191,6 +198,7 @@ impl IkeSaRecord {
             contact: None,
             closed: Some(linger),
             children: Vec::new(),
+            follow_ups: Vec::new(),
             unknown: Vec::new(),
             ..self
         }
@@ -274,6 +282,21 @@ mod kind {
     pub(super) const CONTACT: u16 = 70;
     pub(super) const CLOSED: u16 = 71;
     pub(super) const NEGOTIATED_IN: u16 = 72;
+    /// One value for all of them: decoders that do not know the type keep it, but not twice.
+    pub(super) const FOLLOW_UPS: u16 = 73;
+}
+
+/// Types within what additional key exchanges make; its algorithms have those of the top level.
+mod follow_up_kind {
+    pub(super) const NONCE_I: u16 = 100;
+    pub(super) const NONCE_R: u16 = 101;
+    pub(super) const SHARED: u16 = 102;
+    pub(super) const PENDING: u16 = 103;
+    pub(super) const CHILD: u16 = 104;
+    pub(super) const REKEYS: u16 = 105;
+    pub(super) const IKE_SPIS: u16 = 106;
+    pub(super) const LINK: u16 = 107;
+    pub(super) const LEFT: u16 = 108;
 }
 
 /// Types within a child.
@@ -310,5 +333,6 @@ mod request_kind {
     pub(super) const RIVAL: u16 = 8;
     pub(super) const DELETED: u16 = 9;
     pub(super) const NONCE: u16 = 10;
+    pub(super) const FOLLOW_UP: u16 = 11;
     pub(super) const PATH: u16 = 60;
 }

@@ -3,10 +3,12 @@
 //! Nonces, offers and public values are in the octets, which the owner of the keys can open; only
 //! private values and what happened meanwhile stand beside them.
 
+use gateway_common::slot::Slot;
+
 use super::decode::Fields;
 use super::encode::socket;
 use super::tlv::{Reader, Writer};
-use super::{RecordError, request_kind};
+use super::{FollowUp, RecordError, request_kind};
 use crate::crypto::KeyExchangeMethod;
 use crate::output::Path;
 use crate::secret::SecretBytes;
@@ -84,13 +86,16 @@ pub struct ChildOffer {
     pub spi_in: [u8; 4],
     /// Our inbound SPI of the CHILD_SA that it replaces.
     pub rekeys: Option<[u8; 4]>,
-    /// Its own key exchange, if it offers one.
+    /// Its own key exchange, if it offers one; with additional ones, the one that is under way.
     pub ke: Option<KeyExchangeState>,
     /// The peer rekeyed the same CHILD_SA meanwhile.
     pub rival: Option<Rival<[u8; 4]>>,
     /// SPIs of the peer's that it deleted meanwhile and that we do not know: perhaps that of this
     /// CHILD_SA, whose response is late.
     pub deleted: Vec<[u8; 4]>,
+    /// CREATE_CHILD_SA is answered, and the request is one of the IKE_FOLLOWUP_KE exchanges after it
+    /// (RFC 9370 §2.2.4).
+    pub follow_up: Option<Box<FollowUp>>,
 }
 
 /// An offered successor of the IKE SA.
@@ -98,10 +103,12 @@ pub struct ChildOffer {
 pub struct IkeOffer {
     /// Our SPI of it, network order.
     pub spi: [u8; 8],
-    /// Its key exchange.
+    /// Its key exchange; with additional ones, the one that is under way.
     pub ke: KeyExchangeState,
     /// The peer rekeyed the IKE SA meanwhile.
     pub rival: Option<Rival<[u8; 8]>>,
+    /// As [`ChildOffer::follow_up`].
+    pub follow_up: Option<Box<FollowUp>>,
 }
 
 impl OutstandingRequest {
@@ -118,11 +125,14 @@ impl OutstandingRequest {
                 out.tlv(request_kind::SPIS, &[spis.as_flattened()]);
             }
             Purpose::Child(offer) => {
-                purpose(4);
+                // Releases without additional key exchanges must not take one for the other.
+                purpose(if offer.follow_up.is_some() { 10 } else { 4 });
                 encode_child_offer(&mut out, offer);
+                encode_follow_up(&mut out, offer.follow_up.as_deref());
             }
             Purpose::RekeyIke(offer) => {
-                purpose(5);
+                purpose(if offer.follow_up.is_some() { 11 } else { 5 });
+                encode_follow_up(&mut out, offer.follow_up.as_deref());
                 out.tlv(request_kind::SPIS, &[&offer.spi]);
                 encode_ke(&mut out, &offer.ke);
                 encode_rival(&mut out, offer.rival.as_ref());
@@ -166,6 +176,12 @@ fn encode_child_offer(out: &mut Writer, offer: &ChildOffer) {
     }
 }
 
+fn encode_follow_up(out: &mut Writer, follow_up: Option<&FollowUp>) {
+    if let Some(follow_up) = follow_up {
+        out.tlv(request_kind::FOLLOW_UP, &[follow_up.encode().expose()]);
+    }
+}
+
 fn encode_ke(out: &mut Writer, ke: &KeyExchangeState) {
     let method = ke.method.transform_id().to_be_bytes();
     out.tlv(request_kind::KEY_EXCHANGE, &[&method, ke.private.expose()]);
@@ -180,20 +196,25 @@ fn encode_rival<const N: usize>(out: &mut Writer, rival: Option<&Rival<[u8; N]>>
 impl OutstandingRequest {
     /// Types that this release does not know are left out: the response could not be understood
     /// with half of what it needs, and a newer release says so with a new purpose.
-    pub(super) fn decode(reader: Reader<'_>) -> Result<Self, RecordError> {
+    /// `connection` and `slot` are those of the IKE SA.
+    pub(super) fn decode(
+        reader: Reader<'_>,
+        (connection, slot): (&str, Slot),
+    ) -> Result<Self, RecordError> {
         let (mut fields, []) = Fields::read(reader, [])?;
         let message_id = fields.take(request_kind::MESSAGE_ID, NAME, Reader::u32)?;
         let bytes = fields.take(request_kind::BYTES, NAME, |r| Ok(r.rest().into()))?;
+        let follow_up = |fields: &mut Fields<'_>| {
+            let decode = |r: &mut Reader<'_>| FollowUp::decode(r, (connection, slot));
+            let follow_up = fields.take(request_kind::FOLLOW_UP, NAME, decode)?;
+            Ok(Some(Box::new(follow_up)))
+        };
         let purpose = match fields.take(request_kind::PURPOSE, NAME, Reader::u8)? {
             1 => Purpose::Liveness,
             2 => Purpose::CloseIke,
             3 => Purpose::CloseChildren(spis(&mut fields, request_kind::SPIS)?),
             4 => Purpose::Child(child_offer(&mut fields)?),
-            5 => Purpose::RekeyIke(IkeOffer {
-                spi: fields.take(request_kind::SPIS, NAME, Reader::array)?,
-                ke: fields.take(request_kind::KEY_EXCHANGE, NAME, key_exchange)?,
-                rival: fields.maybe(request_kind::RIVAL, NAME, rival)?,
-            }),
+            5 => Purpose::RekeyIke(ike_offer(&mut fields)?),
             6 => Purpose::SyncMessageIds(fields.take(request_kind::NONCE, NAME, Reader::array)?),
             7 => {
                 let (cookie, path) = check(&mut fields)?;
@@ -204,6 +225,14 @@ impl OutstandingRequest {
                 Purpose::UpdateAddresses { cookie, path }
             }
             9 => Purpose::Redirect,
+            10 => Purpose::Child(ChildOffer {
+                follow_up: follow_up(&mut fields)?,
+                ..child_offer(&mut fields)?
+            }),
+            11 => Purpose::RekeyIke(IkeOffer {
+                follow_up: follow_up(&mut fields)?,
+                ..ike_offer(&mut fields)?
+            }),
             _ => return Err(RecordError::Value(NAME)),
         };
         Ok(Self {
@@ -231,6 +260,16 @@ fn child_offer(fields: &mut Fields<'_>) -> Result<ChildOffer, RecordError> {
         ke: fields.maybe(request_kind::KEY_EXCHANGE, NAME, key_exchange)?,
         rival: fields.maybe(request_kind::RIVAL, NAME, rival)?,
         deleted: spis(fields, request_kind::DELETED)?,
+        follow_up: None,
+    })
+}
+
+fn ike_offer(fields: &mut Fields<'_>) -> Result<IkeOffer, RecordError> {
+    Ok(IkeOffer {
+        spi: fields.take(request_kind::SPIS, NAME, Reader::array)?,
+        ke: fields.take(request_kind::KEY_EXCHANGE, NAME, key_exchange)?,
+        rival: fields.maybe(request_kind::RIVAL, NAME, rival)?,
+        follow_up: None,
     })
 }
 

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use gateway_common::time::Instant;
 
 use super::clock::{draw_quota, jitter};
-use super::{Child, Establishment, IkeSa, Pending, Request};
+use super::follow_up::unkeyed;
+use super::{Child, Establishment, IkeSa, Pending, Request, Step};
 use crate::config::{ChildConfig, Connection};
 use crate::crypto::KeyExchangeMethod;
 use crate::endpoint::core::Core;
 use crate::endpoint::spi::FIRST_ESP_SPI;
 use crate::error::{IkeError, LocalError, PeerError, PolicyError};
-use crate::keys::ChildKeys;
 use crate::output::{ChildId, ChildSa, KernelRequest, Path};
 use crate::proposal::{Chosen, EspExchange, EspProposal, select_esp};
-use crate::record::{ChildState, Purpose, Rival};
+use crate::record::{ChildState, FollowUp, KeyInputs, Purpose, Rival, Role, Settled};
 use crate::secret::SecretBytes;
 use crate::selector::{Narrowed, narrow_both};
 use crate::wire::{
@@ -87,7 +87,8 @@ impl<'a> ChildRequest<'a> {
 }
 
 impl IkeSa {
-    /// Negotiates a CHILD_SA and asks the kernel for it. `base` is the beginning of the answer.
+    /// Negotiates a CHILD_SA and asks the kernel for it, or answers and waits for additional key
+    /// exchanges. `base` is the beginning of the answer.
     ///
     /// # Errors
     /// Then nothing was changed and nothing was asked.
@@ -99,13 +100,13 @@ impl IkeSa {
         child: &ChildRequest<'_>,
         base: MessageBuilder,
         establishes: Option<Establishment>,
-    ) -> Result<(), IkeError> {
+    ) -> Result<Step, IkeError> {
         let established = self
             .established()
             .ok_or(PeerError::Syntax("CHILD_SA before authentication"))?;
         let replaced = match child.rekeys {
             Some(spi) => Some(established.child_to_rekey(spi)?),
-            None if established.children.len() >= core.config.limits.children_per_ike_sa => {
+            None if established.children_to_come() >= core.config.limits.children_per_ike_sa => {
                 return Err(PolicyError::NoAdditionalSas("the limit per IKE SA is reached").into());
             }
             None => None,
@@ -115,9 +116,13 @@ impl IkeSa {
             child,
             replaced.map(|c| &*c.sa.name),
         )?;
+        let additional = agreement.chosen.suite.additional;
+        if !additional.is_empty() {
+            established.may_wait(&core.config.limits)?;
+        }
         let replaces = replaced.map(|child| child.sa.id());
         let (shared, ke_r) = key_exchange(core, &agreement.chosen, child.ke)?;
-        let sa = Box::new(self.derive_child(core, child, &agreement, shared.as_ref())?);
+        let sa = Box::new(self.reserve_child(core, &agreement)?);
 
         let mut installed = base.clone();
         installed.push(&Payload::Sa(SaRepr {
@@ -143,11 +148,25 @@ impl IkeSa {
             .push(&Payload::TsResponder(TsRepr {
                 selectors: sa.local_ts.clone(),
             }));
-        let lowest_nonce = child.nonce_i.min(child.nonce_r).to_vec();
-        self.note_rival(replaces, sa.spi_in, &lowest_nonce);
+        let inputs = KeyInputs {
+            nonces: (child.nonce_i.to_vec(), child.nonce_r.to_vec()),
+            shared: shared.into_iter().collect(),
+        };
+        let rekeys = replaces.map(|old| old.spi_in);
+        self.note_rival(replaces, sa.spi_in, inputs.lowest_nonce());
+        self.supersede_rekeying(core, rekeys);
+        if !additional.is_empty() {
+            let follow_up = FollowUp {
+                settled: Settled::Child { sa, rekeys },
+                inputs,
+                pending: additional.iter().collect(),
+            };
+            let answer = (request, installed);
+            return Ok(self.await_follow_up(core, now, answer, follow_up));
+        }
         let pending = Box::new(Pending {
             request,
-            child: sa,
+            child: Box::new(self.finish_child(core, Role::Responder, &sa, &inputs)?),
             replaces,
             lost: false,
             installed,
@@ -156,7 +175,7 @@ impl IkeSa {
             establishes,
         });
         self.ask_kernel(core, pending);
-        Ok(())
+        Ok(Step::Waiting)
     }
 
     /// RFC 7296 §2.23: with a NAT between, ESP goes in UDP, from and to the ports that IKE uses. On
@@ -216,7 +235,7 @@ impl IkeSa {
         }
     }
 
-    fn ask_kernel(&mut self, core: &mut Core, pending: Box<Pending>) {
+    pub(super) fn ask_kernel(&mut self, core: &mut Core, pending: Box<Pending>) {
         core.await_kernel(self.local_spi, &pending);
         core.out.kernel(KernelRequest::Install {
             child: pending.child.clone(),
@@ -228,24 +247,9 @@ impl IkeSa {
         }
     }
 
-    /// Draws our SPI and derives the keys (RFC 7296 §2.17).
-    fn derive_child(
-        &self,
-        core: &mut Core,
-        child: &ChildRequest<'_>,
-        agreement: &Agreement,
-        shared: Option<&SecretBytes>,
-    ) -> Result<ChildSa, IkeError> {
+    /// Draws our SPI. The keys are still missing.
+    fn reserve_child(&self, core: &mut Core, agreement: &Agreement) -> Result<ChildSa, IkeError> {
         let suite = agreement.chosen.suite;
-        let keys = ChildKeys::derive(
-            &*core.crypto,
-            self.proposal.prf,
-            suite.encryption,
-            &self.keys.d,
-            shared,
-            child.nonce_i,
-            child.nonce_r,
-        )?;
         // RFC 4555 §3.3: from the IKE SA, not from the header of the request.
         let (local, remote) = (self.path.local, self.path.remote);
         let spi_in = core
@@ -263,8 +267,8 @@ impl IkeSa {
             remote: remote.ip(),
             encap: self.encap(self.path),
             encryption: suite.encryption,
-            key_in: keys.initiator_to_responder,
-            key_out: keys.responder_to_initiator,
+            key_in: unkeyed(suite.encryption),
+            key_out: unkeyed(suite.encryption),
             esn: suite.esn,
             replay_window: config.replay_window,
             local_ts: agreement.traffic.local.clone(),
@@ -294,7 +298,16 @@ impl super::Established {
             }
             Err(error) => return Err(error),
         };
+        // Our own rekeying of it has been answered, so the peer knows that it has lost or has not
+        // taken part.
+        let follows_up = self.outstanding.as_ref().is_some_and(|o| {
+            matches!(&o.request.purpose, Purpose::Child(offer)
+                if offer.follow_up.is_some() && offer.rekeys == Some(child.sa.spi_in))
+        });
         match child.state {
+            _ if follows_up => Err(PolicyError::TemporaryFailure(
+                "this CHILD_SA is being rekeyed, with additional key exchanges",
+            )),
             ChildState::Closing => Err(PolicyError::TemporaryFailure(
                 "this CHILD_SA is being closed",
             )),

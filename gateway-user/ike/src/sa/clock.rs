@@ -27,6 +27,8 @@ pub(crate) enum Clock {
     Reauthenticate,
     /// Something that the peer refused is to be tried again.
     Retry,
+    /// The peer has not gone on with additional key exchanges.
+    FollowUp,
     /// The peer has been silent.
     Idle,
     /// The rest of a message in fragments has not come.

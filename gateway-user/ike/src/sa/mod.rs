@@ -7,6 +7,7 @@
 mod child;
 mod clock;
 mod exchange;
+mod follow_up;
 mod initiate;
 pub(crate) mod iv;
 mod mobike;
@@ -27,6 +28,7 @@ use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
 use self::clock::Clocks;
+use self::follow_up::Awaited;
 use self::initiate::{Outstanding, Task};
 use self::iv::IvSequence;
 use self::open::ExpectAuthResponse;
@@ -100,6 +102,8 @@ pub(crate) struct Established {
     pub(crate) established_at: Instant,
     pub(crate) children: Vec<Child>,
     pub(crate) pending: Option<Box<Pending>>,
+    /// What the peer makes by additional key exchanges that are under way, oldest first.
+    follow_ups: Vec<Awaited>,
     /// Message ID of our next request. 64 bits for the same reason as in [`Window`].
     next_request: u64,
     /// Our request that waits for its response: a window of one (RFC 7296 §2.3).
@@ -160,6 +164,7 @@ impl Established {
             established_at: now,
             children: Vec::new(),
             pending: None,
+            follow_ups: Vec::new(),
             next_request: 0,
             outstanding: None,
             tasks: BTreeSet::new(),
@@ -376,6 +381,7 @@ impl IkeSa {
     pub(crate) fn drop_children(&mut self, core: &mut Core, reason: &str) {
         self.discard_fragments(core);
         self.drop_outstanding(core);
+        self.release_follow_ups(core);
         self.stop_clocks(core);
         let Some(established) = self.established_mut() else {
             return;
@@ -399,6 +405,7 @@ impl IkeSa {
     pub(crate) fn release_children(&mut self, core: &mut Core) {
         self.discard_fragments(core);
         self.forget_outstanding(core);
+        self.release_follow_ups(core);
         self.stop_clocks(core);
         let Some(established) = self.established_mut() else {
             return;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gateway_common::time::Instant;
 
+use super::follow_up::Awaited;
 use super::initiate::{Outstanding, Task};
 use super::iv::IvSequence;
 use super::reassembly::Incoming;
@@ -96,6 +97,11 @@ impl IkeSa {
                     unknown: child.unknown.clone(),
                 })
                 .collect(),
+            follow_ups: established
+                .follow_ups
+                .iter()
+                .map(|awaited| awaited.export(now))
+                .collect(),
             unknown: established.unknown.clone(),
         })
     }
@@ -134,6 +140,11 @@ impl IkeSa {
         established.rekey_at = left(now, record.rekey_after, record.age);
         established.reauth_at = left(now, record.reauth_after, record.age);
         established.expires_at = left(now, record.expires_after, record.age);
+        established.follow_ups = record
+            .follow_ups
+            .into_iter()
+            .map(|awaited| Awaited::import(now, awaited))
+            .collect();
         established.unknown = record.unknown;
         established.outstanding = record
             .outstanding

@@ -145,6 +145,7 @@ impl IkeSa {
             ExchangeType::IKE_AUTH => &mut core.counters.auth_requests,
             ExchangeType::CREATE_CHILD_SA => &mut core.counters.create_child_requests,
             ExchangeType::INFORMATIONAL => &mut core.counters.informational_requests,
+            ExchangeType::IKE_FOLLOWUP_KE => &mut core.counters.followup_ke_requests,
             _ => return Err(PeerError::Syntax("unknown exchange type").into()),
         };
         *counter += 1;
@@ -152,6 +153,7 @@ impl IkeSa {
         match request.header.exchange {
             ExchangeType::IKE_AUTH => self.auth(core, now, request, &payloads),
             ExchangeType::CREATE_CHILD_SA => self.create_child_sa(core, now, request, &payloads),
+            ExchangeType::IKE_FOLLOWUP_KE => self.follow_up(core, now, request, &payloads),
             _ => self.informational(core, now, request, &payloads),
         }
     }
@@ -346,6 +348,7 @@ impl IkeSa {
         core.start_lifetime(&child);
         if let Some(established) = self.established_mut() {
             established.children.push(child);
+            established.end_follow_up(id.spi_in);
             // RFC 7296 §2.8: the peer, who asked, deletes the old one.
             let replaced = pending.replaces.filter(|_| !pending.lost);
             if let Some(old) = replaced.and_then(|old| established.child_mut(old.spi_in))
@@ -375,6 +378,9 @@ impl IkeSa {
     fn child_refused(&mut self, core: &mut Core, pending: Pending, reason: String) -> Step {
         core.counters.kernel_failures += 1;
         core.esp_spis.release(&pending.child.spi_in);
+        if let Some(established) = self.established_mut() {
+            established.end_follow_up(pending.child.spi_in);
+        }
         let error = LocalError::Kernel(reason).into();
         self.failed(core, "CHILD_SA", &error);
         let notify = notify_for(&error);

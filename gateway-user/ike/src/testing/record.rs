@@ -78,6 +78,7 @@ impl FreshSa {
                 state: ChildState::Current,
                 unknown: Vec::new(),
             }],
+            follow_ups: Vec::new(),
             unknown: Vec::new(),
         }
     }

@@ -113,6 +113,70 @@ fn wrong_guesses(side: usize, connection: &mut Connection, child: &mut ChildConf
     connection.proposals = ike;
 }
 
+/// Additional key exchanges on both sides (RFC 9370).
+fn hybrid(_: usize, connection: &mut Connection, child: &mut ChildConfig) {
+    let esp = "aes128gcm16-x25519-ke1_mlkem512-ke3_ecp256";
+    child.esp_proposals = EspProposal::parse(esp).unwrap();
+    let ike = "aes128gcm16-prfsha256-x25519-ke1_mlkem512-ke3_ecp256";
+    connection.proposals = IkeProposal::parse(ike).unwrap();
+}
+
+/// Only what side 0 begins has additional key exchanges: it prefers them, and side 1 does not.
+fn half_hybrid(side: usize, connection: &mut Connection, child: &mut ChildConfig) {
+    hybrid(side, connection, child);
+    let esp = EspProposal::parse("aes128gcm16-x25519").unwrap();
+    let ike = IkeProposal::parse("aes128gcm16-prfsha256-x25519").unwrap();
+    // The responder's preference decides.
+    let at = if side == 0 { 0 } else { 1 };
+    child.esp_proposals.splice(at..at, esp);
+    connection.proposals.splice(at..at, ike);
+}
+
+const PAIRS: [[Order; 2]; 4] = [
+    [Order::RekeyChild, Order::RekeyChild],
+    [Order::RekeyIke, Order::RekeyIke],
+    [Order::RekeyChild, Order::RekeyIke],
+    [Order::RekeyIke, Order::RekeyChild],
+];
+
+/// RFC 9370 §2.2.4: the one that loses does not go on.
+#[test]
+fn rekeyings_with_additional_key_exchanges() {
+    for (at, orders) in PAIRS.into_iter().enumerate() {
+        let said = collide(orders, End::Tunnel, hybrid);
+        // Whether the refusal can come up depends on who is late, for IKE SA and CHILD_SA.
+        let same = orders[0] == orders[1];
+        let refusal = if same {
+            "with additional key exchanges"
+        } else {
+            "not now"
+        };
+        assert!(contains(&said, refusal), "{at}: {said:#?}");
+    }
+}
+
+/// The outcome of one exchange is there at once, that of the other only later.
+#[test]
+fn rekeyings_with_additional_key_exchanges_on_one_side() {
+    for orders in PAIRS {
+        collide(orders, End::Tunnel, half_hybrid);
+    }
+}
+
+#[test]
+fn additional_key_exchanges_and_deletion() {
+    for rekey in [Order::RekeyChild, Order::RekeyIke] {
+        collide([rekey, Order::Liveness], End::Tunnel, hybrid);
+        for (delete, end) in [
+            (Order::TerminateChild, End::IkeSa),
+            (Order::Terminate, End::Nothing),
+        ] {
+            collide([rekey, delete], end, hybrid);
+            collide([delete, rekey], end, hybrid);
+        }
+    }
+}
+
 fn contains(said: &BTreeSet<String>, words: &str) -> bool {
     said.iter().any(|line| line.contains(words))
 }

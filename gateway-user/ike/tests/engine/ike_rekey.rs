@@ -54,7 +54,7 @@ fn rekey(gateway: &mut Gateway, peer: &mut Initiator, suite: &str) -> Initiator 
         .unwrap();
     let shared = ke.agree(payloads.require_ke().unwrap().data).unwrap();
     let nonce_r = payloads.require_nonce().unwrap().data;
-    peer.rekeyed((NEW_SPI, spi_r), (&NONCE, nonce_r), &shared, suite)
+    peer.rekeyed((NEW_SPI, spi_r), (&NONCE, nonce_r), &[shared], suite)
 }
 
 #[test]

@@ -435,7 +435,7 @@ impl Initiator {
             self.chosen.prf,
             suite.encryption,
             &self.keys.as_ref().unwrap().d,
-            shared,
+            shared.map_or(&[], std::slice::from_ref),
             nonce_i,
             nonce_r,
         )
@@ -480,7 +480,7 @@ impl Initiator {
         &self,
         spis: ([u8; 8], [u8; 8]),
         nonces: (&[u8], &[u8]),
-        shared: &SecretBytes,
+        shared: &[SecretBytes],
         chosen: IkeProposal,
     ) -> Self {
         let old = self.keys.as_ref().unwrap();

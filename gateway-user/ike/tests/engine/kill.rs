@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use gateway_ike::proposal::EspProposal;
+use gateway_ike::config::{ChildConfig, Connection};
+use gateway_ike::proposal::{EspProposal, IkeProposal};
 
 use crate::pair::{Dice, Order, Pair, Weather};
 
@@ -12,14 +13,35 @@ const ORDERS: [Order; 3] = [Order::Liveness, Order::RekeyChild, Order::RekeyIke]
 /// Enough for every retransmission, retry and DELETE that is waited for.
 const LONG: Duration = Duration::from_secs(300);
 
+type Tweak = fn(usize, &mut Connection, &mut ChildConfig);
+
+fn plain(_: usize, _: &mut Connection, _: &mut ChildConfig) {}
+
+/// Additional key exchanges (RFC 9370).
+fn hybrid(_: usize, connection: &mut Connection, child: &mut ChildConfig) {
+    let esp = "aes128gcm16-x25519-ke1_mlkem768-ke2_ecp256";
+    child.esp_proposals = EspProposal::parse(esp).unwrap();
+    let ike = "aes128gcm16-prfsha256-x25519-ke1_mlkem768-ke2_ecp256";
+    connection.proposals = IkeProposal::parse(ike).unwrap();
+}
+
 /// Every kill point of every exchange, initiated by either side, in fair weather.
 #[test]
 fn a_kill_at_each_point_of_each_exchange() {
+    kill_at_each_point(plain, 8);
+}
+
+#[test]
+fn a_kill_at_each_point_of_additional_key_exchanges() {
+    kill_at_each_point(hybrid, 8);
+}
+
+fn kill_at_each_point(tweak: Tweak, at_least: u64) {
     let mut kills = 0;
     for initiator in 0..2 {
         for order in ORDERS {
             let run = |death: Option<u64>| {
-                let mut pair = Pair::new(77);
+                let mut pair = Pair::tweaked(77, tweak);
                 pair.points = 0;
                 pair.deaths.extend(death);
                 pair.order_now(initiator, order);
@@ -30,7 +52,7 @@ fn a_kill_at_each_point_of_each_exchange() {
             };
             let points = run(None);
             assert!(
-                points >= 8,
+                points >= at_least,
                 "receive, delta, acknowledgement, transmit, both ways"
             );
             for death in 1..=points {
@@ -45,6 +67,15 @@ fn a_kill_at_each_point_of_each_exchange() {
 /// Both sides start something at about the same time, and one of the members dies meanwhile.
 #[test]
 fn a_kill_at_each_point_of_each_collision() {
+    kill_in_collisions(plain);
+}
+
+#[test]
+fn a_kill_at_each_point_of_each_collision_of_additional_key_exchanges() {
+    kill_in_collisions(hybrid);
+}
+
+fn kill_in_collisions(tweak: Tweak) {
     for (first, second) in [
         (Order::RekeyChild, Order::RekeyChild),
         (Order::RekeyIke, Order::RekeyIke),
@@ -53,7 +84,7 @@ fn a_kill_at_each_point_of_each_collision() {
         (Order::Liveness, Order::RekeyIke),
     ] {
         let run = |death: Option<u64>| {
-            let mut pair = Pair::new(78);
+            let mut pair = Pair::tweaked(78, tweak);
             pair.points = 0;
             pair.deaths.extend(death);
             pair.order_now(0, first);
@@ -71,10 +102,14 @@ fn a_kill_at_each_point_of_each_collision() {
 
 /// Any exchanges, any weather, up to three deaths on either side. Returns deaths and repetitions.
 fn storm(seed: u64, esp: [&[EspProposal]; 2]) -> (u32, usize) {
-    let mut dice = Dice::new(seed ^ 0xdead);
-    let mut pair = Pair::tweaked(seed, |side, _, child| {
+    storm_with(seed, |side, _, child| {
         child.esp_proposals = esp[side].to_vec();
-    });
+    })
+}
+
+fn storm_with(seed: u64, tweak: impl Fn(usize, &mut Connection, &mut ChildConfig)) -> (u32, usize) {
+    let mut dice = Dice::new(seed ^ 0xdead);
+    let mut pair = Pair::tweaked(seed, tweak);
     pair.weather = Weather::STORM;
     pair.points = 0;
     for _ in 0..=dice.roll(4) {
@@ -97,6 +132,13 @@ fn storm(seed: u64, esp: [&[EspProposal]; 2]) -> (u32, usize) {
 fn a_thousand_of_a_thousand() {
     let esp = EspProposal::defaults();
     let all = (0..1000).map(|seed| storm(seed, [&esp, &esp]));
+    let (deaths, repeated) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    assert!(deaths > 500 && repeated > 1000, "{deaths}, {repeated}");
+}
+
+#[test]
+fn a_thousand_of_a_thousand_with_additional_key_exchanges() {
+    let all = (0..1000).map(|seed| storm_with(seed, hybrid));
     let (deaths, repeated) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert!(deaths > 500 && repeated > 1000, "{deaths}, {repeated}");
 }

@@ -13,6 +13,7 @@ mod children;
 mod closing;
 mod collisions;
 mod config;
+mod follow_up;
 mod fragments;
 mod gateway;
 mod handshake;

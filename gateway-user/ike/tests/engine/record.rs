@@ -10,9 +10,9 @@ use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
 use gateway_ike::output::{ChildSa, Path, Quota, TrafficSelector};
 use gateway_ike::proposal::{AdditionalKes, IkeProposal};
 use gateway_ike::record::{
-    CachedResponse, ChildOffer, ChildRecord, ChildState, Contact, IkeOffer, IkeSaRecord,
-    KeyExchangeState, NatState, OutstandingRequest, Purpose, RecordError, Rival, Role,
-    TransportState, Unknown,
+    CachedResponse, ChildOffer, ChildRecord, ChildState, Contact, FollowUp, IkeOffer, IkeSaRecord,
+    KeyExchangeState, KeyInputs, NatState, OutstandingRequest, PeerFollowUp, Purpose, RecordError,
+    Rival, Role, Settled, TransportState, Unknown,
 };
 use gateway_ike::secret::SecretBytes;
 use proptest::prelude::*;
@@ -205,7 +205,46 @@ fn rival<S: std::fmt::Debug>(
     prop::option::of((spi, nonce).prop_map(|(spi, lowest_nonce)| Rival { spi, lowest_nonce }))
 }
 
-fn purpose() -> impl Strategy<Value = Purpose> {
+/// A CHILD_SA or an IKE SA that additional key exchanges are about to make.
+fn follow_up(connection: String, slot: Slot) -> BoxedStrategy<FollowUp> {
+    let nonce = || prop::collection::vec(any::<u8>(), 16..64);
+    let methods = prop::sample::subsequence(KeyExchangeMethod::ALL.to_vec(), 0..4);
+    let child = children(connection, slot).prop_filter_map("no child", |mut all| all.pop());
+    let child = (child, any::<Option<[u8; 4]>>()).prop_map(|(child, rekeys)| Settled::Child {
+        sa: Box::new(child.sa),
+        rekeys,
+    });
+    let ike = (any::<[[u8; 8]; 2]>(), proposal()).prop_map(|(spis, proposal)| Settled::Ike {
+        local_spi: spis[0],
+        remote_spi: spis[1],
+        proposal,
+    });
+    let shared = prop::collection::vec(secret(32), 0..4);
+    let settled = prop_oneof![child, ike];
+    (settled, nonce(), nonce(), shared, methods)
+        .prop_map(|(settled, nonce_i, nonce_r, shared, pending)| FollowUp {
+            settled,
+            inputs: KeyInputs {
+                nonces: (nonce_i, nonce_r),
+                shared,
+            },
+            pending,
+        })
+        .boxed()
+}
+
+fn follow_ups(connection: String, slot: Slot) -> BoxedStrategy<Vec<PeerFollowUp>> {
+    let one = (any::<[u8; 8]>(), any::<u64>(), follow_up(connection, slot));
+    let one = one.prop_map(|(link, left, follow_up)| PeerFollowUp {
+        link,
+        left: Duration::from_nanos(left),
+        follow_up,
+    });
+    prop::collection::vec(one, 0..3).boxed()
+}
+
+fn purpose(connection: &str, slot: Slot) -> BoxedStrategy<Purpose> {
+    let follow_up = || prop::option::of(follow_up(connection.to_owned(), slot).prop_map(Box::new));
     let spis = || prop::collection::vec(any::<[u8; 4]>(), 0..4);
     prop_oneof![
         Just(Purpose::Liveness),
@@ -217,9 +256,10 @@ fn purpose() -> impl Strategy<Value = Purpose> {
             any::<Option<[u8; 4]>>(),
             prop::option::of(key_exchange()),
             rival(any::<[u8; 4]>()),
-            spis()
+            spis(),
+            follow_up(),
         )
-            .prop_map(|(name, spi_in, rekeys, ke, rival, deleted)| {
+            .prop_map(|(name, spi_in, rekeys, ke, rival, deleted, follow_up)| {
                 Purpose::Child(ChildOffer {
                     name,
                     spi_in,
@@ -227,10 +267,23 @@ fn purpose() -> impl Strategy<Value = Purpose> {
                     ke,
                     rival,
                     deleted,
+                    follow_up,
                 })
             }),
-        (any::<[u8; 8]>(), key_exchange(), rival(any::<[u8; 8]>()))
-            .prop_map(|(spi, ke, rival)| Purpose::RekeyIke(IkeOffer { spi, ke, rival })),
+        (
+            any::<[u8; 8]>(),
+            key_exchange(),
+            rival(any::<[u8; 8]>()),
+            follow_up()
+        )
+            .prop_map(|(spi, ke, rival, follow_up)| {
+                Purpose::RekeyIke(IkeOffer {
+                    spi,
+                    ke,
+                    rival,
+                    follow_up,
+                })
+            }),
         any::<[u8; 4]>().prop_map(Purpose::SyncMessageIds),
         (any::<[u8; 16]>(), socket(), socket()).prop_map(|(cookie, local, remote)| {
             let path = Path::new(local, remote);
@@ -242,6 +295,7 @@ fn purpose() -> impl Strategy<Value = Purpose> {
         }),
         Just(Purpose::Redirect),
     ]
+    .boxed()
 }
 
 fn transport() -> impl Strategy<Value = TransportState> {
@@ -256,17 +310,16 @@ fn transport() -> impl Strategy<Value = TransportState> {
     })
 }
 
-fn outstanding() -> impl Strategy<Value = Option<OutstandingRequest>> {
+fn outstanding(connection: &str, slot: Slot) -> BoxedStrategy<Option<OutstandingRequest>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..300);
-    prop::option::of(
-        (any::<u32>(), bytes, purpose()).prop_map(|(message_id, bytes, purpose)| {
-            OutstandingRequest {
-                message_id,
-                bytes: bytes.into(),
-                purpose,
-            }
-        }),
-    )
+    prop::option::of((any::<u32>(), bytes, purpose(connection, slot)).prop_map(
+        |(message_id, bytes, purpose)| OutstandingRequest {
+            message_id,
+            bytes: bytes.into(),
+            purpose,
+        },
+    ))
+    .boxed()
 }
 
 prop_compose! {
@@ -279,7 +332,8 @@ prop_compose! {
         slot in Just(slot),
         proposal in Just(proposal),
         keys in keys(proposal),
-        children in children(connection, slot),
+        children in children(connection.clone(), slot),
+        follow_ups in follow_ups(connection.clone(), slot),
         spis in any::<[[u8; 8]; 2]>(),
         role in prop_oneof![Just(Role::Initiator), Just(Role::Responder)],
         ids in (identity(), identity()),
@@ -287,7 +341,7 @@ prop_compose! {
         nat in any::<[bool; 2]>(),
         counters in any::<(u64, u32, u32, u64)>(),
         last_response in last_response(),
-        outstanding in outstanding(),
+        outstanding in outstanding(&connection, slot),
         flags in any::<[bool; 3]>(),
         ids_before in any::<(Option<u32>, Option<[u8; 8]>)>(),
         end in (
@@ -337,6 +391,7 @@ prop_compose! {
             wanted: wanted.into_iter().collect(),
             age: Duration::from_nanos(counters.3),
             children,
+            follow_ups,
             unknown,
         }
     }
@@ -394,6 +449,9 @@ proptest! {
             child.sa.hard_lifetime_seconds += 5000;
             child.age = Duration::from_secs(4321);
             child.rekey_after = child.rekey_after.map(|_| Duration::from_secs(4400));
+        }
+        for waiting in &mut record.follow_ups {
+            waiting.left = Duration::from_secs(7);
         }
         gateway.endpoint.handle_command(
             gateway.now,

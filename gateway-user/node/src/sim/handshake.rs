@@ -258,7 +258,7 @@ impl Handshake {
             self.proposal.prf,
             self.esp.encryption,
             &keys.d,
-            None,
+            &[],
             &self.nonce_i,
             &self.nonce_r,
         );

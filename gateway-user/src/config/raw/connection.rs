@@ -18,7 +18,8 @@ pub(in crate::config) struct Connection {
     /// The peer's addresses or networks, "%any"; empty: any.
     #[serde(default)]
     pub(in crate::config) remote_addrs: Vec<String>,
-    /// IKE proposals, like "aes256gcm16-prfsha384-ecp256" or "aes128-sha256-modp2048"; empty: a good choice.
+    /// IKE proposals, like "aes256gcm16-prfsha384-ecp256" or "aes128-sha256-modp2048", with "-ke1_mlkem768"
+    /// for an additional key exchange, also when it is rekeyed; empty: a good choice.
     #[serde(default)]
     pub(in crate::config) proposals: Vec<String>,
     /// Age at which the IKE SA is rekeyed, less up to `rand_time` at random; 0 leaves it to the peer. 4h unless
@@ -132,7 +133,9 @@ pub(in crate::config) struct Child {
     pub(in crate::config) local_ts: Vec<String>,
     /// Networks on the peer's side.
     pub(in crate::config) remote_ts: Vec<String>,
-    /// ESP proposals, like "aes128gcm16", or with a group for PFS "aes256gcm16-x25519"; empty: a good choice.
+    /// ESP proposals, like "aes128gcm16", or with a group for PFS "aes256gcm16-x25519", and with "-ke1_mlkem768"
+    /// for an additional key exchange, which the first CHILD_SA of an IKE SA has as little as PFS; empty:
+    /// a good choice.
     #[serde(default)]
     pub(in crate::config) esp_proposals: Vec<String>,
     /// Packets that may come late; 0 = no protection against replays (not with extended sequence numbers).

@@ -6,6 +6,7 @@
 //! In the end every IKE SA still answers, and nothing is left behind.
 
 pub(crate) mod draft;
+mod follow_up;
 mod fragments;
 mod orders;
 pub(crate) mod peer;
@@ -53,6 +54,7 @@ fn step(world: &mut World, input: &mut Input<'_>) {
         2 | 3 => init(world, peer, input),
         4 | 5 => auth(world, peer, input),
         6 => anything_authentic(world, peer, input),
+        7 if kind >= 0xc0 => follow_up::follow_up(world, peer, input),
         7 => create_child(world, peer, input),
         8 => rekey(world, peer, input),
         9 => informational(world, peer, input),

@@ -16,6 +16,7 @@ use gateway_ike::wire::{
 };
 
 use super::draft::Draft;
+use super::follow_up::{Series, Successor};
 use gateway_ike::testing::Toy;
 
 /// An IKE SA from the peer's side, which has always initiated it.
@@ -38,9 +39,9 @@ struct AuthBasis {
 }
 
 /// A key exchange that waits for its answer.
-struct Offer {
+pub(super) struct Offer {
     spi: [u8; 8],
-    nonce: Vec<u8>,
+    pub(super) nonce: Vec<u8>,
     proposal: IkeProposal,
     private: Box<dyn KeyExchange>,
     /// The IKE_SA_INIT request, or which session is rekeyed by which request.
@@ -54,7 +55,7 @@ enum Basis {
 
 pub(crate) struct Peer {
     number: u8,
-    crypto: Arc<dyn CryptoProvider>,
+    pub(super) crypto: Arc<dyn CryptoProvider>,
     /// Whether it announces a NAT that is not there.
     nat: bool,
     drawn: u32,
@@ -64,6 +65,8 @@ pub(crate) struct Peer {
     pub(crate) identity: Identity,
     cookie: Option<Vec<u8>>,
     offer: Option<Offer>,
+    /// Additional key exchanges that are under way.
+    pub(super) series: Option<Series>,
     pub(crate) sessions: Vec<Session>,
     /// Inbound SPIs that it offered.
     pub(crate) esp_spis: Vec<[u8; 4]>,
@@ -96,6 +99,7 @@ impl Peer {
             identity: Identity::Fqdn(format!("p{number}.example.org")),
             cookie: None,
             offer: None,
+            series: None,
             sessions: Vec::new(),
             esp_spis: Vec::new(),
             asked: None,
@@ -289,6 +293,7 @@ impl Peer {
     /// What was sent last was spoilt: no keys come out of it.
     pub(crate) fn forget_offer(&mut self) {
         self.offer = None;
+        self.series = None;
     }
 
     /// Seals a draft of a session.
@@ -432,7 +437,13 @@ impl Peer {
         });
     }
 
-    fn session(&self, offer: &Offer, seed: &Skeyseed, nonce_r: &[u8], spi_r: [u8; 8]) -> Session {
+    pub(super) fn session(
+        &self,
+        offer: &Offer,
+        seed: &Skeyseed,
+        nonce_r: &[u8],
+        spi_r: [u8; 8],
+    ) -> Session {
         let keys = IkeKeys::derive(
             &*self.crypto,
             offer.proposal.prf,
@@ -461,6 +472,7 @@ impl Peer {
         {
             assert_ne!(basis.request, basis.response);
         }
+        self.advance_series(index, answered, payloads);
         let is_rekey = self.offer.as_ref().is_some_and(|offer| {
             matches!(offer.by, Basis::Rekey { session, message_id }
                 if session == index && message_id == answered)
@@ -476,17 +488,29 @@ impl Peer {
         ) && let Some(offer) = self.offer.take()
         {
             let shared = offer.private.agree(ke.data).expect("a good public value");
+            if payloads.has_notify(NotifyType::ADDITIONAL_KEY_EXCHANGE) {
+                let successor = Successor {
+                    offer,
+                    nonce_r: nonce.data.to_vec(),
+                    spi_r,
+                    secrets: vec![shared],
+                };
+                self.begin_series(index, payloads, Some(successor));
+                return;
+            }
             let old = &self.sessions[index];
             let seed = Skeyseed::rekeyed(
                 &*self.crypto,
                 old.proposal.prf,
                 &old.keys.d,
-                &shared,
+                &[shared],
                 &offer.nonce,
                 nonce.data,
             );
             let session = self.session(&offer, &seed, nonce.data, spi_r);
             self.sessions.push(session);
+        } else if payloads.sa.is_some() {
+            self.begin_series(index, payloads, None);
         }
     }
 }
@@ -505,11 +529,11 @@ impl Session {
     }
 }
 
-const fn notify<'a>(kind: NotifyType, data: &'a [u8]) -> Payload<'a> {
+pub(super) const fn notify<'a>(kind: NotifyType, data: &'a [u8]) -> Payload<'a> {
     Payload::Notify(NotifyRepr::new(kind, data))
 }
 
-fn ke(private: &dyn KeyExchange) -> Payload<'_> {
+pub(super) fn ke(private: &dyn KeyExchange) -> Payload<'_> {
     Payload::Ke(KeRepr {
         method: private.method().transform_id(),
         data: private.public_value(),

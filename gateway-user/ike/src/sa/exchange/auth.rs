@@ -105,7 +105,7 @@ impl IkeSa {
             message.clone(),
             Some(establishment),
         ) {
-            Ok(()) => Ok(Step::Waiting),
+            Ok(step) => Ok(step),
             Err(error) => {
                 self.failed(core, "CHILD_SA of IKE_AUTH", &error);
                 let notify = notify_for(&error);

@@ -19,6 +19,9 @@ impl IkeSa {
             return Err(PolicyError::TemporaryFailure("this IKE SA is being closed"));
         }
         match established.outstanding.as_ref().map(|o| &o.request.purpose) {
+            _ if established.awaits_successor() => Err(PolicyError::TemporaryFailure(
+                "this IKE SA is being rekeyed, with additional key exchanges",
+            )),
             Some(Purpose::RekeyIke(_)) => Err(PolicyError::TemporaryFailure(
                 "this IKE SA is being rekeyed",
             )),
@@ -59,7 +62,6 @@ impl IkeSa {
         // RFC 7296 §1.3.1: USE_TRANSPORT_MODE is declined by leaving it out of the answer; so are
         // IPCOMP_SUPPORTED and NON_FIRST_FRAGMENTS_ALSO.
         let base = MessageBuilder::new(request.header.to_response());
-        self.create_child(core, now, request, &child, base, None)?;
-        Ok(Step::Waiting)
+        self.create_child(core, now, request, &child, base, None)
     }
 }

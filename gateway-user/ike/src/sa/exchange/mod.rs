@@ -2,6 +2,7 @@
 
 mod auth;
 mod child;
+mod follow_up;
 mod informational;
 pub(crate) mod init;
 pub(crate) mod intermediate;

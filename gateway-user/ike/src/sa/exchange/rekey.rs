@@ -6,14 +6,9 @@ use gateway_common::time::Instant;
 
 use crate::endpoint::{core::Core, spi};
 use crate::error::{IkeError, LocalError, PeerError, PolicyError};
-use crate::keys::{IkeKeys, Skeyseed};
-use crate::proposal::{IkeProposal, select_ike};
-use crate::record::{ChildState, Purpose, Rival, Role};
-use crate::sa::reassembly::Incoming;
-use crate::sa::window::Window;
-use crate::sa::{
-    Answer, Established, IkeSa, Request, State, Step, draw_nonce, exchange, fresh_ivs,
-};
+use crate::proposal::select_ike;
+use crate::record::{ChildState, FollowUp, KeyInputs, Purpose, Rival, Role, Settled};
+use crate::sa::{Answer, Established, IkeSa, Request, Step, draw_nonce, exchange};
 use crate::wire::{
     DeleteRepr, KeRepr, Message, MessageBuilder, NonceRepr, Payload, Payloads, ProtocolId, SaRepr,
 };
@@ -36,8 +31,8 @@ impl IkeSa {
             .ok_or(PeerError::Syntax("rekeying before authentication"))?;
         established.may_be_rekeyed()?;
         let offered = &payloads.require_sa()?.proposals;
-        let configured = IkeProposal::for_rekeying(&established.connection.proposals);
-        let chosen = select_ike(offered, &configured, IKE_SPI_LEN).map_err(PolicyError::from)?;
+        let configured = &established.connection.proposals;
+        let chosen = select_ike(offered, configured, IKE_SPI_LEN).map_err(PolicyError::from)?;
         let remote_spi = <[u8; IKE_SPI_LEN]>::try_from(chosen.peer_spi.as_slice())
             .ok()
             .filter(|spi| *spi != [0; IKE_SPI_LEN])
@@ -50,23 +45,6 @@ impl IkeSa {
         })
         .ok_or(LocalError::NoSpi)?;
         let nonce_r = draw_nonce(crypto);
-        // RFC 7296 §2.18: SKEYSEED by the old PRF, everything else by the new one.
-        let skeyseed = Skeyseed::rekeyed(
-            crypto,
-            self.proposal.prf,
-            &self.keys.d,
-            &shared,
-            nonce_i,
-            &nonce_r,
-        );
-        let keys = IkeKeys::derive(
-            crypto,
-            chosen.suite.prf,
-            chosen.suite.encryption,
-            &skeyseed,
-            (nonce_i, &nonce_r),
-            (&remote_spi, &local_spi),
-        )?;
         let mut message = MessageBuilder::new(request.header.to_response());
         message
             .push(&Payload::Sa(SaRepr {
@@ -77,51 +55,60 @@ impl IkeSa {
                 method: chosen.suite.ke.transform_id(),
                 data: &public,
             }));
-        let successor = Self {
-            local_spi,
-            remote_spi,
-            role: Role::Responder,
-            slot: self.slot,
-            path: self.path,
-            nat: self.nat,
-            announced: true,
-            began: None,
-            proposal: chosen.suite,
-            keys,
-            ivs: fresh_ivs(&core.config),
-            window: Window::resume(0, None),
-            transport: self.transport.clone(),
-            incoming: Incoming::default(),
-            state: State::Established(Box::new(self.heir(core, now)?)),
+        let inputs = KeyInputs {
+            nonces: (nonce_i.to_vec(), nonce_r.to_vec()),
+            shared: vec![shared],
         };
+        let (spis, proposal) = ((local_spi, remote_spi), chosen.suite);
+        self.drop_successor_to_be(core);
+        self.note_ike_rival(local_spi, inputs.lowest_nonce());
         core.ike_spis.insert(local_spi);
-        let mut successor = successor;
-        let lowest = nonce_i.min(&nonce_r[..]);
-        if !self.note_ike_rival(local_spi, lowest) {
+        if !proposal.additional.is_empty() {
+            let follow_up = FollowUp {
+                settled: Settled::Ike {
+                    local_spi,
+                    remote_spi,
+                    proposal,
+                },
+                inputs,
+                pending: proposal.additional.iter().collect(),
+            };
+            let answer = (request, message);
+            return Ok(self.await_follow_up(core, now, answer, follow_up));
+        }
+        let successor =
+            self.finish_successor(core, now, Role::Responder, (spis, proposal), &inputs)?;
+        let answer = Answer { request, message };
+        Ok(self.succeeded_by(core, successor, answer))
+    }
+
+    /// The successor inherits, unless we are rekeying too: then the nonces decide later (RFC 7296
+    /// §2.8.2).
+    pub(super) fn succeeded_by(
+        &mut self,
+        core: &mut Core,
+        mut successor: Self,
+        answer: Answer,
+    ) -> Step {
+        if self.rival() != Some(successor.local_spi) {
             successor.inherit(core, self);
         }
-        Ok(Step::Rekeyed(
-            Box::new(successor),
-            Answer { request, message },
-        ))
+        Step::Rekeyed(Box::new(successor), answer)
     }
 
     /// RFC 7296 §2.8.2: if we are rekeying too, the nonces decide later who inherits the children.
-    fn note_ike_rival(&mut self, spi: [u8; 8], lowest_nonce: &[u8]) -> bool {
+    fn note_ike_rival(&mut self, spi: [u8; 8], lowest_nonce: &[u8]) {
         let outstanding = self
             .established_mut()
             .and_then(|e| e.outstanding.as_deref_mut());
-        let Some(outstanding) = outstanding else {
-            return false;
-        };
-        let Purpose::RekeyIke(offer) = &mut outstanding.request.purpose else {
-            return false;
-        };
-        offer.rival = Some(Rival {
-            spi,
-            lowest_nonce: lowest_nonce.to_vec(),
-        });
-        true
+        if let Some(outstanding) = outstanding
+            && let Purpose::RekeyIke(offer) = &mut outstanding.request.purpose
+        {
+            offer.rival = Some(Rival {
+                spi,
+                lowest_nonce: lowest_nonce.to_vec(),
+            });
+        }
     }
 
     /// A successor's state, without children.
@@ -175,9 +162,13 @@ impl IkeSa {
     }
 
     /// Whether it knows of a successor (our SPI), so that the exchange that made that one has ended
-    /// on our side.
+    /// on our side. A rival is known before: as long as additional key exchanges are awaited, it is
+    /// not there.
     pub(crate) fn knows_successor(&self, spi: [u8; 8]) -> bool {
-        self.is_replaced() || self.rival() == Some(spi)
+        let awaited = self
+            .established()
+            .is_some_and(|e| e.awaits_this_successor(spi));
+        self.is_replaced() || (self.rival() == Some(spi) && !awaited)
     }
 
     /// Whether a request is authentic and something else than a DELETE of the IKE SA.
@@ -222,8 +213,14 @@ impl Established {
             .any(|child| child.state == ChildState::Closing);
         let busy = match self.outstanding.as_ref().map(|o| &o.request.purpose) {
             Some(Purpose::Child(_) | Purpose::CloseChildren(_)) => true,
+            // We have begun with ours, which the peer has answered: that one remains.
+            Some(Purpose::RekeyIke(offer)) if offer.follow_up.is_some() => {
+                return Err(PolicyError::TemporaryFailure(
+                    "this IKE SA is being rekeyed, with additional key exchanges",
+                ));
+            }
             Some(Purpose::RekeyIke(offer)) => offer.rival.is_some(),
-            _ => closes_child,
+            _ => closes_child || self.awaits_child(),
         };
         if busy {
             return Err(PolicyError::TemporaryFailure(

@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use gateway_common::time::Instant;
 
+use super::follow_up::follow;
 use super::{Clock, Draft, Installing, Outstanding, Task};
 use crate::config::ChildConfig;
 use crate::crypto::KeyExchangeMethod;
 use crate::endpoint::core::Core;
 use crate::endpoint::spi::FIRST_ESP_SPI;
 use crate::error::{IkeError, LocalError, PeerError, PolicyError};
-use crate::keys::ChildKeys;
 use crate::output::{ChildSa, KernelRequest, TrafficSelector};
 use crate::proposal::{AdditionalKes, EspExchange, EspProposal, agreed_esp, offer_esp};
-use crate::record::{ChildOffer, ChildState, KeyExchangeState, Purpose};
+use crate::record::{
+    ChildOffer, ChildState, FollowUp, KeyExchangeState, KeyInputs, Purpose, Role, Settled,
+};
 use crate::sa::clock::draw_quota;
+use crate::sa::follow_up::unkeyed;
 use crate::sa::{IkeSa, Step, draw_nonce};
 use crate::selector::narrow_both;
 use crate::wire::{
@@ -146,6 +149,7 @@ impl IkeSa {
             }),
             rival: None,
             deleted: Vec::new(),
+            follow_up: None,
         };
         Ok(Draft {
             message_id: header.message_id,
@@ -167,12 +171,15 @@ impl IkeSa {
             core.esp_spis.release(&offer.spi_in);
             return Ok(self.child_declined(core, now, offer, notify));
         }
-        let offered = Offered {
-            offer,
-            nonces: None,
+        let follow_up = match &offer.follow_up {
+            None => {
+                let nonces = None;
+                self.settle_child(core, &outstanding, &Offered { offer, nonces }, payloads)
+            }
+            Some(follow_up) => follow(core, follow_up, offer.ke.as_ref(), payloads),
         };
-        let installing = match self.take_child(core, &outstanding, &offered, payloads) {
-            Ok(installing) => installing,
+        let follow_up = match follow_up {
+            Ok(follow_up) => follow_up,
             Err(error) => {
                 core.esp_spis.release(&offer.spi_in);
                 // The peer believes in a CHILD_SA that we do not have.
@@ -185,6 +192,10 @@ impl IkeSa {
                 return Ok(Step::Waiting);
             }
         };
+        if !follow_up.pending.is_empty() {
+            return self.follow_child(core, now, offer, follow_up, payloads);
+        }
+        let installing = self.installing(core, &follow_up)?;
         if offer.deleted.contains(&installing.child.spi_out) {
             // Its DELETE has overtaken the response.
             core.esp_spis.release(&offer.spi_in);
@@ -204,14 +215,40 @@ impl IkeSa {
         Ok(Step::Waiting)
     }
 
-    /// Checks what the peer agreed to against what we offered, and derives the keys.
+    /// The CHILD_SA of IKE_AUTH, as [`Self::settle_child`] and with its keys.
     pub(in crate::sa) fn take_child(
+        &self,
+        core: &mut Core,
+        outstanding: &Outstanding,
+        offered: &Offered<'_>,
+        payloads: &Payloads<'_>,
+    ) -> Result<Installing, IkeError> {
+        let follow_up = self.settle_child(core, outstanding, offered, payloads)?;
+        self.installing(core, &follow_up)
+    }
+
+    /// A child whose key exchanges are complete.
+    fn installing(&self, core: &mut Core, follow_up: &FollowUp) -> Result<Installing, IkeError> {
+        let Settled::Child { sa, rekeys } = &follow_up.settled else {
+            return Err(PeerError::Syntax("an IKE SA where a CHILD_SA is made").into());
+        };
+        let child = self.finish_child(core, Role::Initiator, sa, &follow_up.inputs)?;
+        let old = rekeys.and_then(|spi| self.established()?.child(spi));
+        Ok(Installing {
+            child: Box::new(child),
+            replaces: old.map(|child| child.sa.id()),
+            lowest_nonce: follow_up.inputs.lowest_nonce().to_vec(),
+        })
+    }
+
+    /// Checks what the peer agreed to against what we offered.
+    fn settle_child(
         &self,
         core: &Core,
         outstanding: &Outstanding,
         offered: &Offered<'_>,
         payloads: &Payloads<'_>,
-    ) -> Result<Installing, IkeError> {
+    ) -> Result<FollowUp, IkeError> {
         let offer = offered.offer;
         let request = self.own_request(core, outstanding)?;
         let ours = request.payloads()?;
@@ -240,15 +277,6 @@ impl IkeSa {
             ),
         )
         .map_err(PolicyError::from)?;
-        let keys = ChildKeys::derive(
-            &*core.crypto,
-            self.proposal.prf,
-            suite.encryption,
-            &self.keys.d,
-            shared.as_ref(),
-            nonce_i,
-            nonce_r,
-        )?;
         let config = established.child_config(&offer.name);
         let model = old.map(|child| &child.sa);
         if config.is_none() && model.is_none() {
@@ -265,8 +293,8 @@ impl IkeSa {
             remote: self.path.remote.ip(),
             encap: self.encap(self.path),
             encryption: suite.encryption,
-            key_in: keys.responder_to_initiator,
-            key_out: keys.initiator_to_responder,
+            key_in: unkeyed(suite.encryption),
+            key_out: unkeyed(suite.encryption),
             esn: suite.esn,
             replay_window: inherit(config, model, |c| c.replay_window, |o| o.replay_window),
             local_ts: traffic.local,
@@ -286,10 +314,16 @@ impl IkeSa {
                 |o| o.quota,
             ),
         };
-        Ok(Installing {
-            child: Box::new(child),
-            replaces: old.map(|child| child.sa.id()),
-            lowest_nonce: nonce_i.min(nonce_r).to_vec(),
+        Ok(FollowUp {
+            settled: Settled::Child {
+                sa: Box::new(child),
+                rekeys: offer.rekeys,
+            },
+            inputs: KeyInputs {
+                nonces: (nonce_i.to_vec(), nonce_r.to_vec()),
+                shared: shared.into_iter().collect(),
+            },
+            pending: suite.additional.iter().collect(),
         })
     }
 
@@ -317,11 +351,14 @@ impl IkeSa {
         // The kernel may still be busy with it.
         let pending = established.pending.as_ref().map(|p| p.child.spi_in);
         let rival = offer.rival.as_ref().map(|rival| rival.spi);
+        let awaited = rival.is_some_and(|spi| established.awaits_this_child(spi));
         let rivalled = rival.is_some_and(|spi| exists(spi) || pending == Some(spi));
         match notify.kind {
             // RFC 7296 §2.8.1: "it already knows there was simultaneous rekeying, so it can
             // ignore the error message".
             _ if rivalled => {}
+            // The same, and the peer's is still about to be made.
+            _ if awaited => self.try_child_again(core, now, offer),
             // RFC 7296 §2.25: "SHOULD silently delete the Child SA (if it still exists) and send a
             // request to create a new Child SA from scratch".
             NotifyType::CHILD_SA_NOT_FOUND => {
@@ -330,7 +367,7 @@ impl IkeSa {
                     self.want_child(&offer.name);
                 }
             }
-            NotifyType::TEMPORARY_FAILURE => {
+            NotifyType::TEMPORARY_FAILURE | NotifyType::STATE_NOT_FOUND => {
                 if let Some(task) = self.child_task(offer) {
                     return self.refused_for_now(core, now, task);
                 }

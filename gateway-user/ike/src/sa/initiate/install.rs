@@ -2,7 +2,6 @@
 
 use gateway_common::time::Instant;
 
-use super::super::Established;
 use super::{Installing, Task};
 use crate::endpoint::core::Core;
 use crate::error::LocalError;
@@ -80,12 +79,12 @@ impl IkeSa {
         core.counters.child_rekeys += u64::from(offer.rekeys.is_some());
         let id = installing.child.id();
         let mut child = self.new_child(core, now, *installing.child);
+        let lost = self.loses_to_rival(core, offer, &installing.lowest_nonce);
         let Some(established) = self.established_mut() else {
             return;
         };
         established.refused_since = None;
         established.retried = false;
-        let lost = established.loses_to_rival(offer, &installing.lowest_nonce);
         if lost {
             child.state = ChildState::Closing;
         }
@@ -107,25 +106,35 @@ impl IkeSa {
             },
         );
     }
-}
 
-impl Established {
     /// Compares our exchange with the peer's, if there was one and its SA still is, or is about to
-    /// be. The rival that loses waits for the peer's DELETE.
-    fn loses_to_rival(&mut self, offer: &ChildOffer, ours: &[u8]) -> bool {
-        let Some(rival) = &offer.rival else {
+    /// be. The rival that loses waits for the peer's DELETE; if additional key exchanges were to come
+    /// first, it will not be made (RFC 9370 §2.2.4).
+    pub(super) fn loses_to_rival(
+        &mut self,
+        core: &mut Core,
+        offer: &ChildOffer,
+        ours: &[u8],
+    ) -> bool {
+        let (Some(rival), Some(established)) = (&offer.rival, self.established_mut()) else {
             return false;
         };
         // RFC 7296 §2.8.1: "the SA created with the lowest of the four nonces […] SHOULD be closed
         // by the endpoint that created it"; octet by octet, a prefix is lower.
         let lost = ours < rival.lowest_nonce.as_slice();
-        if let Some(pending) = &mut self.pending
+        if let Some(pending) = &mut established.pending
             && pending.child.spi_in == rival.spi
         {
             pending.lost = !lost;
             return lost;
         }
-        match self.child_mut(rival.spi) {
+        if established.awaits_this_child(rival.spi) {
+            if !lost {
+                self.drop_child_to_be(core, rival.spi);
+            }
+            return lost;
+        }
+        match established.child_mut(rival.spi) {
             Some(child) if !lost => {
                 child.state = ChildState::Replaced;
                 false

@@ -52,6 +52,7 @@ impl IkeSa {
                 }
                 self.wait_for_deferred(core);
             }
+            Clock::FollowUp => self.follow_ups_overdue(core, now),
             Clock::Idle => self.idle(core, now),
             Clock::Reassembly => self.discard_fragments(core),
             Clock::Keepalive => self.keep_alive(core, now),
@@ -90,6 +91,7 @@ impl IkeSa {
                 .iter()
                 .any(|child| child.state == ChildState::Closing);
         self.start_keepalives(core, now);
+        self.watch_follow_ups(core);
         if let Some(at) = rekey_at.filter(|_| !replaced) {
             self.set_clock(core, Clock::Rekey, at);
         }

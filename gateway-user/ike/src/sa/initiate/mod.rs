@@ -6,6 +6,7 @@
 
 mod child;
 mod close;
+mod follow_up;
 mod ike;
 mod install;
 mod lifetime;
@@ -157,20 +158,23 @@ impl IkeSa {
         self.wait_for_deferred(core);
     }
 
-    /// The inbound SPI that an outstanding request has offered.
-    pub(crate) fn reserved_esp_spi(&self) -> Option<[u8; 4]> {
-        match self.purpose()? {
-            Purpose::Child(offer) => Some(offer.spi_in),
+    /// Inbound SPIs of CHILD_SAs to come: that which an outstanding request has offered, and those of
+    /// the peer's additional key exchanges.
+    pub(crate) fn reserved_esp_spis(&self) -> impl Iterator<Item = [u8; 4]> + '_ {
+        let offered = match self.purpose() {
+            Some(Purpose::Child(offer)) => Some(offer.spi_in),
             _ => None,
-        }
+        };
+        offered.into_iter().chain(self.awaited_spis().0)
     }
 
-    /// The IKE SPI that an outstanding request has offered.
-    pub(crate) fn reserved_ike_spi(&self) -> Option<[u8; 8]> {
-        match self.purpose()? {
-            Purpose::RekeyIke(offer) => Some(offer.spi),
+    /// The same of IKE SPIs.
+    pub(crate) fn reserved_ike_spis(&self) -> impl Iterator<Item = [u8; 8]> + '_ {
+        let offered = match self.purpose() {
+            Some(Purpose::RekeyIke(offer)) => Some(offer.spi),
             _ => None,
-        }
+        };
+        offered.into_iter().chain(self.awaited_spis().1)
     }
 
     /// What the outstanding request is for.
@@ -216,9 +220,19 @@ impl IkeSa {
         // the peer, rekeying the IKE SA would only be refused (§2.25.1).
         let (replaced, installing) = (established.replaced, established.pending.is_some());
         let closing = established.closing;
+        // RFC 9370 §2.2.4: additional key exchanges of the peer are to come to their end first.
+        let ike_awaited = established.awaits_successor();
+        let child_awaited = established.awaits_child();
+        let awaited = |task: &&Task| match task {
+            Task::RekeyIke => ike_awaited || child_awaited,
+            Task::RekeyChild(spi) => ike_awaited || established.awaits_successor_of(*spi),
+            Task::CloseChildren | Task::CreateChild(_) => ike_awaited,
+            _ => false,
+        };
         let task = established
             .tasks
             .iter()
+            .filter(|task| !awaited(task))
             .find(|task| match task {
                 Task::SyncMessageIds | Task::CloseIke => true,
                 Task::UpdateAddresses | Task::VerifyPath | Task::Redirect(_) | Task::Liveness => {

@@ -6,10 +6,10 @@ use super::{Outstanding, Task};
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, PeerError};
 use crate::output::{EventKind, Path};
-use crate::record::Purpose;
+use crate::record::{ChildOffer, IkeOffer, Purpose};
 use crate::sa::reassembly::Unsealed;
 use crate::sa::{Cause, IkeSa, Silence, Step};
-use crate::wire::{HeaderRepr, Message, NotifyType, Opened, Payloads};
+use crate::wire::{ExchangeType, HeaderRepr, Message, NotifyType, Opened, Payloads};
 
 impl IkeSa {
     /// Takes a response that carries our SPI. Nothing changes before its integrity check succeeds.
@@ -168,7 +168,7 @@ impl IkeSa {
         }
     }
 
-    /// RFC 7296 §2.25: not immediately again, and not for ever.
+    /// RFC 7296 §2.25, RFC 9370 §2.2.4: not immediately again, and not for ever.
     pub(super) fn refused_for_now(&mut self, core: &mut Core, now: Instant, task: Task) -> Step {
         let limit = core.config.limits.temporary_failures;
         let Some(established) = self.established_mut() else {
@@ -176,7 +176,8 @@ impl IkeSa {
         };
         let since = *established.refused_since.get_or_insert(now);
         if now.saturating_since(since) >= limit {
-            let reason = "the peer says TEMPORARY_FAILURE for too long".to_owned();
+            let reason =
+                "the peer refuses it for too long (TEMPORARY_FAILURE, STATE_NOT_FOUND)".to_owned();
             self.event(core, EventKind::ExchangeFailed { reason });
             return self.terminate_failed();
         }
@@ -185,9 +186,15 @@ impl IkeSa {
     }
 }
 
-fn exchange_of(purpose: &Purpose) -> crate::wire::ExchangeType {
+fn exchange_of(purpose: &Purpose) -> ExchangeType {
     match purpose {
-        Purpose::Child(_) | Purpose::RekeyIke(_) => crate::wire::ExchangeType::CREATE_CHILD_SA,
-        _ => crate::wire::ExchangeType::INFORMATIONAL,
+        Purpose::Child(ChildOffer {
+            follow_up: Some(_), ..
+        })
+        | Purpose::RekeyIke(IkeOffer {
+            follow_up: Some(_), ..
+        }) => ExchangeType::IKE_FOLLOWUP_KE,
+        Purpose::Child(_) | Purpose::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
+        _ => ExchangeType::INFORMATIONAL,
     }
 }

@@ -405,6 +405,7 @@ fn draw_offer(
         ke: None,
         rival: None,
         deleted: Vec::new(),
+        follow_up: None,
     })
 }
 

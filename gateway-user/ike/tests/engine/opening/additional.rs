@@ -117,22 +117,39 @@ fn an_optional_additional_key_exchange() {
     }
 }
 
-/// CREATE_CHILD_SA has no additional key exchanges here; the keys still depend on the old ones.
+/// RFC 9370 §2.2.4: IKE_FOLLOWUP_KE, for the IKE SA and its CHILD_SA.
 #[test]
-fn rekeying_goes_without_additional_key_exchanges() {
+fn rekeying_has_additional_key_exchanges_as_well() {
     for side in 0..2 {
-        let mut link = link(50, HYBRID, "aes256gcm16");
+        let mut link = link(50, HYBRID, "aes256gcm16-x25519-ke1_mlkem512");
         link.initiate(0);
         let before = link.sides[side].endpoint.sas().next().unwrap();
-        let gateway = &mut link.sides[side];
-        let target = Target::Ike(before.local_spi);
-        gateway
-            .endpoint
-            .handle_command(gateway.now, Command::Rekey(target));
-        link.run();
+        let targets = [
+            Target::Child(before.children[0].spi_in),
+            Target::Ike(before.local_spi),
+        ];
+        let mut follow_ups = Vec::new();
+        for target in targets {
+            let gateway = &mut link.sides[side];
+            gateway
+                .endpoint
+                .handle_command(gateway.now, Command::Rekey(target));
+            let mut requests = std::collections::BTreeSet::new();
+            link.run_with(&mut |_, transmit| {
+                let first = messages(&transmit.bytes).next().unwrap();
+                let header = *Message::parse(first).unwrap().header();
+                if header.exchange == ExchangeType::IKE_FOLLOWUP_KE && !header.response {
+                    requests.insert(header.message_id);
+                }
+                Some(transmit.bytes.clone())
+            });
+            follow_ups.push(requests.len());
+        }
+        assert_eq!(follow_ups, [1, 3]);
         assert_eq!([link.count(0), link.count(1)], [(1, 1); 2]);
         let after = link.sides[side].endpoint.sas().next().unwrap();
         assert_ne!(after.local_spi, before.local_spi);
-        assert_eq!(after.proposal, "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384");
+        assert_ne!(after.children[0].spi_in, before.children[0].spi_in);
+        assert_eq!(after.proposal, before.proposal);
     }
 }

@@ -48,7 +48,12 @@ impl Wire {
             .ivs
             .entry((sender, iv))
             .or_insert_with(|| bytes.to_vec());
-        assert!(known == bytes, "an IV came twice");
+        assert!(
+            known == bytes,
+            "{}: side {from}: an IV came twice: {:?}, {header:?}",
+            self.context,
+            Message::parse(known).unwrap().header()
+        );
         // RFC 6311 gives Message ID 0 a second meaning.
         if header.message_id == 0 && is_sync(bytes) {
             return;
