@@ -200,6 +200,9 @@ impl Cluster {
             self.ownership.name(sa.local_spi);
             return;
         }
+        // One of its children may just have left with another state of the SA, or another slot: what
+        // follows from that must not end what begins here.
+        self.emit_ownership();
         let holding = self.holding(slot);
         for child in &sa.children {
             let made = writer == Writer::Local;

@@ -1,8 +1,10 @@
-//! An IKE SA moves to another member, and one of the two dies meanwhile.
+//! An IKE SA moves to another member, and one of the two dies meanwhile, or a third hears of it late.
+
+use std::time::Duration;
 
 use gateway_common::slot::Slot;
 
-use super::world::{World, sa};
+use super::world::{World, sa, spi_in};
 use crate::change::{Cookie, Mirror};
 use crate::config::Limits;
 
@@ -77,4 +79,33 @@ fn a_moving_sa_is_neither_lost_nor_served_twice_whoever_dies_when() {
             moved(after, victim);
         }
     }
+}
+
+/// The giver's stream, which comes first, ends what the taker's begins again.
+#[test]
+fn who_hears_of_a_move_all_at_once_knows_the_numbers_of_its_children() {
+    let mut world = World::new(3, &Limits::default());
+    world.decide(&[1, 2]);
+    for member in [1, 2] {
+        world.install(member, false);
+    }
+    world.net.deliver_all();
+    let now = world.now();
+    let (from, to) = (slot_of(&world, 1), slot_of(&world, 2));
+    let core = &mut world.net.node(1).core;
+    core.publish(now, from, sa(SPI, 5), Mirror::Urgent).unwrap();
+    world.net.drain(1);
+    world.net.deliver_all();
+    world.net.node(1).core.move_sa(SPI, to).unwrap();
+    world.net.drain(1);
+    world.net.deliver_all();
+    // The giver says that its slot does not contain the SA any more.
+    world.net.advance(Duration::from_millis(20));
+    world.net.deliver_all();
+    let outside = |world: &World| world.net.core(3).ownership().sa(SPI).map(|held| held.slot);
+    assert_eq!(outside(&world), None, "what is of a later view waits");
+    world.install(3, false);
+    assert_eq!(outside(&world), Some(to));
+    let standing = world.net.core(3).standing(spi_in(SPI));
+    assert!(standing.is_some(), "its copy cannot be installed");
 }

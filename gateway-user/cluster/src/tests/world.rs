@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    fn install(&mut self, member: u8, skip: bool) {
+    pub(super) fn install(&mut self, member: u8, skip: bool) {
         let Some(queue) = self.installs.get_mut(&member) else {
             return;
         };
