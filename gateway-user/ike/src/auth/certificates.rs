@@ -26,12 +26,14 @@ pub(crate) struct Requested {
 }
 
 impl Requested {
+    /// A certificate of the peer's own counts as a question: as initiator libreswan asks for none
+    /// unless `rightca` is set, and cannot do without.
     pub(super) fn from_payloads(payloads: &Payloads<'_>) -> Self {
         let requests = &payloads.cert_requests;
+        let x509 = |encoding| encoding == CertEncoding::X509_SIGNATURE;
         Self {
-            asked: requests
-                .iter()
-                .any(|request| request.encoding == CertEncoding::X509_SIGNATURE),
+            asked: requests.iter().any(|request| x509(request.encoding))
+                || payloads.certs.iter().any(|cert| x509(cert.encoding)),
             authorities: requests
                 .iter()
                 .flat_map(CertReqRepr::hashes)

@@ -18,7 +18,7 @@ use crate::crypto::CryptoProvider;
 use crate::keys::{SkD, SkE, SkP};
 use crate::secret::SecretBytes;
 use crate::signature::SignatureHash;
-use crate::wire::{Body, ExchangeType, HeaderRepr, Message};
+use crate::wire::{Body, CertEncoding, CertRepr, ExchangeType, HeaderRepr, Message, Payload};
 use crate::x509::Certificate;
 use crate::x509::path::Revocation;
 
@@ -443,6 +443,21 @@ fn when_certificates_are_sent() {
         let context = initiator.context(Role::Initiator, &keys, &transcript);
         let proof = context.prove(&initiator.connection, None).unwrap();
         assert_eq!(proof.certificates.len(), expected, "{policy:?} {asked}");
+    }
+}
+
+#[test]
+fn who_sends_a_certificate_wants_one() {
+    let silent = message();
+    let mut sending = message();
+    sending.push(&Payload::Cert(CertRepr {
+        encoding: CertEncoding::X509_SIGNATURE,
+        data: &[1, 2, 3],
+    }));
+    for (message, expected) in [(silent, false), (sending, true)] {
+        let requested = with_payloads(message, Requested::from_payloads);
+        assert_eq!(requested.send(SendCert::IfAsked), expected);
+        assert!(!requested.send(SendCert::Never));
     }
 }
 
