@@ -88,7 +88,7 @@ fn own(authority: &Authority, peer: &Path, gateway: &Path) -> Result<String> {
         fs::create_dir_all(peer.join(folder))?;
     }
     fs::create_dir_all(gateway)?;
-    let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_3072)?;
+    let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?;
     fs::write(peer.join("x509ca/ca.pem"), authority.pem())?;
     fs::write(gateway.join("ca.pem"), authority.pem())?;
     let certificate = authority.issue(GATEWAY_ID, 1000, &key)?;

@@ -61,7 +61,7 @@ pub use network::{
     sync_address,
 };
 pub use node::{Node, Process, command, tail};
-pub use pluto::{Pluto, PlutoConnection};
+pub use pluto::{Pluto, PlutoConnection, PlutoIdentity, PlutoSettings};
 pub use push::Push;
 pub use rest::{Answer, Rest};
 pub use run::{Run, clean_up_on_signals, clean_up_stale};

@@ -5,13 +5,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::authority::secret_file;
 use super::node::{Node, Process, tail};
 use super::wait::{patience, wait_until};
 
@@ -22,6 +22,30 @@ pub struct PlutoConnection {
     pub name: String,
     /// What stands in it, as (keyword, value).
     pub settings: Vec<(&'static str, String)>,
+}
+
+/// A certificate of pluto's own, both parts as PEM.
+#[derive(Debug, Clone)]
+pub struct PlutoIdentity {
+    /// What `leftcert` calls it.
+    pub name: String,
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
+
+/// What pluto is started with.
+#[derive(Debug, Clone, Default)]
+pub struct PlutoSettings {
+    /// The connections of its ipsec.conf.
+    pub connections: Vec<PlutoConnection>,
+    /// Lines of its ipsec.secrets.
+    pub secrets: String,
+    /// The authority that it trusts, as PEM; empty: none.
+    pub authority: String,
+    /// Its own certificates.
+    pub identities: Vec<PlutoIdentity>,
 }
 
 /// A running pluto. Dropping it kills it.
@@ -42,12 +66,12 @@ impl Pluto {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/libreswan")
     }
 
-    /// Starts pluto in `node` with its connections and pre-shared keys, and waits until it
-    /// listens. `secrets` are lines of an ipsec.secrets.
+    /// Starts pluto in `node` and waits until it listens.
     ///
     /// # Errors
     /// It is not there or does not come up.
-    pub fn start(node: &Node, connections: &[PlutoConnection], secrets: &str) -> Result<Self> {
+    pub fn start(node: &Node, settings: &PlutoSettings) -> Result<Self> {
+        let connections = settings.connections.as_slice();
         let folder = node.log("pluto.d");
         fs::create_dir_all(folder.join("ipsec.d"))?;
         let log = node.log("pluto.log");
@@ -60,9 +84,8 @@ impl Pluto {
         }
         fs::write(folder.join("ipsec.conf"), conf(&folder, &log, connections))?;
         let file = folder.join("ipsec.secrets");
-        fs::write(&file, secrets)?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        make_database(&folder)?;
+        secret_file(&file, &settings.secrets)?;
+        make_database(&folder, settings)?;
         let mut command =
             node.with_binds("/usr/libexec/ipsec/pluto", &[(&programs, "/usr/libexec")])?;
         command
@@ -176,15 +199,45 @@ fn printed(command: &mut Command) -> Result<(i32, String)> {
 }
 
 /// pluto keeps its certificates in a database that has to exist.
-fn make_database(folder: &Path) -> Result<()> {
+fn make_database(folder: &Path, settings: &PlutoSettings) -> Result<()> {
     let nss = folder.join("nss");
     fs::create_dir_all(&nss)?;
-    let mut command = Command::new("certutil");
-    command.args(["-N", "--empty-password", "-d"]);
-    command.arg(format!("sql:{}", nss.display()));
-    let (code, text) = printed(&mut command)?;
+    let database = format!("sql:{}", nss.display());
+    tool("certutil", &["-N", "--empty-password", "-d", &database])?;
+    let file = |name: &str| folder.join(name).display().to_string();
+    if !settings.authority.is_empty() {
+        let ca = file("ca.pem");
+        fs::write(&ca, &settings.authority)?;
+        let trusted = ["-A", "-n", "ca", "-t", "CT,,", "-a", "-i", &ca];
+        tool(
+            "certutil",
+            &[trusted.as_slice(), &["-d", &database]].concat(),
+        )?;
+    }
+    for identity in &settings.identities {
+        let (certificate, key) = (file("own.pem"), file("own.key"));
+        let bundle = file(&format!("{}.p12", identity.name));
+        fs::write(&certificate, &identity.certificate)?;
+        secret_file(key.as_ref(), &identity.key)?;
+        let pack = [
+            "pkcs12",
+            "-export",
+            "-passout",
+            "pass:",
+            "-name",
+            &identity.name,
+        ];
+        let parts = ["-in", &certificate, "-inkey", &key, "-out", &bundle];
+        tool("openssl", &[pack, parts].concat())?;
+        tool("pk12util", &["-i", &bundle, "-W", "", "-d", &database])?;
+    }
+    Ok(())
+}
+
+fn tool(program: &str, args: &[&str]) -> Result<()> {
+    let (code, text) = printed(Command::new(program).args(args))?;
     if code != SUCCESS {
-        bail!("certutil failed ({code}): {text}");
+        bail!("{program} {} failed ({code}): {text}", args[0]);
     }
     Ok(())
 }

@@ -11,7 +11,8 @@ use super::Context;
 use super::libreswan::{hint, peer_connection, peer_secret};
 use crate::lab::{
     Charon, Cluster, ClusterSettings, GATEWAY_ID, INSIDE_HOST, INSIDE_NETWORK, Network, Plan,
-    Pluto, Run, SITE_NETWORKS, Settings, Spray, site_connection, site_host, wait_until,
+    Pluto, PlutoSettings, Run, SITE_NETWORKS, Settings, Spray, site_connection, site_host,
+    wait_until,
 };
 
 /// One tunnel.
@@ -317,11 +318,16 @@ fn with_libreswan(context: &Context, name: &str, cases: &[Case]) -> Result<Strin
         connection.settings.push(("esn", esn.into()));
         connections.push(connection);
     }
-    let secrets: String = (0..u16::try_from(cases.len())?).map(peer_secret).collect();
-    let peer = Pluto::start(&bench.network.peer, &connections, &secrets)?;
+    let theirs = PlutoSettings {
+        connections,
+        secrets: (0..u16::try_from(cases.len())?).map(peer_secret).collect(),
+        ..PlutoSettings::default()
+    };
+    let connections = &theirs.connections;
+    let peer = Pluto::start(&bench.network.peer, &theirs)?;
     let begin = Instant::now();
     let mut failed = Vec::new();
-    for ((site, case, _), connection) in offered.iter().zip(&connections) {
+    for ((site, case, _), connection) in offered.iter().zip(connections) {
         let about = || format!("{} with {}", case.ike, case.esp);
         let up = peer
             .initiate(&connection.name, Duration::from_secs(10))

@@ -594,6 +594,18 @@ const ROWS: &[Row] = &[
         "stock libreswan: tunnels, rekeying from its side, deletion",
     ),
     (
+        "libreswan-ways",
+        Tier::Esp,
+        libreswan::ways,
+        "stock libreswan: certificates, PPK, UDP, IPv6, MOBIKE; either side begins",
+    ),
+    (
+        "libreswan-nat",
+        Tier::EspNightly,
+        libreswan::nat,
+        "stock libreswan from behind a NAT, with certificates",
+    ),
+    (
         "algorithms",
         Tier::EspNightly,
         algorithms::strongswan,

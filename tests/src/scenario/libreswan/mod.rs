@@ -1,15 +1,20 @@
 //! Stock libreswan as peer: it negotiates, rekeys and deletes in its own ways.
 
+mod ways;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use super::Context;
 use super::harness::ping_both_ways;
 use crate::lab::{
     Cluster, ClusterSettings, GATEWAY_ID, INSIDE_NETWORK, Network, Plan, Pluto, PlutoConnection,
-    Run, Spray, VIP, secret, site_address, wait_until,
+    PlutoSettings, Run, Spray, VIP, secret, site_address, wait_until,
 };
+
+pub(super) use ways::{nat, ways};
 
 /// What libreswan calls the proposals that the members take.
 const VARIANTS: [(&str, &str); 2] = [
@@ -27,11 +32,15 @@ pub(super) fn psk(context: &Context) -> Result<String> {
     let network = Network::new(&run, plan)?;
     let settings = ClusterSettings::usual(plan.sites, context.kernel_esp);
     let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
-    let connections: Vec<PlutoConnection> = (0..plan.sites)
-        .map(|site| connection(&network, site))
-        .collect();
-    let secrets: String = (0..plan.sites).map(peer_secret).collect();
-    let peer = Pluto::start(&network.peer, &connections, &secrets)?;
+    let theirs = PlutoSettings {
+        connections: (0..plan.sites)
+            .map(|site| connection(&network, site))
+            .collect(),
+        secrets: (0..plan.sites).map(peer_secret).collect(),
+        ..PlutoSettings::default()
+    };
+    let connections = &theirs.connections;
+    let peer = Pluto::start(&network.peer, &theirs)?;
     network.spray(Spray::PerPacket)?;
     let (mut sent, mut lost) = (0, 0);
     let mut ping = |site| -> Result<()> {
@@ -122,7 +131,7 @@ pub(super) fn peer_secret(site: u16) -> String {
 }
 
 /// Our SPI of a peer's IKE SA, and of its CHILD_SA.
-fn spis(cluster: &Cluster, peer: &str) -> Result<(String, String)> {
+fn spis(cluster: &Cluster, peer: &str) -> Result<(Value, Value)> {
     let sas = cluster.ike_sas()?;
     let mine: Vec<_> = sas
         .iter()
@@ -132,10 +141,8 @@ fn spis(cluster: &Cluster, peer: &str) -> Result<(String, String)> {
     let (_, sa) = mine
         .last()
         .with_context(|| format!("no IKE SA of {peer}"))?;
-    Ok((
-        sa["local_spi"].to_string(),
-        sa["children"][0]["spi_in"].to_string(),
-    ))
+    let child = &sa["children"][0];
+    Ok((sa["local_spi"].clone(), child["spi_in"].clone()))
 }
 
 /// What the members said last, for an error.

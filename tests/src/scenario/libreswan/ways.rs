@@ -1,0 +1,294 @@
+//! Every way to authenticate and to travel that both sides know, in both roles.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rcgen::{KeyPair, RsaKeySize};
+use serde_json::json;
+
+use super::super::Context;
+use super::super::harness::ping_both_ways;
+use super::{hint, peer_connection, peer_secret, spis};
+use crate::lab::{
+    Authority, Cluster, ClusterSettings, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, Network,
+    PROPOSAL, Plan, Pluto, PlutoConnection, PlutoIdentity, PlutoSettings, Run, Spray, VIP6,
+    secret_file, site_address, site_address6, wait_until,
+};
+
+/// IKE and ESP in libreswan's words.
+const IKE: &str = "aes_gcm128-sha2_256-dh31";
+const ESP: &str = "aes_gcm128";
+/// Pings each way per look.
+const PINGS: u32 = 3;
+
+/// What a site's tunnel is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// RSA-2048 on both sides.
+    Rsa,
+    /// ECDSA P-256 on both sides.
+    Ecdsa,
+    /// A post-quantum key beside the pre-shared one (RFC 8784).
+    Ppk,
+    /// ESP in UDP although nobody translates addresses.
+    Encapsulated,
+    /// IPv4 in IPv6.
+    V6,
+    /// MOBIKE is announced (RFC 4555).
+    Mobike,
+}
+
+/// One site: its way, and who begins.
+const SITES: [(Way, bool); 8] = [
+    (Way::Rsa, false),
+    (Way::Rsa, true),
+    (Way::Ecdsa, false),
+    (Way::Ppk, false),
+    (Way::Ppk, true),
+    (Way::Encapsulated, true),
+    (Way::V6, false),
+    (Way::Mobike, false),
+];
+
+/// All ways side by side, with pings; then both sides rekey at the same time.
+pub(in super::super) fn ways(context: &Context) -> Result<String> {
+    let bench = Bench::start(context, "libreswan-ways", false, &SITES)?;
+    for site in 0..SITES.len() {
+        bench.bring_up(site)?;
+    }
+    let simultaneous = bench.rekey_at_once(1)?;
+    bench.ping(1)?;
+    Ok(format!(
+        "{}: RSA, ECDSA, PPK, UDP, IPv6, MOBIKE; {simultaneous}",
+        bench.peer.version()
+    ))
+}
+
+/// From behind a NAT: the peer begins, and both sides rekey.
+pub(in super::super) fn nat(context: &Context) -> Result<String> {
+    let bench = Bench::start(context, "libreswan-nat", true, &[(Way::Rsa, false)])?;
+    bench.bring_up(0)?;
+    let (_, sa) = bench.cluster.only_ike_sa()?;
+    ensure!(sa["nat"] == true, "no NAT was detected: {sa}");
+    let simultaneous = bench.rekey_at_once(0)?;
+    bench.ping(0)?;
+    Ok(format!("{}: {simultaneous}", bench.peer.version()))
+}
+
+struct Bench<'a> {
+    context: &'a Context,
+    peer: Pluto,
+    cluster: Cluster,
+    network: Network,
+    sites: &'a [(Way, bool)],
+    _run: Run,
+}
+
+impl<'a> Bench<'a> {
+    fn start(
+        context: &'a Context,
+        name: &str,
+        nat: bool,
+        sites: &'a [(Way, bool)],
+    ) -> Result<Self> {
+        let run = Run::new(&context.logs, name)?;
+        let plan = Plan {
+            sites: u16::try_from(sites.len())?,
+            nat,
+            ..Plan::default()
+        };
+        let network = Network::new(&run, plan)?;
+        let (tables, theirs) = both_sides(&network, &run.log("credentials"), sites)?;
+        let settings = ClusterSettings {
+            tables,
+            ..ClusterSettings::usual(plan.sites, context.kernel_esp)
+        };
+        let cluster = Cluster::start(&context.binaries, &run, &network, &settings)?;
+        let peer = Pluto::start(&network.peer, &theirs)?;
+        network.spray(Spray::PerPacket)?;
+        Ok(Self {
+            context,
+            peer,
+            cluster,
+            network,
+            sites,
+            _run: run,
+        })
+    }
+
+    /// One tunnel, begun by who is to begin it, with pings.
+    fn bring_up(&self, site: usize) -> Result<()> {
+        let (way, gateway_begins) = self.sites[site];
+        let name = name(site);
+        let limit = Duration::from_secs(20);
+        let up = if gateway_begins {
+            let order = json!({ "command": "initiate", "connection": name });
+            let asked = self.cluster.members[0].request(&order);
+            asked.and_then(|_| self.peer.wait_up(&name, limit))
+        } else {
+            self.peer.initiate(&name, limit)
+        };
+        up.with_context(|| format!("{way:?} of {name}:\n{}", hint(&self.cluster)))?;
+        self.ping(site).with_context(|| format!("{way:?}"))
+    }
+
+    fn ping(&self, site: usize) -> Result<()> {
+        let number = u16::try_from(site)?;
+        let (sent, lost) = ping_both_ways(&self.network, self.context.kernel_esp, number, PINGS)?;
+        ensure!(lost == 0, "{}: {lost} of {sent} pings lost", name(site));
+        Ok(())
+    }
+
+    /// Both sides rekey the CHILD_SA at the same time: one is left.
+    fn rekey_at_once(&self, site: usize) -> Result<String> {
+        let name = name(site);
+        let before = spis(&self.cluster, &name)?.1;
+        let order = json!({ "command": "rekey", "connection": name, "child": "net" });
+        self.peer
+            .whack(&["--name", &name, "--rekey-ipsec", "--asynchronous"])?;
+        self.cluster.members[0].request(&order)?;
+        wait_until(Duration::from_secs(20), "one new CHILD_SA", || {
+            let sas = self.cluster.ike_sas()?;
+            let mine = sas.iter().find(|(_, sa)| sa["remote_id"] == name.as_str());
+            let children = mine.and_then(|(_, sa)| sa["children"].as_array());
+            let alone = children
+                .is_some_and(|children| children.len() == 1 && children[0]["spi_in"] != before);
+            Ok(alone && self.peer.children(&name)? == 1)
+        })
+        .with_context(|| hint(&self.cluster))?;
+        Ok("rekeyed by both sides at once, one CHILD_SA is left".into())
+    }
+}
+
+fn name(site: usize) -> String {
+    format!("site-{}", site + 1)
+}
+
+/// The tables for the members' files, and what pluto is started with. `folder` is for what the
+/// tables name.
+fn both_sides(
+    network: &Network,
+    folder: &Path,
+    sites: &[(Way, bool)],
+) -> Result<(String, PlutoSettings)> {
+    let authority = Authority::new("Lab CA")?;
+    let mut tables = own(&authority, folder)?;
+    let mut theirs = PlutoSettings {
+        authority: authority.pem(),
+        ..PlutoSettings::default()
+    };
+    for (site, (way, _)) in (0u16..).zip(sites) {
+        let mut connection = peer_connection(network, site, IKE, ESP);
+        let name = connection.name.clone();
+        match way {
+            Way::Rsa | Way::Ecdsa => {
+                let (key, by) = if *way == Way::Rsa {
+                    let size = RsaKeySize::_2048;
+                    (
+                        KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size)?,
+                        "rsasig",
+                    )
+                } else {
+                    (KeyPair::generate()?, "ecdsa")
+                };
+                set(&mut connection, "authby", by);
+                set(&mut connection, "leftcert", &name);
+                set(&mut connection, "leftsendcert", "always");
+                theirs.identities.push(PlutoIdentity {
+                    certificate: authority.issue(&name, u64::from(site) + 1, &key)?,
+                    key: key.serialize_pem(),
+                    name,
+                });
+            }
+            Way::Ppk => {
+                set(&mut connection, "ppk", "insist");
+                let secret = format!("lab ppk of site {}, thirty-two octets", site + 1);
+                let _ = writeln!(
+                    theirs.secrets,
+                    "@{name} @{GATEWAY_ID} : PPKS \"ppk-{name}\" \"{secret}\""
+                );
+                let _ = write!(
+                    tables,
+                    "[[ppk]]\nid = \"ppk-{name}\"\nsecret = \"{secret}\"\n"
+                );
+            }
+            Way::Encapsulated => set(&mut connection, "encapsulation", "yes"),
+            Way::Mobike => set(&mut connection, "mobike", "yes"),
+            Way::V6 => {
+                set(&mut connection, "left", &site_address6(site).to_string());
+                set(&mut connection, "right", &VIP6.to_string());
+            }
+        }
+        theirs.secrets += &peer_secret(site);
+        tables += &table(network, site, *way, folder);
+        theirs.connections.push(connection);
+    }
+    Ok((tables, theirs))
+}
+
+/// Sets a keyword, in place of an earlier value.
+fn set(connection: &mut PlutoConnection, keyword: &'static str, value: &str) {
+    connection.settings.retain(|(other, _)| *other != keyword);
+    connection.settings.push((keyword, value.to_owned()));
+}
+
+/// The gateway's certificates, and the tables about them.
+fn own(authority: &Authority, folder: &Path) -> Result<String> {
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("ca.pem"), authority.pem())?;
+    let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+    let mut tables = format!("[[authority]]\ncacert = \"{}/ca.pem\"\n", folder.display());
+    for (serial, way, key) in [
+        (1000, Way::Rsa, rsa),
+        (1001, Way::Ecdsa, KeyPair::generate()?),
+    ] {
+        let file = |kind: &str| folder.join(format!("{way:?}.{kind}"));
+        fs::write(file("pem"), authority.issue(GATEWAY_ID, serial, &key)?)?;
+        secret_file(&file("key"), &key.serialize_pem())?;
+        let _ = write!(
+            tables,
+            "[[private]]\nfile = \"{}\"\n",
+            file("key").display()
+        );
+    }
+    Ok(tables)
+}
+
+/// The gateway's connection for one site.
+fn table(network: &Network, site: u16, way: Way, folder: &Path) -> String {
+    let name = name(site.into());
+    let (auth, lines) = match way {
+        Way::Rsa | Way::Ecdsa => ("pubkey", String::new()),
+        Way::Ppk => (
+            "psk",
+            format!("ppk_id = \"ppk-{name}\"\nppk_required = true\n"),
+        ),
+        Way::Encapsulated => ("psk", "encap = true\n".into()),
+        Way::V6 | Way::Mobike => ("psk", String::new()),
+    };
+    let certs = match auth {
+        "pubkey" => format!("certs = [\"{}/{way:?}.pem\"]\n", folder.display()),
+        _ => String::new(),
+    };
+    // Who is behind a NAT cannot be begun with, and has another address outside.
+    let addresses = if network.plan.nat || way == Way::V6 {
+        String::new()
+    } else {
+        let address = site_address(&network.plan, site);
+        format!(
+            "local_addrs = [\"{}\"]\nremote_addrs = [\"{address}\"]\n",
+            Network::vip(false)
+        )
+    };
+    format!(
+        "[[connection]]\nname = \"{name}\"\nproposals = [\"{PROPOSAL}\"]\n{addresses}{lines}\
+         [connection.local]\nauth = \"{auth}\"\n{certs}id = \"{GATEWAY_ID}\"\n\
+         [connection.remote]\nauth = \"{auth}\"\nid = \"{name}\"\n\
+         [connection.children.net]\nlocal_ts = [\"{INSIDE_NETWORK}\"]\n\
+         remote_ts = [\"10.2.{}.0/24\"]\nesp_proposals = [\"{ESP_PROPOSAL}-x25519\"]\n",
+        site + 1
+    )
+}
