@@ -42,6 +42,9 @@ pub struct Cluster {
     pub(crate) active: SlotSet,
     /// Slots of this member of which it knows all that their earlier owners wrote.
     pub(crate) ready: SlotSet,
+    /// Slots of this member that came after all members of a view were level last: what is in them
+    /// somebody may not know.
+    pub(crate) unshared: SlotSet,
     /// The view in which the owner of each slot has told last what is in it: what was written in it
     /// before does not count any more.
     pub(crate) told: [Epoch; Slot::COUNT],
@@ -102,6 +105,7 @@ impl Cluster {
             view: View::default(),
             active: SlotSet::EMPTY,
             ready: SlotSet::EMPTY,
+            unshared: SlotSet::EMPTY,
             told: [Epoch(0); Slot::COUNT],
             placed: [Tenure(0); Slot::COUNT],
             half_gained: SlotSet::EMPTY,
@@ -159,6 +163,14 @@ impl Cluster {
     /// ended, and the streams of the members that died are levelled. (The lease is another matter.)
     pub fn serves(&self, slot: Slot) -> bool {
         self.owns(slot) && self.active.contains(slot) && self.ready.contains(slot)
+    }
+
+    /// Whether all members of the view know what earlier owners of `slot`, which is this member's,
+    /// wrote in it. Until then no message of an IKE SA in it may leave that is only repeated: if this
+    /// member died, nobody might know what it is about. One that waits for a change by this member
+    /// ([`Output::Released`]) needs no such look: who has the change has all of the IKE SA.
+    pub fn shares(&self, slot: Slot) -> bool {
+        !self.unshared.contains(slot)
     }
 
     /// Whether this run of this member is in the installed view.

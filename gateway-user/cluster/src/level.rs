@@ -11,6 +11,7 @@ use crate::frame::{DeltaSeq, Frame, Incarnation, encode_tail};
 use crate::output::Event;
 use crate::peer::{Link, Peer};
 use crate::secret::Secret;
+use crate::slot_set::SlotSet;
 use crate::status::FullSync;
 use crate::view::Epoch;
 use crate::views::Run;
@@ -177,10 +178,23 @@ impl Cluster {
         self.level(now);
     }
 
-    /// When all members are level nobody needs what is left of the streams that ended.
+    /// When all members are level nobody needs what is left of the streams that ended, and all know
+    /// what is in the slots that came.
     pub(crate) fn settle(&mut self) {
         let epoch = self.view.epoch;
-        if self.settled >= epoch || self.levelled < epoch {
+        if self.levelled < epoch {
+            return;
+        }
+        // Who is level in a later view only, which this member may not be in, may never have been in
+        // this one.
+        let here = |member| {
+            let peer = self.peers.get(&member);
+            peer.is_some_and(|peer| peer.out.levelled == epoch)
+        };
+        if self.others().all(here) {
+            self.unshared = SlotSet::EMPTY;
+        }
+        if self.settled >= epoch {
             return;
         }
         let level = |member| {

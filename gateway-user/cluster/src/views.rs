@@ -11,6 +11,8 @@
 //! * A member is *level* ([`crate::Cluster::serves`] needs it) when it has the markers of all others
 //!   and when no stream that ended with this view has come further at anybody than here; the last
 //!   deltas of those streams go from who has them to who lacks them ([`crate::Cluster::handle_view`]).
+//!   When all members are, messages that only repeat what former owners wrote may leave, too
+//!   ([`crate::Cluster::shares`]).
 //! * *Who is outside* is told by a snapshot what is in a slot, by its owner of this view, once that
 //!   one is level. It is complete when every member of the view that it has installed has told it
 //!   everything in this very view. When a view only gives slots to others, those are told again;
@@ -53,6 +55,7 @@ impl Cluster {
         let gained = owned.difference(&owned_before);
         self.active = self.active.intersection(&owned);
         self.ready = self.ready.intersection(&owned);
+        self.unshared = self.unshared.intersection(&owned).union(&gained);
         self.half_gained = self.half_gained.intersection(&owned);
         self.reservations.rejoin();
         self.place_gained();

@@ -40,9 +40,8 @@ impl Node {
                 {
                     transmit.slot = held.slot;
                 }
-                let admitted = self.moves.admit(transmit);
-                if let Some(transmit) = admitted.and_then(|transmit| self.held.admit(transmit)) {
-                    self.transmit(now, transmit);
+                if let Some(transmit) = self.moves.admit(transmit) {
+                    self.depart(now, transmit);
                 }
             }
             Output::Kernel(request) => self.own(request),
@@ -322,6 +321,20 @@ impl Node {
         for child in gone {
             let op = KernelOp::RemoveCopy(child);
             self.effects.push_back(Effect::Kernel(op));
+        }
+    }
+
+    /// Sends a message when the delta behind it is on all members. One that repeats what an earlier owner
+    /// of its slot wrote is dropped until all members know of that: it will be wanted again.
+    pub(crate) fn depart(&mut self, now: Instant, transmit: Transmit) {
+        let Some(transmit) = self.held.admit(transmit) else {
+            return;
+        };
+        let known = our_spi(&transmit.bytes).and_then(|spi| self.cluster.ownership().sa(spi));
+        if known.is_none_or(|held| self.cluster.shares(held.slot)) {
+            self.transmit(now, transmit);
+        } else {
+            self.counters.not_shared_dropped += 1;
         }
     }
 

@@ -107,9 +107,7 @@ impl Node {
             return;
         }
         for transmit in waiting {
-            if let Some(transmit) = self.held.admit(transmit) {
-                self.transmit(now, transmit);
-            }
+            self.depart(now, transmit);
         }
     }
 

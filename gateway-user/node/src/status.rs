@@ -23,6 +23,9 @@ pub struct Counters {
     pub not_ours_dropped: u64,
     /// IKE messages that were ready when this member's right to transmit was over.
     pub without_lease_dropped: u64,
+    /// Repeated IKE messages of slots that this member took over, while another one did not know yet
+    /// what they are about.
+    pub not_shared_dropped: u64,
     /// IKE SAs that were taken from their records.
     pub woken: u64,
     /// CHILD_SAs that a takeover made this member rekey.

@@ -223,6 +223,7 @@ impl Agent {
             ("relayed_in", node.relayed_in),
             ("not_ours_dropped", node.not_ours_dropped),
             ("without_lease_dropped", node.without_lease_dropped),
+            ("not_shared_dropped", node.not_shared_dropped),
             ("woken", node.woken),
             ("unreadable_records", node.unreadable_records),
             ("send_errors", self.send_errors),

@@ -2,7 +2,12 @@
 
 use std::ops::Range;
 
-use super::world::{Dice, World};
+use gateway_common::slot::Slot;
+
+use super::net::id;
+use super::world::{Dice, World, sa};
+use crate::change::Mirror;
+use crate::cluster::Cluster;
 use crate::config::{Limits, Mutations};
 
 /// Small windows and queues, so that a few changes reach every bound.
@@ -168,4 +173,39 @@ fn who_is_not_complete_must_not_join() {
             ..Mutations::default()
         },
     );
+}
+
+/// Of the one who died only one survivor has heard all. It serves as soon as it is level, and the other
+/// one, which does not know the IKE SA yet, may be the next to die.
+#[test]
+fn messages_of_a_slot_that_came_wait_until_all_members_are_level() {
+    let mut world = World::new(3, &Limits::default());
+    let now = world.now();
+    let slot = |core: &Cluster, owner: u8| {
+        let slots = core.slots().iter();
+        let mut owned = slots.filter(|(_, by)| *by == Some(id(owner)));
+        owned.next().map(|(slot, _)| slot).unwrap()
+    };
+    let kept = slot(world.net.core(2), 2);
+    let slots: Vec<Slot> = world.net.core(3).owned().iter().collect();
+    world.net.cut(1, 3, (false, true));
+    world.decide(&[1, 2]);
+    let came = |slot: &Slot| world.view.slots.owner(*slot) == Some(id(2));
+    let came = slots.into_iter().find(came).unwrap();
+    let spi = [3, 0, 0, 0, 1, 0, 0, 1];
+    let core = &mut world.net.node(3).core;
+    core.publish(now, came, sa(spi, 1), Mirror::Urgent).unwrap();
+    world.net.drain(3);
+    world.net.deliver_all();
+    world.kill(3);
+    for member in [1, 2] {
+        world.install(member, false);
+    }
+    assert!(world.net.deliver(1, 2), "the marker of 1");
+    assert!(world.net.core(2).serves(came) && world.net.core(2).ownership().sa(spi).is_some());
+    assert_eq!(world.net.core(1).ownership().sa(spi), None);
+    assert!(!world.net.core(2).shares(came) && world.net.core(2).shares(kept));
+    world.net.deliver_all();
+    assert!(world.net.core(1).ownership().sa(spi).is_some());
+    assert!(world.net.core(2).shares(came));
 }
