@@ -295,10 +295,9 @@ impl Agent {
 
 /// What on this host would break the cluster.
 pub fn preflight(config: &Config) -> Vec<Check> {
-    steering::preflight(&translate::steering_config(config))
-        .into_iter()
-        .map(Check::from)
-        .collect()
+    let host = steering::preflight(&translate::steering_config(config));
+    let exposed = config.exposed.as_ref().map(Check::exposed);
+    host.into_iter().map(Check::from).chain(exposed).collect()
 }
 
 /// Takes back what draws traffic to this member: floating addresses, the routes and the state that

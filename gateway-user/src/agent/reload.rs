@@ -31,6 +31,7 @@ impl Agent {
         self.config.secrets = new.secrets;
         self.config.credentials = new.credentials;
         self.config.crl_files = new.crl_files;
+        self.config.exposed = new.exposed;
         self.crls = Crls::new(&self.config.crl_files);
         self.node.set_config_hash(self.config.digest);
         let hash = translate::short_digest(&self.config);

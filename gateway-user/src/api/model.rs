@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config::ConfigError;
 pub use crate::recent::LogLine;
 use crate::steering;
 
@@ -536,6 +537,21 @@ impl Check {
     /// Failed, and packets will be lost for it.
     pub fn is_error(&self) -> bool {
         !self.ok && self.severity == Severity::Error
+    }
+}
+
+impl Check {
+    /// Secrets in a configuration file that others can read.
+    pub fn exposed(finding: &ConfigError) -> Self {
+        let (message, fix) = finding.parts();
+        Self {
+            name: "secrets".into(),
+            subject: "configuration file".into(),
+            ok: false,
+            severity: Severity::Warning,
+            message,
+            fix: fix.into(),
+        }
     }
 }
 

@@ -123,7 +123,10 @@ fn check_config(cli: &Cli) -> Result<()> {
     if cli.witness {
         WitnessConfig::load(&cli.config)?;
     } else {
-        Config::load(&cli.config)?;
+        let config = Config::load(&cli.config)?;
+        if let Some(finding) = config.exposed {
+            eprintln!("warning: {finding}");
+        }
     }
     println!("{}: ok", cli.config.display());
     Ok(())

@@ -44,6 +44,13 @@ impl ConfigError {
     }
 }
 
+impl ConfigError {
+    /// What is wrong with which key, and what would be right.
+    pub(crate) fn parts(&self) -> (String, &str) {
+        (format!("{} {}", self.key, self.problem), &self.allowed)
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {

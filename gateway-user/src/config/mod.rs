@@ -90,6 +90,9 @@ pub struct Config {
     pub credentials: Credentials,
     /// `[[authority]] crls`: files that are read again when they change.
     pub crl_files: Vec<PathBuf>,
+    /// A secret stands in the file itself, and others than its owner can read that. No error: a
+    /// gateway that has worked so far would not start after an upgrade.
+    pub exposed: Option<ConfigError>,
     /// SHA-256 of what has to be alike on all members: cluster, mode, times, VIPs, members, witness,
     /// inbound policy, connections. Secrets are left out, a digest of a weak one could be guessed.
     pub digest: [u8; 32],
@@ -181,12 +184,14 @@ impl Config {
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let load = || {
             let raw = raw::File::parse(&read(file)?)?;
-            if let Some(key) = raw.inline_secret() {
-                files::check_private(&key, file)?;
-            }
-            Self::check(folder_of(file), raw)
+            let secret = raw.inline_secret();
+            let exposed = secret.and_then(|key| files::check_private(&key, file).err());
+            Ok(Self {
+                exposed,
+                ..Self::check(folder_of(file), raw)?
+            })
         };
-        load().map_err(|error| error.in_file(file))
+        load().map_err(|error: ConfigError| error.in_file(file))
     }
 
     /// What of `file` says which addresses, interfaces and pins are ours, to take them away: without
@@ -257,6 +262,7 @@ impl Config {
             rest: Some(rest::check(raw.rest, folder)?),
             vici_socket: Some(raw.vici.socket).filter(|path| !path.as_os_str().is_empty()),
             ike: check_limits(&raw.ike)?,
+            exposed: None,
             digest: cluster::digest(&cluster, witness.as_ref(), takeover.inbound, &connections),
             cluster,
             witness,

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
+use super::authority::secret_file;
 use super::node::{Node, Process};
 use super::tap::Moment;
 use super::wait::wait_until;
@@ -33,9 +33,8 @@ impl Member {
     /// The file cannot be written or the program not started.
     pub fn start(binaries: &Path, node: &Node, id: u8, config: &str) -> Result<Self> {
         let file = node.log("gateway.toml");
-        fs::write(&file, config).with_context(|| file.display().to_string())?;
         // Pre-shared keys stand in it.
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        secret_file(&file, config).with_context(|| file.display().to_string())?;
         let process = spawn(binaries, node, &file)?;
         let socket = node.run_dir().join("gateway/gateway.sock");
         Ok(Self {

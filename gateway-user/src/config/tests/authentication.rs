@@ -213,7 +213,8 @@ fn a_file_with_secrets_in_it_is_its_owner_s_alone() {
     let load = |text: &str, mode: u32| {
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-        Config::load(&file).map_err(|error| error.to_string())
+        let exposed = Config::load(&file).unwrap().exposed;
+        exposed.map_or(Ok(()), |finding| Err(finding.to_string()))
     };
     assert!(GOOD.contains("[[secret]]"), "the good file has a secret");
     load(GOOD, 0o600).unwrap();
