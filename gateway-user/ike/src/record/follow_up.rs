@@ -77,6 +77,13 @@ impl KeyInputs {
 }
 
 impl FollowUp {
+    /// The IKE SA has moved to another slot.
+    pub(crate) fn move_to_slot(&mut self, slot: Slot) {
+        if let Settled::Child { sa, .. } = &mut self.settled {
+            sa.slot = slot;
+        }
+    }
+
     pub(super) fn encode(&self) -> SecretBytes {
         let mut out = Writer::with_capacity(1024);
         self.encode_into(&mut out);

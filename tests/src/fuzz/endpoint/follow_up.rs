@@ -103,7 +103,6 @@ impl Peer {
     }
 
     /// A request of this Message ID is answered.
-    /// A request of this Message ID is answered.
     pub(super) fn advance_series(
         &mut self,
         session: usize,
@@ -122,7 +121,9 @@ impl Peer {
             self.series = Some(series);
             return;
         };
-        let Some(theirs) = payloads.ke else {
+        // What else was sent under this Message ID has another method, or none.
+        let wanted = series.pending[0].transform_id();
+        let Some(theirs) = payloads.ke.filter(|ke| ke.method == wanted) else {
             return;
         };
         let shared = private.agree(theirs.data).expect("a good public value");

@@ -76,6 +76,17 @@ pub(super) struct Installing {
 }
 
 impl Outstanding {
+    fn move_to_slot(&mut self, slot: Slot) {
+        if let Some(installing) = &mut self.installing {
+            installing.child.slot = slot;
+        }
+        if let Purpose::Child(offer) = &mut self.request.purpose
+            && let Some(follow_up) = &mut offer.follow_up
+        {
+            follow_up.move_to_slot(slot);
+        }
+    }
+
     /// From a record: it is sent again from the beginning.
     pub(super) fn resume(request: OutstandingRequest) -> Self {
         Self {
@@ -129,10 +140,11 @@ impl IkeSa {
             if let Some(pending) = &mut established.pending {
                 pending.child.slot = slot;
             }
-            if let Some(outstanding) = &mut established.outstanding
-                && let Some(installing) = &mut outstanding.installing
-            {
-                installing.child.slot = slot;
+            for awaited in &mut established.follow_ups {
+                awaited.follow_up.move_to_slot(slot);
+            }
+            if let Some(outstanding) = &mut established.outstanding {
+                outstanding.move_to_slot(slot);
             }
         }
     }
