@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
-    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SanType, SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams,
+    CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
+
+use super::cluster::GATEWAY_ID;
 
 /// One who issues certificates that hold for a day.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -34,16 +36,37 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate for `key`, which names `name` as its FQDN, as PEM.
+    /// The same, as DER.
+    pub fn der(&self) -> &[u8] {
+        self.0.der()
+    }
+
+    /// A certificate for `key`, which names `name` as its FQDN.
     ///
     /// # Errors
     /// `name` is no FQDN.
-    pub fn issue(&self, name: &str, serial: u64, key: &KeyPair) -> Result<String> {
+    pub fn issue(&self, name: &str, serial: u64, key: &KeyPair) -> Result<Certificate> {
         let mut params = params(name);
         params.serial_number = Some(SerialNumber::from(serial));
         params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        Ok(params.signed_by(key, &*self.0)?.pem())
+        Ok(params.signed_by(key, &*self.0)?)
+    }
+
+    /// Writes its own certificate as `ca.pem` into the gateway's `folder`, and `name.pem` and
+    /// `name.key` for each of these keys of the gateway's.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn equip(&self, folder: &Path, keys: &[(&str, &KeyPair)]) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("ca.pem"), self.pem())?;
+        for (serial, (name, key)) in (1000..).zip(keys) {
+            let certificate = self.issue(GATEWAY_ID, serial, key)?;
+            fs::write(folder.join(format!("{name}.pem")), certificate.pem())?;
+            secret_file(&folder.join(format!("{name}.key")), &key.serialize_pem())?;
+        }
+        Ok(())
     }
 
     /// The list of those certificates that are revoked, as PEM.

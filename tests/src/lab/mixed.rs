@@ -70,7 +70,7 @@ pub fn mix(connections: &mut [Connection], peer: &Path, gateway: &Path) -> Resul
                 let key = KeyPair::generate()?;
                 let certificate = authority.issue(name, site.into(), &key)?;
                 let file = format!("{name}.pem");
-                fs::write(peer.join("x509").join(&file), certificate)?;
+                fs::write(peer.join("x509").join(&file), certificate.pem())?;
                 secret_file(&peer.join("private").join(&file), &key.serialize_pem())?;
                 let ours = format!("certs = [\"{}\"]\n", gateway.join("gw.pem").display());
                 let auth = format!("auth = \"pubkey\"\n{ours}");
@@ -87,13 +87,9 @@ fn own(authority: &Authority, peer: &Path, gateway: &Path) -> Result<String> {
     for folder in ["x509", "x509ca", "private"] {
         fs::create_dir_all(peer.join(folder))?;
     }
-    fs::create_dir_all(gateway)?;
-    let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?;
     fs::write(peer.join("x509ca/ca.pem"), authority.pem())?;
-    fs::write(gateway.join("ca.pem"), authority.pem())?;
-    let certificate = authority.issue(GATEWAY_ID, 1000, &key)?;
-    fs::write(gateway.join("gw.pem"), certificate)?;
-    secret_file(&gateway.join("gw.key"), &key.serialize_pem())?;
+    let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+    authority.equip(gateway, &[("gw", &key)])?;
     let folder = gateway.display();
     Ok(format!(
         "[[private]]\nfile = \"{folder}/gw.key\"\n\

@@ -144,26 +144,19 @@ fn id(name: &str) -> String {
 
 /// Writes what the gateway and the peer need into their folders.
 fn issue(here: &Path, there: &Path, cases: &[Case]) -> Result<()> {
-    for folder in [
-        here,
-        &there.join("x509"),
-        &there.join("x509ca"),
-        &there.join("private"),
-    ] {
-        fs::create_dir_all(folder)?;
+    for folder in ["x509", "x509ca", "private"] {
+        fs::create_dir_all(there.join(folder))?;
     }
     let (root, stranger) = (Authority::new("Lab CA")?, Authority::new("Stranger")?);
     let gateway = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?;
-    fs::write(here.join("ca.pem"), root.pem())?;
     fs::write(there.join("x509ca/ca.pem"), root.pem())?;
-    fs::write(here.join("gw.pem"), root.issue(GATEWAY_ID, 1000, &gateway)?)?;
-    secret_file(&here.join("gw.key"), &gateway.serialize_pem())?;
+    root.equip(here, &[("gw", &gateway)])?;
     let mut revoked = Vec::new();
     for (serial, case) in (1..).zip(cases) {
         let issuer = if case.stranger { &stranger } else { &root };
         fs::write(
             there.join(format!("x509/{}.pem", case.name)),
-            issuer.issue(&id(case.name), serial, &case.key)?,
+            issuer.issue(&id(case.name), serial, &case.key)?.pem(),
         )?;
         let file = there.join(format!("private/{}.pem", case.name));
         secret_file(&file, &case.key.serialize_pem())?;

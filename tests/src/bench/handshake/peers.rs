@@ -1,10 +1,7 @@
 //! How peers and responder authenticate.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use gateway_ike::config::{Authentication, Credential, LocalAuth, RemoteAuth, RemotePublicKey};
@@ -13,14 +10,10 @@ use gateway_ike::secret::SecretBytes;
 use gateway_ike::signature::SigningKey;
 use gateway_ike::x509::Certificate;
 use gateway_user::crypto::AwsLc;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    RsaKeySize, SanType,
-};
-use time::OffsetDateTime;
+use rcgen::{KeyPair, RsaKeySize};
 
 use super::driver::{Peers, peer_name};
-use crate::lab::GATEWAY_ID;
+use crate::lab::Authority;
 
 /// What all peers have as pre-shared key.
 pub(super) const SECRET: &str = "lab secret of the bench";
@@ -75,26 +68,19 @@ impl Certified {
     /// `count` certificates, and in `folder` what the responder needs: `ca.pem`, `gw.pem`,
     /// `gw.key`.
     pub(super) fn issue(auth: Auth, count: usize, folder: &Path) -> Result<Self> {
-        let mut root = params("Lab CA");
-        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let root = CertifiedIssuer::self_signed(root, KeyPair::generate()?)?;
-        let gateway = auth.key()?;
-        fs::create_dir_all(folder)?;
-        fs::write(folder.join("ca.pem"), root.pem())?;
-        let certificate = end(GATEWAY_ID)?.signed_by(&gateway, &*root)?;
-        fs::write(folder.join("gw.pem"), certificate.pem())?;
-        let key = folder.join("gw.key");
-        fs::write(&key, gateway.serialize_pem())?;
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+        let root = Authority::new("Lab CA")?;
+        root.equip(folder, &[("gw", &auth.key()?)])?;
         let key = auth.key()?;
-        let certificate = |number| -> Result<Arc<Certificate>> {
-            let issued = end(&peer_name(number))?.signed_by(&key, &*root)?;
+        let certificate = |(serial, number)| -> Result<Arc<Certificate>> {
+            let issued = root.issue(&peer_name(number), serial, &key)?;
             Ok(Arc::new(Certificate::from_der(issued.der())?))
         };
         let signing = AwsLc.signing_key(&SecretBytes::from(key.serialized_der()));
         Ok(Self {
-            certificates: (0..count).map(certificate).collect::<Result<_>>()?,
+            certificates: (1..)
+                .zip(0..count)
+                .map(certificate)
+                .collect::<Result<_>>()?,
             key: signing.map_err(|_| anyhow!("the peers' key cannot be used"))?,
             authority: Arc::new(Certificate::from_der(root.der()).context("the authority")?),
         })
@@ -122,22 +108,4 @@ impl Peers for Certified {
     fn secret(&self) -> Option<SecretBytes> {
         None
     }
-}
-
-fn params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "Lab");
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = OffsetDateTime::now_utc() - Duration::from_secs(3600);
-    params.not_after = OffsetDateTime::now_utc() + Duration::from_secs(86_400);
-    params
-}
-
-fn end(name: &str) -> Result<CertificateParams> {
-    let mut params = params(name);
-    params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    Ok(params)
 }

@@ -1,7 +1,6 @@
 //! Every way to authenticate and to travel that both sides know, in both roles.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::{hint, peer_connection, peer_secret, spis};
 use crate::lab::{
     Authority, Cluster, ClusterSettings, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, Network,
     PROPOSAL, Plan, Pluto, PlutoConnection, PlutoIdentity, PlutoSettings, Run, Spray, VIP6,
-    secret_file, site_address, site_address6, wait_until,
+    site_address, site_address6, wait_until,
 };
 
 /// IKE and ESP in libreswan's words.
@@ -198,7 +197,7 @@ fn both_sides(
                 set(&mut connection, "leftcert", &name);
                 set(&mut connection, "leftsendcert", "always");
                 theirs.identities.push(PlutoIdentity {
-                    certificate: authority.issue(&name, u64::from(site) + 1, &key)?,
+                    certificate: authority.issue(&name, u64::from(site) + 1, &key)?.pem(),
                     key: key.serialize_pem(),
                     name,
                 });
@@ -237,24 +236,14 @@ fn set(connection: &mut PlutoConnection, keyword: &'static str, value: &str) {
 
 /// The gateway's certificates, and the tables about them.
 fn own(authority: &Authority, folder: &Path) -> Result<String> {
-    fs::create_dir_all(folder)?;
-    fs::write(folder.join("ca.pem"), authority.pem())?;
     let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?;
-    let mut tables = format!("[[authority]]\ncacert = \"{}/ca.pem\"\n", folder.display());
-    for (serial, way, key) in [
-        (1000, Way::Rsa, rsa),
-        (1001, Way::Ecdsa, KeyPair::generate()?),
-    ] {
-        let file = |kind: &str| folder.join(format!("{way:?}.{kind}"));
-        fs::write(file("pem"), authority.issue(GATEWAY_ID, serial, &key)?)?;
-        secret_file(&file("key"), &key.serialize_pem())?;
-        let _ = write!(
-            tables,
-            "[[private]]\nfile = \"{}\"\n",
-            file("key").display()
-        );
-    }
-    Ok(tables)
+    authority.equip(folder, &[("Rsa", &rsa), ("Ecdsa", &KeyPair::generate()?)])?;
+    let folder = folder.display();
+    Ok(format!(
+        "[[authority]]\ncacert = \"{folder}/ca.pem\"\n\
+         [[private]]\nfile = \"{folder}/Rsa.key\"\n\
+         [[private]]\nfile = \"{folder}/Ecdsa.key\"\n"
+    ))
 }
 
 /// The gateway's connection for one site.
