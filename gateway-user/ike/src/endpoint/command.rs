@@ -101,7 +101,8 @@ pub enum Command {
     /// Deletes, with a DELETE to the peer.
     Terminate(Target),
     /// Agrees with the peer on Message IDs (RFC 6311), because the record that we went on from may
-    /// lag behind. A peer that cannot do that is asked for a sign of life instead.
+    /// lag behind. A peer that cannot do that, or that may lose the IKE SA by it (it has
+    /// answered Message ID 0, and its IVs must not repeat), is asked for a sign of life instead.
     SyncMessageIds {
         /// Our SPI, network order.
         local_spi: [u8; 8],

@@ -201,7 +201,7 @@ impl Endpoint {
             Command::Rekey(target) => self.rekey(now, target),
             Command::Terminate(target) => self.terminate(now, target),
             Command::SyncMessageIds { local_spi } => self.with_sa(now, local_spi, |sa, _| {
-                if !sa.synchronise() {
+                if !sa.synchronise_in_doubt() {
                     sa.request_liveness();
                 }
             }),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use gateway_common::member::MemberId;
 use gateway_ike::config::Uniqueness;
 use gateway_ike::endpoint::Command;
-use gateway_ike::output::{Change, Output};
+use gateway_ike::output::{Change, Output, Transmit};
+use gateway_ike::proposal::IkeProposal;
 use gateway_ike::record::{Contact, IkeSaRecord};
-use gateway_ike::wire::{DeleteRepr, ExchangeType, Message, NotifyType, Payload};
+use gateway_ike::wire::{DeleteRepr, ExchangeType, Message, MessageBuilder, NotifyType, Payload};
 
 use crate::config::config;
 use crate::gateway::Gateway;
@@ -20,6 +21,11 @@ fn member(id: u8, incarnation: u16) -> Gateway {
     config.member = MemberId::new(id).unwrap();
     config.incarnation = incarnation;
     Gateway::seeded(config, 100 + u64::from(id))
+}
+
+fn ordered(gateway: &mut Gateway, command: Command) -> Vec<Transmit> {
+    gateway.endpoint.handle_command(gateway.now, command);
+    gateway.drain()
 }
 
 /// As it comes out of the wire of the sync network.
@@ -370,5 +376,41 @@ fn a_message_ahead_of_a_stale_record_leads_to_a_synchronisation() {
         // Above all that the first member can have used.
         assert!(u32::from_be_bytes(notify.data[4..8].try_into().unwrap()) >= 1);
         assert_eq!(notify.data[8..], 2u32.to_be_bytes());
+    }
+}
+
+/// strongSwan 5.9.8 makes the IVs of AEADs of Message IDs. Where it has answered Message ID 0 it cannot
+/// encrypt another answer with it, and forgets the IKE SA: a mere doubt is not worth that.
+#[test]
+fn a_doubt_is_no_reason_to_ask_for_a_second_answer_with_message_id_0() {
+    for (proposal, asked_before, synchronises) in [
+        ("aes128gcm16-prfsha256-x25519", false, true),
+        ("aes128gcm16-prfsha256-x25519", true, false),
+        ("aes128-sha256-x25519", true, true),
+    ] {
+        let mut config = config();
+        let mut connection = (*config.connections[0]).clone();
+        connection.proposals = IkeProposal::parse(proposal).unwrap();
+        config.connections = vec![std::sync::Arc::new(connection)];
+        let mut gateway = Gateway::new(config);
+        let mut peer = Initiator::new(170).offer(proposal);
+        peer.auth_notifies = vec![NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED];
+        peer.connect(&mut gateway).unwrap();
+        let local_spi = peer.spi_r;
+        if asked_before {
+            let sent = ordered(&mut gateway, Command::Liveness { local_spi });
+            let header = *Message::parse(&sent[0].bytes).unwrap().header();
+            let answer = peer.seal(MessageBuilder::new(header.to_response()));
+            gateway.receive(peer.path, &answer);
+        }
+        let sent = ordered(&mut gateway, Command::SyncMessageIds { local_spi });
+        let opened = peer.open_any(&sent[0].bytes);
+        let payloads = opened.payloads().unwrap();
+        let id = Message::parse(&sent[0].bytes).unwrap().header().message_id;
+        assert_eq!(
+            (payloads.has_notify(NotifyType::IKEV2_MESSAGE_ID_SYNC), id),
+            (synchronises, u32::from(asked_before && !synchronises)),
+            "{proposal}, asked before: {asked_before}"
+        );
     }
 }

@@ -60,6 +60,15 @@ impl IkeSa {
         true
     }
 
+    /// The same where only a doubt speaks for it: `false` also if it may cost the IKE SA. With
+    /// algorithms whose IVs must not repeat some peers make them of Message IDs (strongSwan 5.9.8
+    /// does): one that has answered Message ID 0 before cannot encrypt this answer, and forgets the
+    /// IKE SA without a word.
+    pub(crate) fn synchronise_in_doubt(&mut self) -> bool {
+        let answered = self.established().is_none_or(|e| e.next_request > 0);
+        !(answered && self.proposal.encryption.is_combined_mode()) && self.synchronise()
+    }
+
     /// A message with a Message ID that the peer could only use after exchanges that this side knows
     /// nothing of: the record that it went on from was stale (RFC 6311 §3). Asks the peer to agree on
     /// Message IDs, once per takeover, if it can and if the message is authentic; no replay is,

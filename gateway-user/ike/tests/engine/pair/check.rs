@@ -79,9 +79,10 @@ impl Wire {
 }
 
 /// Sync messages stand beside the ordinary ones with Message ID 0; they are recognised by their
-/// length, since nobody here has the keys: one notification of 12 octets.
+/// length, since nobody here has the keys: one notification of 12 octets. With a block cipher, IV and
+/// content are whole blocks.
 fn is_sync(bytes: &[u8]) -> bool {
-    bytes.len() == 28 + 4 + 8 + (8 + 12) + 1 + 16
+    [28 + 4 + 8 + (8 + 12) + 1 + 16, 28 + 4 + 16 + 32 + 16].contains(&bytes.len())
 }
 
 /// Both sides have the one IKE SA and the same children; kernel, replica and member agree.

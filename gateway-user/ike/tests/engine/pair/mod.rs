@@ -15,6 +15,8 @@ use gateway_ike::config::{ChildConfig, Connection};
 use gateway_ike::endpoint::{Command, Target};
 use gateway_ike::output::{ChildId, KernelResult, Path};
 
+use crate::initiator::Initiator;
+
 pub(crate) use self::check::Wire;
 pub(crate) use self::side::{Order, Side};
 
@@ -117,7 +119,16 @@ impl Pair {
         seed: u64,
         tweak: impl Fn(usize, &mut Connection, &mut ChildConfig),
     ) -> Self {
-        let (sides, now) = side::established(seed, tweak);
+        Self::settled(seed, side::established(seed, Initiator::new(seed), tweak))
+    }
+
+    /// The same, with the IKE SA's algorithms.
+    pub(crate) fn offering(seed: u64, proposal: &str) -> Self {
+        let peer = Initiator::new(seed).offer(proposal);
+        Self::settled(seed, side::established(seed, peer, |_, _, _| ()))
+    }
+
+    fn settled(seed: u64, (sides, now): ([Side; 2], Instant)) -> Self {
         let mut pair = Self::between(seed, sides, now);
         pair.settle(Duration::from_secs(1));
         pair

@@ -81,10 +81,11 @@ fn side_config(connection: &Arc<Connection>, member: u8, incarnation: u16) -> Co
 /// An IKE SA that the test initiator made; then an endpoint goes on in its place.
 pub(super) fn established(
     seed: u64,
+    peer: Initiator,
     tweak: impl Fn(usize, &mut Connection, &mut ChildConfig),
 ) -> ([Side; 2], Instant) {
     let mut gateway = Gateway::seeded(config(), 2 * seed + 1);
-    let mut peer = Initiator::new(seed);
+    let mut peer = peer;
     peer.connect(&mut gateway).unwrap();
     let (_, record) = gateway.last_record();
     let ours = (*config().connections[0]).clone();
