@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Context;
 use crate::lab::{
     Charon, Cluster, ClusterSettings, Connection, FRAGMENT_SIZE, INSIDE_HOST, Network, Plan, Run,
-    Sent, Settings, Spray, Timing, Witness, mix, site_connection, site_host, wait_until,
+    Sent, Settings, Spray, Timing, Witness, mix, patience, site_connection, site_host, wait_until,
 };
 
 /// The members' counters of requests, by exchange.
@@ -124,7 +124,8 @@ impl Lab {
     /// Initiates a site's connection and returns its owner and its IKE SA as the owner tells it.
     pub(super) fn bring_up(&self, site: u16) -> Result<(u8, Value)> {
         let name = format!("site-{}", site + 1);
-        self.peer.initiate(&name, 20).with_context(|| self.hint())?;
+        self.initiate_all(std::slice::from_ref(&name), 1)
+            .with_context(|| self.hint())?;
         let mine = |sa: &Value| sa["remote_id"].as_str() == Some(&name);
         let mut found: Vec<(u8, Value)> = self.cluster.ike_sas()?;
         found.retain(|(_, sa)| mine(sa));
@@ -140,6 +141,34 @@ impl Lab {
             sa["owner"]
         );
         Ok((member, sa))
+    }
+
+    /// Brings tunnels up, `workers` at a time. A negotiation ends with the view in which it began, as
+    /// long as the peer has no answer to IKE_AUTH: the peer has to begin again. Starved members
+    /// change views while they answer the first peers, so there each tunnel is tried more than once.
+    pub(super) fn initiate_all(&self, names: &[String], workers: usize) -> Result<()> {
+        let mut left = names.to_vec();
+        for attempt in 1.. {
+            let failed = self.peer.initiate_all(&left, workers, 20);
+            ensure!(
+                failed.is_empty() || attempt < patience(),
+                "{} tunnels failed {attempt} time(s), first: {}",
+                failed.len(),
+                failed[0]
+            );
+            if failed.is_empty() {
+                break;
+            }
+            let up = self.peer.ike_sas()?;
+            left.retain(|name| !up.contains_key(name));
+            for name in &left {
+                // It may be gone by itself.
+                let _ = self
+                    .peer
+                    .swanctl(&["--terminate", "--force", "--ike", name]);
+            }
+        }
+        Ok(())
     }
 
     /// What the members said last, for an error.

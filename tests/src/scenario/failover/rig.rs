@@ -61,13 +61,7 @@ impl Rig {
         lab.wait_serving(&lab.member_ids())?;
         let sites = wishes.plan.sites;
         let names: Vec<String> = (1..=sites).map(|number| format!("site-{number}")).collect();
-        let failed = lab.peer.initiate_all(&names, WORKERS, 30);
-        ensure!(
-            failed.is_empty(),
-            "{} tunnels failed, first: {}",
-            failed.len(),
-            failed[0]
-        );
+        lab.initiate_all(&names, WORKERS)?;
         lab.wait_tables(sites.into(), sites.into())?;
         if wishes.mixed {
             lab::mixed_indeed(&lab.peer.log(), sites)?;
