@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+mod authorize;
 mod clock;
 pub mod config;
 pub mod crypto;

@@ -1,6 +1,7 @@
 //! What the engine is configured with. Values, checked by whoever builds them from a file.
 
 mod authentication;
+mod authorization;
 mod transport;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ pub use self::authentication::{
     Authentication, Credential, LocalAuth, PolicyTextError, Ppk, PpkPolicy, RemoteAuth,
     RemotePublicKey, SendCert, SignaturePolicy,
 };
+pub use self::authorization::Authorization;
 pub use self::transport::{Childless, Fragmentation, Gateway, Transport};
 
 /// Configuration of an `Endpoint`.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use gateway_common::{slot::Slot, time::Instant};
 
+use crate::config::Authorization;
 use crate::crypto::Encryption;
 use crate::secret::SecretBytes;
 
@@ -18,8 +19,49 @@ pub enum Output {
     Kernel(KernelRequest),
     /// Replicated state changed: mirror it.
     Delta(Delta),
+    /// Ask somebody whether a peer is let in; answered with `Command::Decided`.
+    Decide(Box<Question>),
     /// Something an operator wants to know.
     Event(Event),
+}
+
+/// Names a [`Question`]; tells it apart from all others of the same run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DecisionHandle {
+    /// Our SPI of the negotiation, network order.
+    pub local_spi: [u8; 8],
+    /// Message ID of the request that waits.
+    pub message_id: u32,
+}
+
+/// Whether a peer that has proved who it is may have an IKE SA. Its request waits for
+/// `Command::Decided`; who never decides, refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// To be given back with the answer.
+    pub handle: DecisionHandle,
+    /// Who is to be asked, and how long.
+    pub authorization: Authorization,
+    /// Name of the connection.
+    pub connection: String,
+    /// The identity that the peer has proved, as text.
+    pub remote_id: String,
+    /// Ours, as text.
+    pub local_id: String,
+    /// Where the request came from.
+    pub path: Path,
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The peer is let in.
+    Accept,
+    /// It gets AUTHENTICATION_FAILED.
+    Refuse {
+        /// For the log; the peer is not told.
+        reason: String,
+    },
 }
 
 /// Where a datagram came from or goes to. The local port says whether it needs the non-ESP marker

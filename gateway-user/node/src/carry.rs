@@ -46,6 +46,7 @@ impl Node {
             }
             Output::Kernel(request) => self.own(request),
             Output::Delta(delta) => self.publish(now, delta),
+            Output::Decide(question) => self.effects.push_back(Effect::Decide(question)),
             Output::Event(event) => self.effects.push_back(Effect::Event(Event::Engine(event))),
         }
     }

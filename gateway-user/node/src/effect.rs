@@ -6,7 +6,7 @@ use gateway_cluster::output::Class;
 use gateway_cluster::secret::Secret;
 use gateway_cluster::table::TableChange;
 use gateway_common::{member::MemberId, slot::Slot};
-use gateway_ike::output::{ChildId, ChildSa, KernelRequest, Transmit};
+use gateway_ike::output::{ChildId, ChildSa, KernelRequest, Question, Transmit};
 
 /// One effect. They have to be carried out in the order in which they come, each before the next:
 /// an acknowledgement to another member comes after the kernel and table writes that it stands for.
@@ -37,6 +37,9 @@ pub enum Effect {
         /// As given to `Node::share` there; may hold secrets.
         octets: Secret,
     },
+    /// Ask somebody whether a peer is let in; answered with `Node::handle_command` and
+    /// `Command::Decided`.
+    Decide(Box<Question>),
     /// Something for the log.
     Event(Event),
     /// What the membership has to know of this member's synchronisation; sent on every change.

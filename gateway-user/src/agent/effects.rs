@@ -62,6 +62,7 @@ impl Agent {
             Effect::Shared { from, octets } => {
                 self.take_loaded(from, gateway_node::shared_octets(&octets));
             }
+            Effect::Decide(question) => self.porters.ask(*question),
             Effect::Event(event) => self.note(now, &event),
         }
     }

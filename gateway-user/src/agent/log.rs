@@ -7,6 +7,8 @@ use gateway_cluster::output::{self as cluster, Severity};
 use gateway_common::time::Instant;
 use gateway_ike::output::{Event, EventKind};
 
+use crate::authorize::Decision;
+
 /// Lines per second of one kind that anybody could have caused.
 const LINES_PER_SECOND: u32 = 5;
 
@@ -24,6 +26,23 @@ pub(super) fn cluster(event: &cluster::Event) {
         Severity::Info => tracing::info!("{event}"),
         Severity::Warning => tracing::warn!("{event}"),
     }
+}
+
+/// One line for a peer that somebody else lets in.
+pub(super) fn let_in(decision: &Decision) {
+    let Decision {
+        question, reason, ..
+    } = decision;
+    let spi = format!("{:016x}", u64::from_be_bytes(question.handle.local_spi));
+    let (connection, peer) = (&question.connection, question.path.remote.to_string());
+    let (id, by) = (&question.remote_id, &question.authorization.by);
+    let because = if reason.is_empty() { "" } else { ": " };
+    tracing::info!(
+        connection,
+        peer,
+        spi,
+        "{id} is let in, by {by}{because}{reason}"
+    );
 }
 
 /// One line for an event of the membership.

@@ -39,6 +39,8 @@ use anyhow::Result;
 use gateway_cluster::membership::Command;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
+use gateway_ike::endpoint as ike;
+use gateway_ike::output::Verdict;
 use gateway_node::Node;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -57,6 +59,7 @@ use self::table::Inherited;
 use self::turn::Turn;
 use crate::api::Call;
 use crate::api::model::Check;
+use crate::authorize::{Decision, Porters};
 use crate::clock;
 use crate::config::Config;
 use crate::recent::Recent;
@@ -97,6 +100,7 @@ pub struct Agent {
     house: House,
     crls: Crls,
     preparation: Preparation,
+    porters: Porters,
     inherited: Vec<Inherited>,
     /// Those of the last view in which this member became active.
     active_slots: BTreeSet<Slot>,
@@ -114,6 +118,7 @@ struct Inputs {
     calls: mpsc::Receiver<Call>,
     loads: mpsc::Receiver<vici::Call>,
     notices: mpsc::UnboundedReceiver<Notice>,
+    decisions: mpsc::UnboundedReceiver<Decision>,
     kernel_events: Option<EventStream>,
 }
 
@@ -134,6 +139,7 @@ enum Wake {
     Load(vici::Call),
     Reload,
     Notice(Notice),
+    Decision(Decision),
     Kernel(std::io::Result<XfrmEvent>),
     Timer,
     SignOfLife,
@@ -153,6 +159,7 @@ impl Wake {
             Self::Notice(Notice::View { .. }) => "a view",
             Self::Notice(Notice::Active(_)) => "slots that came",
             Self::Notice(_) => "a notice of the membership",
+            Self::Decision(_) => "a decision about a peer",
             Self::Kernel(_) => "an event of the kernel",
             Self::Timer => "a timer",
             Self::SignOfLife => "the sign of life",
@@ -185,6 +192,7 @@ impl Agent {
                 Some(frame) = inputs.frames.recv() => Wake::Frame(frame),
                 Some(call) = inputs.calls.recv() => Wake::Call(call),
                 Some(call) = inputs.loads.recv() => Wake::Load(call),
+                Some(decision) = inputs.decisions.recv() => Wake::Decision(decision),
                 event = Inputs::kernel_event(&mut inputs.kernel_events) => Wake::Kernel(event),
                 () = tokio::time::sleep(pause) => Wake::Timer,
                 _ = sign_of_life.tick() => Wake::SignOfLife,
@@ -223,6 +231,7 @@ impl Agent {
             // Said in the log.
             Wake::Reload => drop(self.reload()),
             Wake::Notice(notice) => self.take_notice(now, notice),
+            Wake::Decision(decision) => self.take_decision(now, decision),
             Wake::Kernel(event) => self.hear_kernel(now, event),
             Wake::Timer => {}
             Wake::SignOfLife => self.show_life(),
@@ -250,6 +259,17 @@ impl Agent {
                 self.node.handle_frame(now, member, bytes.expose());
             }
         }
+    }
+
+    /// Somebody has decided about a peer. Why one is refused stands in the engine's line.
+    fn take_decision(&mut self, now: Instant, decision: Decision) {
+        let handle = decision.handle();
+        if decision.verdict == Verdict::Accept {
+            log::let_in(&decision);
+        }
+        let verdict = decision.verdict;
+        self.node
+            .handle_command(now, ike::Command::Decided { handle, verdict });
     }
 
     fn hear_kernel(&mut self, now: Instant, event: std::io::Result<XfrmEvent>) {

@@ -25,6 +25,7 @@ use super::revocation::Crls;
 use super::socket::Sockets;
 use super::{Agent, Inputs, QUEUE, preflight, translate};
 use crate::api::{self, model::Check};
+use crate::authorize::Porters;
 use crate::clock;
 use crate::config::{Backend, Config};
 use crate::crypto::AwsLc;
@@ -61,6 +62,7 @@ impl Agent {
 
         let (datagram_sender, datagrams) = mpsc::channel(QUEUE);
         let (notice_sender, notices) = mpsc::unbounded_channel();
+        let (porters, decisions) = Porters::new();
         let sockets = Sockets::bind(&config.cluster.vips, &datagram_sender)?;
         let kernel_events = match config.backend {
             Backend::Xfrm => Some(EventStream::new(Events::open()?)?),
@@ -109,6 +111,7 @@ impl Agent {
             house: House::default(),
             crls: Crls::new(&config.crl_files),
             preparation: Preparation::default(),
+            porters,
             inherited: Vec::new(),
             active_slots: BTreeSet::new(),
             adopting: true,
@@ -119,6 +122,7 @@ impl Agent {
                 calls: faces.calls,
                 loads: faces.loads,
                 notices,
+                decisions,
                 kernel_events,
             },
             config,

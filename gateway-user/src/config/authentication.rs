@@ -16,7 +16,7 @@ use gateway_ike::x509::path::Revocation;
 use super::error::ConfigError;
 use super::files::{self, Folder};
 use super::swanctl::Credentials;
-use super::{connection, raw};
+use super::{authorization, connection, raw};
 use crate::crypto::AwsLc;
 
 const AUTH: &str = "\"psk\", or \"pubkey\", \"rsa\", \"rsa/pss\", \"ecdsa\" or \"ed25519\", with the \
@@ -106,6 +106,7 @@ impl<'a> Store<'a> {
                 raw::SendCert::Never => SendCert::Never,
             },
             ppk: self.ppk(key, raw)?,
+            authorization: authorization::check(key, raw)?,
         })
     }
 

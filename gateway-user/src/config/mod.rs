@@ -5,6 +5,7 @@
 //! what is allowed, and nothing is applied before the whole file is right.
 
 mod authentication;
+mod authorization;
 mod cluster;
 mod connection;
 mod error;

@@ -499,6 +499,60 @@ fn transport_has_swanctls_words_and_defaults() {
 }
 
 #[test]
+fn who_decides_about_peers() {
+    use gateway_ike::config::Authorization;
+    let authorization = |lines: &str| {
+        let text = GOOD.replacen("[[connection]]\n", &format!("[[connection]]\n{lines}\n"), 1);
+        Config::parse(&text).map(|config| config.connections[0].auth.authorization.clone())
+    };
+    assert_eq!(authorization("").unwrap(), None);
+    let by = "/run/gateway-authorize/socket";
+    for (lines, seconds) in [("", 10), ("authorize_timeout = \"3s\"", 3)] {
+        let found = authorization(&format!("authorize = \"{by}\"\n{lines}")).unwrap();
+        let expected = Authorization {
+            by: by.to_owned(),
+            patience: Duration::from_secs(seconds),
+        };
+        assert_eq!(found, Some(expected));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let open = folder.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&open, mode).unwrap();
+    let long = format!("/run/{}", "x".repeat(110));
+    for (path, words) in [
+        ("socket", "not an absolute path"),
+        ("/etc/passwd", "is not a socket"),
+        (&*long, "longer than a socket's path"),
+        (
+            &*open.join("s").display().to_string(),
+            "others than root can change",
+        ),
+    ] {
+        let error = authorization(&format!("authorize = \"{path}\""))
+            .unwrap_err()
+            .to_string();
+        for word in ["connection[0].authorize", words, "/run/gateway-authorize"] {
+            assert!(error.contains(word), "{path}: {error}");
+        }
+    }
+    for (lines, words) in [
+        ("authorize_timeout = \"3s\"", "authorize is not"),
+        (
+            "authorize = \"/run/a\"\nauthorize_timeout = \"2m\"",
+            "100ms to 60s",
+        ),
+    ] {
+        let error = authorization(lines).unwrap_err().to_string();
+        assert!(
+            error.contains("authorize_timeout") && error.contains(words),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn what_happens_after_a_takeover() {
     let usual = Config::parse(GOOD).unwrap();
     assert!(!usual.takeover.rekeys());

@@ -1,6 +1,7 @@
 //! Scenarios: each builds its own lab, does one thing and asserts what came of it.
 
 mod algorithms;
+mod authorize;
 mod certificates;
 mod cold;
 mod demo;
@@ -238,6 +239,12 @@ const ROWS: &[Row] = &[
         Tier::Native,
         certificates::peers,
         "RSA, ECDSA and Ed25519, CRL, mixed authentication, PPK, with a stock peer",
+    ),
+    (
+        "authorize",
+        Tier::Native,
+        authorize::decided_elsewhere,
+        "a program decides who is let in: one is, one is not, and one that hangs holds up nobody",
     ),
     (
         "wrong-psk",

@@ -101,6 +101,7 @@ fn shipped(container: &Container) -> Result<()> {
         "ha-witness/gw-a/etc/gateway/gateway.toml",
         "ha-keepalived/gw-a/etc/keepalived/keepalived.conf",
         "ecmp-bird/router/etc/bird/bird.conf",
+        "authorize/gateway-authorize.socket",
         "gateway.toml",
         "grafana/gateway.json",
         "prometheus/alerts.yml",
@@ -111,6 +112,7 @@ fn shipped(container: &Container) -> Result<()> {
     }
     for page in [
         "man5/gateway.toml.5",
+        "man7/gateway-authorize.7",
         "man7/gateway-runbook.7",
         "man7/gateway-migration.7",
         "man7/gateway-security.7",

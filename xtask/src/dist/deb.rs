@@ -20,7 +20,7 @@ pub(super) struct Package<'a> {
 }
 
 /// Files and folders of the repository, their places, and their modes.
-const FILES: [(&str, &str, u32); 15] = [
+const FILES: [(&str, &str, u32); 16] = [
     (
         "deploy/systemd/gatewayd.service",
         "usr/lib/systemd/system/gatewayd.service",
@@ -69,6 +69,11 @@ const FILES: [(&str, &str, u32); 15] = [
     (
         "deploy/examples/ecmp-bird",
         "usr/share/doc/gateway/examples/ecmp-bird",
+        0o755,
+    ),
+    (
+        "deploy/examples/authorize",
+        "usr/share/doc/gateway/examples/authorize",
         0o755,
     ),
     (

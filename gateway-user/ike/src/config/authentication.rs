@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::Authorization;
 use crate::secret::SecretBytes;
 use crate::signature::{KeyKind, SignatureHash, SignatureScheme, SigningKey};
 use crate::x509::Certificate;
@@ -21,6 +22,8 @@ pub struct Authentication {
     pub send_cert: SendCert,
     /// A post-quantum pre-shared key beside that (RFC 8784).
     pub ppk: Option<PpkPolicy>,
+    /// Who is asked about a peer that has authenticated; `None`: whoever does is let in.
+    pub authorization: Option<Authorization>,
 }
 
 /// How we authenticate.

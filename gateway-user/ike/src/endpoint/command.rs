@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gateway_common::slot::Slot;
 
 use crate::config::{Connection, Gateway, Ppk, Secret};
+use crate::output::{DecisionHandle, Verdict};
 use crate::record::{Contact, IkeSaRecord};
 use crate::secret::SecretBytes;
 use crate::x509::Crl;
@@ -58,6 +59,14 @@ pub enum Command {
         local_spi: [u8; 8],
         /// What the peer said in IKE_AUTH.
         contact: Contact,
+    },
+    /// Answers [`crate::output::Output::Decide`]. An answer that nobody waits for (any more) is
+    /// counted, and otherwise ignored.
+    Decided {
+        /// The question's.
+        handle: DecisionHandle,
+        /// Whether the peer is let in.
+        verdict: Verdict,
     },
     /// Another member has this IKE SA, and it is established. If one of the engine's was made at the
     /// same time by the other side's initiative, one of the two is too many: both members choose the

@@ -102,6 +102,14 @@ counters! {
     kernel_failures,
     /// IKE_AUTH requests answered with AUTHENTICATION_FAILED.
     authentication_failures,
+    /// Authenticated peers that somebody else was asked about.
+    decisions_asked,
+    /// Peers that were not let in.
+    decisions_refused,
+    /// … because nobody has decided in time.
+    decisions_overdue,
+    /// Decisions that came too late, twice, or for what is gone.
+    decisions_ignored,
     /// Negotiations given up because IKE_AUTH did not come in time.
     half_open_timeouts,
     /// Datagrams dropped without an answer, for any of the reasons below.

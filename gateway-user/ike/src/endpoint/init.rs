@@ -101,13 +101,13 @@ impl Endpoint {
             return;
         };
         match &sa.state {
-            State::ExpectAuth(init) => {
+            State::ExpectAuth(init) if init.decision.is_none() => {
                 let bytes = init.transcript.response.to_vec();
                 self.core.counters.retransmissions_answered += 1;
                 self.core.out.transmit(path, bytes, sa.slot, None);
             }
             // The peer has our response: it sent IKE_AUTH.
-            State::Established(_) | State::ExpectAuthResponse(_) => {
+            State::ExpectAuth(_) | State::Established(_) | State::ExpectAuthResponse(_) => {
                 self.core.counters.dropped += 1;
                 self.core.counters.retransmissions_dropped += 1;
             }

@@ -4,7 +4,7 @@ use gateway_common::time::Instant;
 
 use super::Endpoint;
 use super::timers::Timer;
-use crate::output::{Change, EventKind};
+use crate::output::{Change, DecisionHandle, EventKind, Verdict};
 use crate::record::{IkeSaRecord, Role};
 use crate::sa::{Answer, Cause, Establishment, Farewell, IkeSa, Step};
 
@@ -230,10 +230,31 @@ impl Endpoint {
     }
 
     fn half_open_timeout(&mut self, now: Instant, spi: [u8; 8]) {
-        if self.give_up_half_open(now, spi, "no complete IKE_AUTH in time") {
+        let question = self.sas.get(&spi).and_then(|sa| sa.question());
+        if let Some(handle) = question {
+            self.core.counters.decisions_overdue += 1;
+            // The request is authentic and waits: the peer is told, and need not wait on.
+            let reason = "no decision in time".to_owned();
+            self.decided(now, handle, &Verdict::Refuse { reason });
+        } else if self.give_up_half_open(now, spi, "no complete IKE_AUTH in time") {
             self.core.counters.half_open_timeouts += 1;
         }
         self.forget_negotiation(spi);
+    }
+
+    /// Somebody has decided whether a peer is let in.
+    pub(super) fn decided(&mut self, now: Instant, handle: DecisionHandle, verdict: &Verdict) {
+        let Some(mut sa) = self.sas.remove(&handle.local_spi) else {
+            self.core.counters.decisions_ignored += 1;
+            return;
+        };
+        match sa.decided(&mut self.core, now, handle, verdict) {
+            Some(step) => self.settle(now, sa, step),
+            None => {
+                self.core.counters.decisions_ignored += 1;
+                self.sas.insert(sa.local_spi, sa);
+            }
+        }
     }
 
     /// Closes an IKE SA whose IKE_AUTH is not complete; `false` if there is no such one.

@@ -187,6 +187,7 @@ impl Endpoint {
             Command::Import(record) => self.import(now, *record),
             Command::Adopt(record) => self.adopt(now, *record),
             Command::Decide { local_spi, contact } => self.decide(now, local_spi, contact),
+            Command::Decided { handle, verdict } => self.decided(now, handle, &verdict),
             Command::Meet(record) => self.meet(now, *record),
             Command::PeerIsNear { local_spi } => self.peer_is_elsewhere(local_spi),
             Command::Initiate(order) => self.initiate(now, &order),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use gateway_common::slot::Slot;
 
 use crate::output::{
-    Change, Delta, DeltaId, Event, EventKind, KernelRequest, Output, Path, Transmit,
+    Change, Delta, DeltaId, Event, EventKind, KernelRequest, Output, Path, Question, Transmit,
 };
 use crate::wire::messages;
 
@@ -48,6 +48,10 @@ impl Outbox {
 
     pub(crate) fn kernel(&mut self, request: KernelRequest) {
         self.queue.push_back(Output::Kernel(request));
+    }
+
+    pub(crate) fn decide(&mut self, question: Question) {
+        self.queue.push_back(Output::Decide(Box::new(question)));
     }
 
     /// Numbers and queues a change.

@@ -1,8 +1,9 @@
 //! One IKE SA: its keys, its window, its children, and the exchanges under it.
 //!
 //! The states are [`ExpectAuth`] (IKE_SA_INIT answered), [`ExpectAuthResponse`] (we have sent
-//! IKE_AUTH) and [`Established`] (the peer is authenticated). While the kernel installs a CHILD_SA
-//! the answer waits in [`Pending`].
+//! IKE_AUTH) and [`Established`] (the peer is authenticated). While somebody else decides whether
+//! the peer is let in, the answer waits in [`ExpectDecision`]; while the kernel installs a CHILD_SA,
+//! in [`Pending`].
 
 mod child;
 mod clock;
@@ -34,7 +35,7 @@ use self::iv::IvSequence;
 use self::open::ExpectAuthResponse;
 use self::reassembly::Incoming;
 use self::window::{CachedResponse, Window};
-use crate::auth::Transcript;
+use crate::auth::{AuthContext, Transcript};
 use crate::config::{Config, Connection, Gateway};
 use crate::crypto::{CryptoProvider, KeyExchangeMethod};
 use crate::endpoint::core::Core;
@@ -47,6 +48,7 @@ use crate::record::{ChildState, Contact, NatState, Role, TransportState, Unknown
 use crate::wire::{HeaderRepr, MessageBuilder};
 
 pub(crate) use self::clock::{Clock, jitter};
+pub(crate) use self::exchange::decision::ExpectDecision;
 pub(crate) use self::exchange::init::InitRequest;
 pub(crate) use self::exchange::intermediate::Intermediate;
 pub(crate) use self::initiate::Succession;
@@ -92,6 +94,21 @@ pub(crate) struct ExpectAuth {
     pub(crate) transcript: Transcript,
     /// What comes before IKE_AUTH (RFC 9242).
     pub(crate) intermediate: Intermediate,
+    /// The connection that the peer's identity belongs to, once it has said it.
+    pub(crate) identified: Option<Arc<Connection>>,
+    /// IKE_AUTH has come, and its answer waits for somebody's decision.
+    pub(crate) decision: Option<Box<ExpectDecision>>,
+}
+
+impl ExpectAuth {
+    fn new(transcript: Transcript, intermediate: Intermediate) -> Self {
+        Self {
+            transcript,
+            intermediate,
+            identified: None,
+            decision: None,
+        }
+    }
 }
 
 /// The peer is authenticated.
@@ -359,11 +376,29 @@ impl IkeSa {
 
     /// Name of the connection, once it is known.
     fn connection_name(&self) -> Option<String> {
-        let connection = match self.established() {
-            Some(established) => &established.connection,
-            None => &self.opening()?.connection,
+        let connection = match &self.state {
+            State::Established(established) => &established.connection,
+            State::ExpectAuth(init) => init.identified.as_ref()?,
+            State::ExpectAuthResponse(_) => &self.opening()?.connection,
         };
         Some(connection.name.clone())
+    }
+
+    /// What an authentication is made with, in our role.
+    fn auth_context<'a>(
+        &'a self,
+        core: &'a Core,
+        now: Instant,
+        transcript: &'a Transcript,
+    ) -> AuthContext<'a> {
+        AuthContext {
+            core,
+            now,
+            role: self.role,
+            prf: self.proposal.prf,
+            keys: &self.keys,
+            transcript,
+        }
     }
 
     /// Queues an event about this IKE SA.

@@ -96,7 +96,9 @@ impl IkeSa {
             State::ExpectAuth(init) if init.intermediate.is_pending() => {
                 exchange == ExchangeType::IKE_INTERMEDIATE
             }
-            State::ExpectAuth(_) => exchange == ExchangeType::IKE_AUTH,
+            State::ExpectAuth(init) => {
+                init.decision.is_none() && exchange == ExchangeType::IKE_AUTH
+            }
             _ => true,
         }
     }
@@ -151,7 +153,7 @@ impl IkeSa {
         *counter += 1;
         let payloads = opened.payloads()?;
         match request.header.exchange {
-            ExchangeType::IKE_AUTH => self.auth(core, now, request, &payloads),
+            ExchangeType::IKE_AUTH => self.auth(core, now, request, opened),
             ExchangeType::CREATE_CHILD_SA => self.create_child_sa(core, now, request, &payloads),
             ExchangeType::IKE_FOLLOWUP_KE => self.follow_up(core, now, request, &payloads),
             _ => self.informational(core, now, request, &payloads),
@@ -231,7 +233,7 @@ impl IkeSa {
     }
 
     /// The answer to a request that cannot be granted: one NOTIFY (RFC 7296 §2.21).
-    fn refuse(&mut self, core: &mut Core, request: Request, error: &IkeError) -> Step {
+    pub(super) fn refuse(&mut self, core: &mut Core, request: Request, error: &IkeError) -> Step {
         let in_auth = request.header.exchange == ExchangeType::IKE_AUTH;
         self.failed(core, exchange_name(request.header.exchange), error);
         if matches!(error, IkeError::Peer(PeerError::Authentication(_))) {

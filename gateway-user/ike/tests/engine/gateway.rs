@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use gateway_common::time::Instant;
 use gateway_ike::config::Config;
-use gateway_ike::endpoint::Endpoint;
+use gateway_ike::endpoint::{Command, Endpoint};
 use gateway_ike::output::{
-    Change, ChildId, ChildSa, DeltaId, EventKind, KernelRequest, KernelResult, Output, Path,
-    Transmit,
+    Change, ChildId, ChildSa, DecisionHandle, DeltaId, EventKind, KernelRequest, KernelResult,
+    Output, Path, Question, Transmit, Verdict,
 };
 use gateway_ike::record::IkeSaRecord;
 use gateway_ike::testing::Seeded;
@@ -131,6 +131,22 @@ impl Gateway {
             .collect()
     }
 
+    /// What was asked so far.
+    pub(crate) fn questions(&self) -> Vec<&Question> {
+        let questions = self.log.iter().filter_map(|output| match output {
+            Output::Decide(question) => Some(&**question),
+            _ => None,
+        });
+        questions.collect()
+    }
+
+    /// Answers a question.
+    pub(crate) fn decide(&mut self, handle: DecisionHandle, verdict: Verdict) -> Vec<Transmit> {
+        let decided = Command::Decided { handle, verdict };
+        self.endpoint.handle_command(self.now, decided);
+        self.drain()
+    }
+
     /// Reasons of all failures and drops so far.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.events()
@@ -206,6 +222,7 @@ fn word(output: &Output) -> String {
             };
             format!("delta {} {what}", delta.id.0)
         }
+        Output::Decide(_) => "decide".to_owned(),
         Output::Event(_) => "event".to_owned(),
     }
 }

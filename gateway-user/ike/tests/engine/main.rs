@@ -13,6 +13,7 @@ mod children;
 mod closing;
 mod collisions;
 mod config;
+mod decision;
 mod follow_up;
 mod fragments;
 mod gateway;

@@ -293,8 +293,8 @@ impl World {
                     }
                 });
             }
-            // No scene configures anything at run time.
-            Effect::Shared { .. } => {}
+            // No scene configures anything at run time, or has somebody else decide.
+            Effect::Shared { .. } | Effect::Decide(_) => {}
             Effect::Event(event) => self.trace(|| format!("{member} {event:?}")),
         }
     }

@@ -276,7 +276,7 @@ impl Peer {
                         self.closed.push(reason);
                     }
                 }
-                Output::Delta(_) => {}
+                Output::Delta(_) | Output::Decide(_) => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 //! `[[connection]]` and its children.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,12 @@ pub(in crate::config) struct Connection {
     /// A peer that uses no post-quantum pre-shared key is refused.
     #[serde(default)]
     pub(in crate::config) ppk_required: bool,
+    /// A Unix socket, as absolute path, of the service that decides whether a peer that has proved who it is and
+    /// begins an IKE SA is let in; see gateway-authorize(7). It is not asked about what this gateway begins.
+    pub(in crate::config) authorize: Option<PathBuf>,
+    /// After so long without its answer the peer is refused, at the latest when `ike.half_open_timeout` has
+    /// passed. 10s unless given.
+    pub(in crate::config) authorize_timeout: Option<DurationText>,
     /// How this gateway authenticates.
     #[serde(default)]
     pub(in crate::config) local: LocalAuth,

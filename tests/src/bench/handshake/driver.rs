@@ -272,7 +272,7 @@ fn drain(peer: &mut Endpoint, site: &Site) -> Result<Outcome> {
                 _ => {}
             },
             Output::Kernel(_) => bail!("a childless IKE SA asks the kernel for something"),
-            Output::Delta(_) => {}
+            Output::Delta(_) | Output::Decide(_) => {}
         }
     }
     Ok(outcome)

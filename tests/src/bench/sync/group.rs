@@ -265,7 +265,8 @@ impl Group {
                 Effect::Kernel(op) => row.request(now, op),
                 Effect::Report(report) => row.report = report,
                 Effect::Disconnect(other) => bail!("member {member} gives up on member {other}"),
-                Effect::Table(_) | Effect::Event(_) | Effect::Shared { .. } => {}
+                Effect::Table(_) | Effect::Event(_) | Effect::Shared { .. } | Effect::Decide(_) => {
+                }
             }
         }
         Ok(())

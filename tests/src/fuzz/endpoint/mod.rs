@@ -60,7 +60,9 @@ fn step(world: &mut World, input: &mut Input<'_>) {
         9 => informational(world, peer, input),
         10 | 11 => {
             let choice = input.octet();
-            world.answer_kernel(choice & 1 == 0, choice & 6 != 6);
+            if choice & 8 == 0 || !world.decide(choice & 6 != 6, choice & 0x30 == 0x30) {
+                world.answer_kernel(choice & 1 == 0, choice & 6 != 6);
+            }
         }
         12 => {
             let unit = if input.octet() & 1 == 0 { 10 } else { 1000 };

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use gateway_common::member::MemberId;
 use gateway_ike::config::{
-    Actions, Authentication, ChildConfig, Config, Connection, Initiation, Limits, RemoteAddress,
-    Secret, Transport, Uniqueness, Volume,
+    Actions, Authentication, Authorization, ChildConfig, Config, Connection, Initiation, Limits,
+    RemoteAddress, Secret, Transport, Uniqueness, Volume,
 };
 use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
 use gateway_ike::identity::{Identity, IdentityPattern};
@@ -129,13 +129,19 @@ fn connection(name: &str, remote_id: IdentityPattern, suites: &[IkeProposal]) ->
 ///
 /// If `member` is not a member id.
 pub(crate) fn config(member: u8, incarnation: u16) -> Config {
-    let first = Identity::Fqdn("p0.example.org".to_owned());
+    let [first, last] = ["p0", "p2"].map(|name| Identity::Fqdn(format!("{name}.example.org")));
+    let mut asked = connection("asked", IdentityPattern::Exactly(last), &IKE_SUITES[..2]);
+    Arc::make_mut(&mut asked).auth.authorization = Some(Authorization {
+        by: "the porter".to_owned(),
+        patience: Duration::from_secs(10),
+    });
     Config {
         member: MemberId::new(member).expect("1 to 63"),
         incarnation,
         connections: vec![
             connection("one", IdentityPattern::Exactly(first), &IKE_SUITES[..1]),
             connection("any", IdentityPattern::Any, &IKE_SUITES[..2]),
+            asked,
         ],
         secrets: vec![Secret {
             ids: Vec::new(),

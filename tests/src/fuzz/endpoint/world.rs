@@ -10,7 +10,8 @@ use gateway_ike::config::Config;
 use gateway_ike::crypto::CryptoProvider;
 use gateway_ike::endpoint::{Command, Endpoint, SaStatus};
 use gateway_ike::output::{
-    Change, ChildId, Delta, KernelRequest, KernelResult, Output, Path, Transmit,
+    Change, ChildId, DecisionHandle, Delta, KernelRequest, KernelResult, Output, Path, Transmit,
+    Verdict,
 };
 use gateway_ike::record::{Contact, IkeSaRecord};
 
@@ -33,6 +34,10 @@ pub(super) struct World {
     pub(super) peers: Vec<Peer>,
     kernel: BTreeMap<ChildId, Installation>,
     pub(super) asked: VecDeque<ChildId>,
+    /// Peers that somebody has to decide about; some are gone.
+    questions: VecDeque<DecisionHandle>,
+    /// Our SPIs of those that nobody has let in.
+    undecided: BTreeSet<[u8; 8]>,
     /// What a replica would have.
     replica: BTreeMap<[u8; 8], IkeSaRecord>,
     /// Negotiations that are open as the other members know it, by our SPI.
@@ -62,6 +67,8 @@ impl World {
             peers: (0..3).map(|number| Peer::new(number, local)).collect(),
             kernel: BTreeMap::new(),
             asked: VecDeque::new(),
+            questions: VecDeque::new(),
+            undecided: BTreeSet::new(),
             replica: BTreeMap::new(),
             negotiations: BTreeSet::new(),
             last_delta: 0,
@@ -113,6 +120,27 @@ impl World {
         };
         self.endpoint.handle_kernel(self.now, result);
         self.drain();
+    }
+
+    /// Somebody decides about the peer that has waited longest, or again about one that has its
+    /// answer; `false` if there is none.
+    pub(super) fn decide(&mut self, accept: bool, again: bool) -> bool {
+        let Some(handle) = self.questions.front().copied() else {
+            return false;
+        };
+        if !again {
+            self.questions.pop_front();
+        }
+        let verdict = if accept {
+            self.undecided.remove(&handle.local_spi);
+            Verdict::Accept
+        } else {
+            Verdict::Refuse {
+                reason: "not today".to_owned(),
+            }
+        };
+        self.command(Command::Decided { handle, verdict });
+        true
     }
 
     pub(super) fn advance(&mut self, by: Duration) {
@@ -187,6 +215,11 @@ impl World {
                 Output::Transmit(transmit) => self.transmitted(&transmit),
                 Output::Kernel(request) => self.kernel_asked(&request),
                 Output::Delta(delta) => self.replicated(delta),
+                Output::Decide(question) => {
+                    let handle = question.handle;
+                    assert!(self.undecided.insert(handle.local_spi), "asked twice");
+                    self.questions.push_back(handle);
+                }
                 Output::Event(event) => assert!(!format!("{event:?}").is_empty()),
             }
         }
@@ -241,6 +274,8 @@ impl World {
                 assert!(self.negotiations.remove(&local_cookie));
             }
             Change::Upsert(record) => {
+                let spi = &record.local_spi;
+                assert!(!self.undecided.contains(spi), "nobody has let it in");
                 let octets = record.encode();
                 let decoded = IkeSaRecord::decode(octets.expose()).expect("our own record");
                 assert!(decoded == *record, "a record survives its encoding");
@@ -257,6 +292,8 @@ impl World {
     fn check(&self) {
         assert!(self.endpoint.half_open() <= HALF_OPEN_LIMIT);
         let counters = self.endpoint.counters();
+        let refused = counters.decisions_overdue <= counters.decisions_refused;
+        assert!(refused && counters.decisions_refused <= counters.decisions_asked);
         let causes: u64 = counters
             .iter()
             .filter(|(name, _)| name.starts_with("dropped_") || *name == "retransmissions_dropped")

@@ -14,15 +14,18 @@ use crate::record::{Contact, Role};
 use crate::sa::child::ChildRequest;
 use crate::sa::redirect::redirected_from_init;
 use crate::sa::{Answer, Established, Establishment, ExpectAuth, IkeSa, Request, State, Step};
-use crate::wire::{MessageBuilder, NotifyRepr, NotifyType, Payload, Payloads};
+use crate::wire::{MessageBuilder, NotifyRepr, NotifyType, Opened, Payload, Payloads};
 
 /// Who the peer proved to be, and for which connection.
-struct Authenticated {
-    connection: Arc<Connection>,
-    peer: Proven,
-    proof: Proof,
+pub(crate) struct Verified {
+    pub(super) connection: Arc<Connection>,
+    pub(super) peer: Proven,
 }
 
+/// In three steps: which connection the peer is for ([`Self::identify`]), whether it is who it says
+/// ([`Self::verify`]), and what follows from that ([`Self::complete`]). Between the last two an
+/// authentication can pause ([`super::decision`]); an exchange of its own there, as EAP would be, is an
+/// answer in state [`ExpectAuth`], under which any number of IKE_AUTH exchanges may follow each other.
 impl IkeSa {
     /// Answers IKE_AUTH in state [`ExpectAuth`].
     ///
@@ -34,17 +37,86 @@ impl IkeSa {
         core: &mut Core,
         now: Instant,
         request: Request,
-        payloads: &Payloads<'_>,
+        opened: &Opened,
     ) -> Result<Step, IkeError> {
-        let State::ExpectAuth(init) = &self.state else {
-            return Err(PeerError::Syntax("IKE_AUTH on an established IKE SA").into());
+        let payloads = opened.payloads()?;
+        let connection = self.identify(core, request, &payloads)?;
+        let peer = self.verify(core, now, &connection, &payloads)?;
+        check_childless(connection.transport.childless, payloads.sa.is_some())?;
+        let verified = Verified { connection, peer };
+        match verified.connection.auth.authorization.clone() {
+            None => self.complete(core, now, request, &payloads, verified),
+            Some(by) => Ok(self.ask(core, request, opened.clone(), verified, by)),
+        }
+    }
+
+    /// The connection for the identities of a well-formed request.
+    fn identify(
+        &mut self,
+        core: &Core,
+        request: Request,
+        payloads: &Payloads<'_>,
+    ) -> Result<Arc<Connection>, IkeError> {
+        // RFC 7296 §2.21.2: a malformed request is rejected before anything is verified.
+        ChildRequest::in_auth(payloads, &Default::default())?;
+        let remote_id = identity(&payloads.require_id_initiator()?)?;
+        let wanted = payloads.id_responder.as_ref().map(identity).transpose()?;
+        let identities = (wanted.as_ref(), &remote_id);
+        let connection = self.find_connection(&core.config, request, identities, payloads)?;
+        let connection = Arc::clone(connection);
+        if let State::ExpectAuth(init) = &mut self.state {
+            init.identified = Some(Arc::clone(&connection));
+        }
+        Ok(connection)
+    }
+
+    /// Who the peer is.
+    fn verify(
+        &self,
+        core: &Core,
+        now: Instant,
+        connection: &Connection,
+        payloads: &Payloads<'_>,
+    ) -> Result<Proven, IkeError> {
+        let context = self.auth_context(core, now, &self.expect_auth()?.transcript);
+        context.verify(connection, &payloads.require_id_initiator()?, payloads)
+    }
+
+    /// Our proof for it.
+    fn prove(&self, core: &Core, now: Instant, verified: &Verified) -> Result<Proof, IkeError> {
+        let Verified { connection, peer } = verified;
+        let context = self.auth_context(core, now, &self.expect_auth()?.transcript);
+        let context = AuthContext {
+            keys: peer.keys.as_ref().unwrap_or(&self.keys),
+            ..context
         };
-        let transcript = &init.transcript;
+        context.prove(connection, Some(peer))
+    }
+
+    fn expect_auth(&self) -> Result<&ExpectAuth, PeerError> {
+        match &self.state {
+            State::ExpectAuth(init) => Ok(init),
+            _ => Err(PeerError::Syntax("IKE_AUTH on an established IKE SA")),
+        }
+    }
+
+    /// The peer is let in: answers `request`. `payloads` are those of the request that the peer's
+    /// identity and its wishes came in.
+    ///
+    /// # Errors
+    /// As [`Self::auth`].
+    pub(super) fn complete(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        request: Request,
+        payloads: &Payloads<'_>,
+        verified: Verified,
+    ) -> Result<Step, IkeError> {
+        let transcript = &self.expect_auth()?.transcript;
         let came_from = redirected_from_init(&transcript.request);
         let nonces = (transcript.nonce_i.clone(), transcript.nonce_r.clone());
-        // RFC 7296 §2.21.2: a malformed request is rejected before anything is verified.
         let child = ChildRequest::in_auth(payloads, &nonces)?;
-        let authenticated = self.authenticate(core, now, request, payloads, init)?;
         let establishment = Establishment {
             contact: if payloads.has_notify(NotifyType::INITIAL_CONTACT) {
                 Contact::Initial
@@ -52,12 +124,10 @@ impl IkeSa {
                 Contact::Further
             },
         };
-        let message = auth_payloads(request, &authenticated);
-        let Authenticated {
-            connection, peer, ..
-        } = authenticated;
+        let proof = self.prove(core, now, &verified)?;
+        let Verified { connection, peer } = verified;
+        let message = auth_payloads(request, &connection, &proof);
         let transport = &connection.transport;
-        check_childless(transport.childless, child.is_some())?;
         let redirect_to = transport.redirect_to.clone();
         let mobike = self.negotiate_mobike(request, payloads, transport.mobike)?;
         self.path = request.path;
@@ -115,44 +185,6 @@ impl IkeSa {
         }
     }
 
-    /// Who the peer is, and our proof for it.
-    fn authenticate(
-        &self,
-        core: &Core,
-        now: Instant,
-        request: Request,
-        payloads: &Payloads<'_>,
-        init: &ExpectAuth,
-    ) -> Result<Authenticated, IkeError> {
-        let id_i = payloads.require_id_initiator()?;
-        let remote_id = identity(&id_i)?;
-        let wanted = payloads.id_responder.as_ref().map(identity).transpose()?;
-        let connection = self.find_connection(
-            &core.config,
-            request,
-            (wanted.as_ref(), &remote_id),
-            payloads,
-        )?;
-        let context = AuthContext {
-            core,
-            now,
-            role: self.role,
-            prf: self.proposal.prf,
-            keys: &self.keys,
-            transcript: &init.transcript,
-        };
-        let peer = context.verify(connection, &id_i, payloads)?;
-        let context = AuthContext {
-            keys: peer.keys.as_ref().unwrap_or(&self.keys),
-            ..context
-        };
-        Ok(Authenticated {
-            connection: Arc::clone(connection),
-            proof: context.prove(connection, Some(&peer))?,
-            peer,
-        })
-    }
-
     /// The connection for addresses, identities and the algorithms that IKE_SA_INIT chose. One for
     /// the peer's way to authenticate comes before others, one that names the peer before one for
     /// anybody.
@@ -189,11 +221,10 @@ impl IkeSa {
 }
 
 /// IDr and our proof.
-fn auth_payloads(request: Request, authenticated: &Authenticated) -> MessageBuilder {
+fn auth_payloads(request: Request, connection: &Connection, proof: &Proof) -> MessageBuilder {
     let mut message = MessageBuilder::new(request.header.to_response());
-    let local_id = &authenticated.connection.local_id;
-    push_identity(&mut message, Role::Responder, local_id);
-    authenticated.proof.push_onto(&mut message);
+    push_identity(&mut message, Role::Responder, &connection.local_id);
+    proof.push_onto(&mut message);
     message
 }
 

@@ -139,8 +139,8 @@ impl IkeSa {
                 ..TransportState::default()
             },
             incoming: Incoming::default(),
-            state: State::ExpectAuth(Box::new(ExpectAuth {
-                transcript: Transcript {
+            state: State::ExpectAuth(Box::new(ExpectAuth::new(
+                Transcript {
                     request: request.bytes.into(),
                     response: response.into(),
                     nonce_i: nonce_i.into(),
@@ -148,8 +148,8 @@ impl IkeSa {
                     int_auth: Vec::new(),
                     announced: Announced::from_init(request.payloads, ppk),
                 },
-                intermediate: Intermediate::of(&proposal),
-            })),
+                Intermediate::of(&proposal),
+            ))),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod child;
+pub(crate) mod decision;
 mod follow_up;
 mod informational;
 pub(crate) mod init;

@@ -4,7 +4,7 @@ use gateway_common::time::Instant;
 
 use super::init::Opened;
 use super::{ExpectAuthResponse, Negotiated, Overdue, Resend};
-use crate::auth::{AuthContext, Proven, denied, identity, push_identity};
+use crate::auth::{Proven, denied, identity, push_identity};
 use crate::config::ChildConfig;
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError, PeerError};
@@ -278,7 +278,7 @@ impl IkeSa {
                 connection.name, connection.remote_id
             )));
         }
-        let context = self.auth_context(core, now, &state.negotiated);
+        let context = self.auth_context(core, now, &state.negotiated.transcript);
         context.verify(connection, &id, payloads)
     }
 
@@ -302,7 +302,7 @@ impl IkeSa {
         if let Some(remote_id) = connection.remote_id.exact() {
             push_identity(&mut message, Role::Responder, remote_id);
         }
-        let context = self.auth_context(core, now, &state.negotiated);
+        let context = self.auth_context(core, now, &state.negotiated.transcript);
         context.prove(connection, None)?.push_onto(&mut message);
         if let (Some(child), Some(offer)) = (&plan.child, &state.offer) {
             push_child(&mut message, child, offer);
@@ -314,22 +314,6 @@ impl IkeSa {
         // RFC 6311 §5: the peer may synchronise Message IDs with us, and we with it.
         message.push(&notify(NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED));
         Ok(message)
-    }
-
-    fn auth_context<'a>(
-        &'a self,
-        core: &'a Core,
-        now: Instant,
-        negotiated: &'a Negotiated,
-    ) -> AuthContext<'a> {
-        AuthContext {
-            core,
-            now,
-            role: Role::Initiator,
-            prf: self.proposal.prf,
-            keys: &self.keys,
-            transcript: &negotiated.transcript,
-        }
     }
 
     pub(super) fn refused_by_peer(&self, notify: &NotifyRepr<'_>) -> String {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use gateway_common::time::Instant;
 use gateway_ike::config::{ChildConfig, Connection};
 use gateway_ike::endpoint::{Command, Target};
-use gateway_ike::output::{ChildId, KernelResult, Path};
+use gateway_ike::output::{ChildId, DecisionHandle, KernelResult, Path, Verdict};
 
 use crate::initiator::Initiator;
 
@@ -69,7 +69,26 @@ enum Event {
     /// The oldest delta on its way reaches the replica, and its acknowledgement the member.
     Delta,
     Kernel(KernelResult),
+    Decided(DecisionHandle, Verdict),
     Order(Order),
+}
+
+/// How questions are answered, each after so many milliseconds at most.
+#[derive(Clone, Copy)]
+pub(crate) struct Decisions {
+    pub(crate) delay_ms: u64,
+    /// Of a hundred, so many are refused, …
+    pub(crate) refused: u64,
+    /// … and so many never answered.
+    pub(crate) unanswered: u64,
+}
+
+impl Decisions {
+    const SWIFT: Self = Self {
+        delay_ms: 1,
+        refused: 0,
+        unanswered: 0,
+    };
 }
 
 /// Reproducible randomness (SplitMix64).
@@ -95,6 +114,7 @@ pub(crate) struct Pair {
     pub(crate) now: Instant,
     pub(crate) sides: [Side; 2],
     pub(crate) weather: Weather,
+    pub(crate) decisions: Decisions,
     pub(crate) wire: Wire,
     pub(crate) dice: Dice,
     queue: BTreeMap<(Instant, u64), (usize, u32, Event)>,
@@ -139,6 +159,7 @@ impl Pair {
             now,
             sides,
             weather: Weather::FAIR,
+            decisions: Decisions::SWIFT,
             wire: Wire::default(),
             dice: Dice::new(seed),
             queue: BTreeMap::new(),
@@ -265,6 +286,17 @@ impl Pair {
                     self.carry_out(side);
                 }
             }
+            // The helper does not know that the one who asked is dead.
+            Event::Decided(handle, verdict) => {
+                if self.dies(side) {
+                    return;
+                }
+                let decided = Command::Decided { handle, verdict };
+                self.sides[side].endpoint.handle_command(self.now, decided);
+                if !self.dies(side) {
+                    self.carry_out(side);
+                }
+            }
             Event::Order(order) => self.obey(side, order),
             Event::Delta | Event::Kernel(_) => {}
         }
@@ -341,11 +373,36 @@ impl Pair {
                     let delay = Duration::from_micros(100 + self.dice.roll(400));
                     self.schedule(side, delay, Event::Kernel(result));
                 }
+                side::Effect::Decide(handle) => self.ask(side, handle),
                 side::Effect::Transmit(transmit) => {
                     self.send(side, transmit.path, &transmit.bytes);
                 }
             }
             assert_eq!(life, self.sides[side].life);
+        }
+    }
+
+    /// Somebody outside decides, now and then twice.
+    fn ask(&mut self, side: usize, handle: DecisionHandle) {
+        let kind = self.dice.roll(100);
+        let Decisions {
+            delay_ms,
+            refused,
+            unanswered,
+        } = self.decisions;
+        if kind < unanswered {
+            return;
+        }
+        let verdict = if kind < unanswered + refused {
+            Verdict::Refuse {
+                reason: "not today".to_owned(),
+            }
+        } else {
+            Verdict::Accept
+        };
+        for _ in 0..=u64::from(self.dice.roll(4) == 0) {
+            let delay = Duration::from_micros(self.dice.roll(1000 * delay_ms));
+            self.schedule(side, delay, Event::Decided(handle, verdict.clone()));
         }
     }
 

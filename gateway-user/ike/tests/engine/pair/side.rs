@@ -9,8 +9,8 @@ use gateway_common::time::Instant;
 use gateway_ike::config::{ChildConfig, Config, Connection, Secret};
 use gateway_ike::endpoint::{Command, Endpoint, InitiateOrder, SaStatus};
 use gateway_ike::output::{
-    Change, ChildId, ChildSa, Delta, DeltaId, EventKind, KernelRequest, KernelResult, Output, Path,
-    Transmit,
+    Change, ChildId, ChildSa, DecisionHandle, Delta, DeltaId, EventKind, KernelRequest,
+    KernelResult, Output, Path, Transmit,
 };
 use gateway_ike::record::{IkeSaRecord, Role};
 use gateway_ike::secret::SecretBytes;
@@ -37,6 +37,7 @@ pub(crate) enum Order {
 pub(super) enum Effect {
     Delta,
     Kernel(KernelResult),
+    Decide(DecisionHandle),
     Transmit(Transmit),
 }
 
@@ -277,6 +278,7 @@ impl Side {
                         return Some(Effect::Kernel(result));
                     }
                 }
+                Output::Decide(question) => return Some(Effect::Decide(question.handle)),
                 Output::Event(event) => match event.kind {
                     EventKind::DatagramDropped { .. } => {}
                     kind => self.log.push(format!("{kind:?}")),
