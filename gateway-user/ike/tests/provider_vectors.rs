@@ -229,6 +229,129 @@ const SHA512: [[&str; 3]; 6] = [
     ],
 ];
 
+/// RFC 4868 §2.7.2: key as long as the hash, data, PRF-HMAC-SHA-256, -384 and -512. The last key is
+/// printed with a line too many, its first: 80 octets, said to be 64.
+const AUTHENTICATOR: [(Prf, [&str; 3]); 12] = [
+    (
+        Prf::HmacSha256,
+        [
+            "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b",
+            "4869205468657265",
+            "198a607eb44bfbc69903a0f1cf2bbdc5ba0aa3f3d9ae3c1c7a3b1696a0b68cf7",
+        ],
+    ),
+    (
+        Prf::HmacSha256,
+        [
+            "4a6566654a6566654a6566654a6566654a6566654a6566654a6566654a656665",
+            "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
+            "167f928588c5cc2eef8e3093caa0e87c9ff566a14794aa61648d81621a2a40c6",
+        ],
+    ),
+    (
+        Prf::HmacSha256,
+        [
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd\
+         dddddddddddddddddddd",
+            "cdcb1220d1ecccea91e53aba3092f962e549fe6ce9ed7fdc43191fbde45c30b0",
+        ],
+    ),
+    (
+        Prf::HmacSha256,
+        [
+            "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20",
+            "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd\
+         cdcdcdcdcdcdcdcdcdcd",
+            "372efcf9b40b35c2115b1346903d2ef42fced46f0846e7257bb156d3d7b30d3f",
+        ],
+    ),
+    (
+        Prf::HmacSha384,
+        [
+            "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b\
+         0b0b0b0b0b0b0b0b",
+            "4869205468657265",
+            "b6a8d5636f5c6a7224f9977dcf7ee6c7fb6d0c48cbdee9737a959796489bddbc4c5df61d5b3297b4\
+         fb68dab9f1b582c2",
+        ],
+    ),
+    (
+        Prf::HmacSha384,
+        [
+            "4a6566654a6566654a6566654a6566654a6566654a6566654a6566654a6566654a6566654a656665\
+         4a6566654a656665",
+            "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
+            "2c7353974f1842fd66d53c452ca42122b28c0b594cfb184da86a368e9b8e16f5349524ca4e82400c\
+         bde0686d403371c9",
+        ],
+    ),
+    (
+        Prf::HmacSha384,
+        [
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+         aaaaaaaaaaaaaaaa",
+            "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd\
+         dddddddddddddddddddd",
+            "809f439be00274321d4a538652164b53554a508184a0c3160353e3428597003d35914a18770f9443\
+         987054944b7c4b4a",
+        ],
+    ),
+    (
+        Prf::HmacSha384,
+        [
+            "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f200a0b0c0d0e0f1011\
+         1213141516171819",
+            "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd\
+         cdcdcdcdcdcdcdcdcdcd",
+            "5b540085c6e6358096532b2493609ed1cb298f774f87bb5c2ebf182c83cc7428707fb92eab2536a5\
+         812258228bc96687",
+        ],
+    ),
+    (
+        Prf::HmacSha512,
+        [
+            "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b\
+         0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b",
+            "4869205468657265",
+            "637edc6e01dce7e6742a99451aae82df23da3e92439e590e43e761b33e910fb8ac2878ebd5803f6f\
+         0b61dbce5e251ff8789a4722c1be65aea45fd464e89f8f5b",
+        ],
+    ),
+    (
+        Prf::HmacSha512,
+        [
+            "4a6566654a6566654a6566654a6566654a6566654a6566654a6566654a6566654a6566654a656665\
+         4a6566654a6566654a6566654a6566654a6566654a656665",
+            "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
+            "cb370917ae8a7ce28cfd1d8f4705d6141c173b2a9362c15df235dfb251b154546aa334ae9fb9afc2\
+         184932d8695e397bfa0ffb93466cfcceaae38c833b7dba38",
+        ],
+    ),
+    (
+        Prf::HmacSha512,
+        [
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+         aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd\
+         dddddddddddddddddddd",
+            "2ee7acd783624ca9398710f3ee05ae41b9f9b0510c87e49e586cc9bf961733d8623c7b55cebefccf\
+         02d5581acc1c9d5fb1ff68a1de45509fbe4da9a433922655",
+        ],
+    ),
+    (
+        Prf::HmacSha512,
+        [
+            "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728\
+             292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f40",
+            "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd\
+         cdcdcdcdcdcdcdcdcdcd",
+            "5e6688e5a3daec826ca32eaea224eff5e700628947470e13ad01302561bab108b8c48cbc6b807dcf\
+         bd850521a685babc7eae4a2a2e660dc0e86b931d65503fd2",
+        ],
+    ),
+];
+
 #[test]
 fn prf_known_answers() {
     for (prf, cases) in [(Prf::HmacSha1, &SHA1[..]), (Prf::HmacSha512, &SHA512[..])] {
@@ -240,6 +363,18 @@ fn prf_known_answers() {
                 assert_eq!(AwsLc.prf(prf, &key, pieces).expose(), hex(expected));
             }
         }
+    }
+}
+
+/// Keys as long as those that SK_d, SK_pi and SK_pr are.
+#[test]
+fn prf_known_answers_with_keys_of_the_preferred_length() {
+    for (prf, [key, data, expected]) in AUTHENTICATOR {
+        assert_eq!(hex(key).len(), hex(expected).len());
+        assert_eq!(
+            AwsLc.prf(prf, &hex(key), &[&hex(data)]).expose(),
+            hex(expected)
+        );
     }
 }
 
@@ -372,5 +507,58 @@ fn ml_kem_round_trip_and_implicit_rejection() {
         let mut wrong = ours.public_value().to_vec();
         wrong[..2].fill(0xff);
         assert!(AwsLc.answer_key_exchange(method, &wrong).is_err());
+    }
+}
+
+/// One block of `data/ml-kem.txt`.
+#[derive(Default)]
+struct Decapsulation {
+    method: Option<KeyExchangeMethod>,
+    encapsulation_key: Option<Vec<u8>>,
+    private: String,
+    ciphertext: Vec<u8>,
+    secret: Vec<u8>,
+}
+
+fn decapsulations() -> Vec<Decapsulation> {
+    let text = include_str!("data/ml-kem.txt");
+    let blocks = text.split("\n\n").filter(|block| block.contains("set = "));
+    let parse = |block: &str| {
+        let mut case = Decapsulation::default();
+        for (name, value) in block.lines().filter_map(|line| line.split_once(" = ")) {
+            match name {
+                "set" => {
+                    case.method = Some(match value {
+                        "512" => KeyExchangeMethod::MlKem512,
+                        "768" => KeyExchangeMethod::MlKem768,
+                        "1024" => KeyExchangeMethod::MlKem1024,
+                        other => panic!("{other}"),
+                    });
+                }
+                "ek" => case.encapsulation_key = Some(hex(value)),
+                "dk" => case.private = value.to_owned(),
+                "c" => case.ciphertext = hex(value),
+                "K" => case.secret = hex(value),
+                other => panic!("{other}"),
+            }
+        }
+        case
+    };
+    blocks.map(parse).collect()
+}
+
+/// FIPS 203 §6.3, with keys and ciphertexts of others; the sources are in the file. Keys cannot be
+/// made from a seed through the provider, so decapsulation is what there is to compare.
+#[test]
+fn ml_kem_known_answers() {
+    let cases = decapsulations();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let ours = import(case.method.unwrap(), &case.private);
+        if let Some(expected) = &case.encapsulation_key {
+            assert_eq!(ours.public_value(), expected);
+        }
+        let secret = ours.agree(&case.ciphertext).unwrap();
+        assert_eq!(secret.expose(), case.secret, "{:?}", case.method);
     }
 }
