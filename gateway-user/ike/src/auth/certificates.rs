@@ -117,7 +117,10 @@ impl AuthContext<'_> {
         let mut sent = certificates(payloads, remote_id)?.into_iter();
         let crypto = &*self.core.crypto;
         let now = self.core.unix_time(self.now).ok_or_else(|| {
-            denied("the time of day is not known, so no certificate can be checked".to_owned())
+            let why = "the time of day is not known (fix: set this host's clock)";
+            denied(format!(
+                "no certificate of {remote_id} can be checked: {why}"
+            ))
         })?;
         let validation = Validation {
             crypto,
@@ -132,13 +135,23 @@ impl AuthContext<'_> {
         let others: Vec<Certificate> = sent.collect();
         let judged = if remote.certificates.iter().any(|known| **known == end) {
             validation.check_end(&end)
+        } else if remote.authorities.is_empty() && !remote.certificates.is_empty() {
+            return Err(denied(format!(
+                "{remote_id} sent certificate {end} of \"{}\", and connection {} takes none but \
+                 those in remote.certs (fix: add it there, or its authority to remote.cacerts)",
+                end.issuer(),
+                connection.name
+            )));
         } else {
             validation.check(&end, &others)
         };
         judged.map_err(|error| denied(format!("{remote_id}: {error}")))?;
         if !end.names(crypto, remote_id) {
             return Err(denied(format!(
-                "{remote_id} is not in the certificate that was sent, which is for {}",
+                "{remote_id} is not in the certificate that was sent, {end} of \"{}\", which is for {} \
+                 (fix: one of these as the peer's identity, or a certificate with \
+                 {remote_id} in subjectAltName)",
+                end.issuer(),
                 end.names_to_string()
             )));
         }
@@ -167,7 +180,8 @@ impl AuthContext<'_> {
                 },
             );
             return Err(denied(format!(
-                "{remote_id} sent {instead}, and connection {} has none for it in remote.certs",
+                "{remote_id} sent {instead}, and connection {} has none for it in remote.certs (fix: \
+                 have the peer send its own, in strongSwan send_cert = always, or add it there)",
                 connection.name
             )));
         };
@@ -187,7 +201,8 @@ fn certificates(
     for cert in payloads.certs.iter().filter(x509) {
         if parsed.len() == MAX_CERTIFICATES {
             return Err(denied(format!(
-                "{remote_id} sent more than {MAX_CERTIFICATES} certificates"
+                "{remote_id} sent more than {MAX_CERTIFICATES} certificates (fix: have it send only \
+                 what leads to its authority)"
             )));
         }
         match Certificate::from_der(cert.data) {
@@ -195,7 +210,7 @@ fn certificates(
             // One that cannot be read helps nobody, but only the first one has to be there.
             Err(error) if parsed.is_empty() => {
                 return Err(denied(format!(
-                    "{remote_id} sent a certificate that is no good: {error}"
+                    "{remote_id} sent a certificate that is no good: {error} (fix: issue it anew)"
                 )));
             }
             Err(_) => {}

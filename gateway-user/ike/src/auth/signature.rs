@@ -59,8 +59,13 @@ impl AuthContext<'_> {
         (id, auth): (&IdRepr<'_>, AuthRepr<'_>),
         payloads: &Payloads<'_>,
     ) -> Result<(), IkeError> {
-        let (schemes, signature) = decode(auth)
-            .ok_or_else(|| denied(format!("{remote_id} signed in a way that is not supported")))?;
+        let (schemes, signature) = decode(auth).ok_or_else(|| {
+            denied(format!(
+                "{remote_id} signed in a way that is not supported, {} (fix: RSA, ECDSA or \
+                     Ed25519 with SHA-2 at the peer)",
+                auth.method
+            ))
+        })?;
         let end = self.peer_certificate(connection, remote, remote_id, payloads)?;
         let kind = end
             .key_kind()
@@ -70,7 +75,8 @@ impl AuthContext<'_> {
                 let kind = kind.map_or_else(|| "another kind".to_owned(), |kind| kind.to_string());
                 let policy = &remote.policy;
                 denied(format!(
-                    "{remote_id} has a key of {kind}, remote.auth is {policy}"
+                    "{remote_id} has a key of {kind} in its certificate {end}, remote.auth is \
+                     {policy} (fix: a certificate with such a key, or another remote.auth)"
                 ))
             })?;
         let id_body = id.rest_of_payload();
@@ -85,7 +91,8 @@ impl AuthContext<'_> {
                 Ok(()) => {
                     let policy = &remote.policy;
                     return Err(denied(format!(
-                        "{remote_id} signed by {scheme}, remote.auth is {policy}"
+                        "{remote_id} signed by {scheme}, remote.auth is {policy} (fix: either side's \
+                         hashes)"
                     )));
                 }
                 Err(CryptoError::BadSignature | CryptoError::Unsupported) => {}
@@ -159,7 +166,9 @@ fn decode(auth: AuthRepr<'_>) -> Option<(Vec<SignatureScheme>, &[u8])> {
 
 fn bad_signature(remote_id: &Identity, method: AuthMethod, end: &Certificate) -> IkeError {
     denied(format!(
-        "the signature of {remote_id} ({method}) is not by the key of its certificate {end}"
+        "the signature of {remote_id} ({method}) is not by the key of its certificate {end} of \
+         \"{}\" (fix: the private key that belongs to it, at the peer)",
+        end.issuer()
     ))
 }
 

@@ -4,7 +4,9 @@ mod constraints;
 mod revocation;
 
 use std::fmt;
+use std::time::Duration;
 
+use der::DateTime;
 use x509_cert::ext::pkix::KeyUsages;
 
 pub use self::revocation::Revocation;
@@ -36,8 +38,9 @@ pub struct Validation<'a> {
 /// Why a certificate is not accepted. `Display` is for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathError {
-    /// The certificate concerned.
+    /// The certificate concerned, and who issued it.
     certificate: String,
+    issuer: String,
     /// What is wrong with it.
     pub reason: Reason,
 }
@@ -56,12 +59,12 @@ pub enum Reason {
     /// SHA-1, a short key, an unknown algorithm.
     #[error("is signed in a way that is not accepted, or by a key that is not")]
     Algorithm,
-    /// After its validity.
-    #[error("expired {0} ago")]
-    Expired(Ago),
-    /// Before its validity.
-    #[error("is valid only in {0}")]
-    NotYetValid(Ago),
+    /// After its validity, which ended then.
+    #[error("expired {0} ago, on {1}")]
+    Expired(Ago, UnixTime),
+    /// Before its validity, which begins then.
+    #[error("is valid only in {0}, from {1}")]
+    NotYetValid(Ago, UnixTime),
     /// A certificate that issued another one, and may not.
     #[error("is no certification authority's (basicConstraints), but issued {0}")]
     NoAuthority(String),
@@ -99,6 +102,55 @@ pub enum Reason {
     TooMuchWork,
 }
 
+impl Reason {
+    /// What to do about it.
+    const fn fix(&self) -> &'static str {
+        match self {
+            Self::UnknownIssuer(_) => {
+                "have the peer send the certificates between, or add this authority to [[authority]] \
+                 or remote.cacerts"
+            }
+            Self::BadSignature(_) => {
+                "if the authority has a new key under its old name, add its new certificate"
+            }
+            Self::Algorithm => {
+                "issue it anew, with SHA-2 and a key of RSA-2048 or more, ECDSA or Ed25519"
+            }
+            Self::Expired(..) => "issue a new one; or set this host's clock",
+            Self::NotYetValid(..) => "set this host's clock, or that of the authority",
+            Self::NoAuthority(_) => "issue peers' certificates by one with CA:TRUE",
+            Self::PathLen(_) => "issue the authority's certificate with a larger pathlen",
+            Self::TooLong => "trust an authority that is nearer to the peer",
+            Self::KeyUsage(_) => {
+                "issue it with the key usage that is missing: digitalSignature, of an authority \
+                 keyCertSign"
+            }
+            Self::ExtendedKeyUsage => {
+                "issue it without extendedKeyUsage, or with ipsecIKE, serverAuth or clientAuth"
+            }
+            Self::Extension(_) => "issue it without, or not as critical",
+            Self::NameConstraints { .. } => "use a name that the authority may issue",
+            Self::Revoked(_) => "issue a new certificate, if the peer may have one",
+            Self::RevocationUnknown(_) => "put a current CRL into [[authority]] crls",
+            Self::TooMuchWork => "have the peer send only what leads to its authority",
+        }
+    }
+}
+
+/// Seconds since 1970; shown as date and time of day, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixTime(pub u64);
+
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match DateTime::from_unix_duration(Duration::from_secs(self.0)) {
+            Ok(time) => write!(f, "{time}"),
+            // After 9999.
+            Err(_) => write!(f, "second {}", self.0),
+        }
+    }
+}
+
 /// A span of time in seconds, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ago(pub u64);
@@ -116,7 +168,14 @@ impl fmt::Display for Ago {
 
 impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "certificate {} {}", self.certificate, self.reason)
+        let (certificate, issuer) = (&self.certificate, &self.issuer);
+        let (reason, fix) = (&self.reason, self.reason.fix());
+        match &self.reason {
+            // It names the issuer itself.
+            Reason::UnknownIssuer(_) => write!(f, "certificate {certificate}")?,
+            _ => write!(f, "certificate {certificate} of \"{issuer}\"")?,
+        }
+        write!(f, " {reason} (fix: {fix})")
     }
 }
 
@@ -126,6 +185,7 @@ impl PathError {
     fn new(certificate: &Certificate, reason: Reason) -> Self {
         Self {
             certificate: certificate.to_string(),
+            issuer: certificate.issuer().to_string(),
             reason,
         }
     }
@@ -182,10 +242,10 @@ impl Validation<'_> {
         let wrong = |reason| Err(PathError::new(certificate, reason));
         let (from, to) = certificate.validity();
         if self.now < from {
-            return wrong(Reason::NotYetValid(Ago(from - self.now)));
+            return wrong(Reason::NotYetValid(Ago(from - self.now), UnixTime(from)));
         }
         if self.now > to {
-            return wrong(Reason::Expired(Ago(self.now - to)));
+            return wrong(Reason::Expired(Ago(self.now - to), UnixTime(to)));
         }
         match &certificate.extensions.unprocessed {
             Some(oid) => wrong(Reason::Extension(oid.clone())),

@@ -28,6 +28,9 @@ mod network;
 mod opening;
 mod orders;
 mod pair;
+#[allow(dead_code)]
+#[path = "../support/pki.rs"]
+mod pki;
 mod record;
 mod redirect;
 mod retransmission;

@@ -1,7 +1,7 @@
 //! Whether a certificate is revoked (RFC 5280 §6.3), and what to do if nobody knows.
 
-use super::{PathError, Reason, Search};
-use crate::x509::Certificate;
+use super::{PathError, Reason, Search, UnixTime};
+use crate::x509::{Certificate, Crl};
 
 /// How much must be known about revocation; swanctl's `revocation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,10 +39,16 @@ impl Search<'_> {
                 continue;
             }
             if crl.revokes(certificate.serial()) {
-                return wrong(Reason::Revoked(authority.to_string()));
+                let made = UnixTime(crl.updates().0);
+                return wrong(Reason::Revoked(format!(
+                    "{authority}, in its CRL of {made}"
+                )));
             }
             if crl.is_stale(validation.now) {
-                problem.get_or_insert_with(|| format!("the CRL of {authority} is out of date"));
+                problem.get_or_insert_with(|| {
+                    let why = out_of_date(crl, validation.now);
+                    format!("the CRL of {authority} is out of date: {why}")
+                });
             } else {
                 current = true;
             }
@@ -57,5 +63,14 @@ impl Search<'_> {
             return wrong(Reason::RevocationUnknown(problem));
         }
         Ok(Ok(()))
+    }
+}
+
+/// Why a CRL that is stale is.
+fn out_of_date(crl: &Crl, now: u64) -> String {
+    match crl.updates() {
+        (made, _) if now < made => format!("it is of {}, by this host's clock", UnixTime(made)),
+        (_, Some(next)) => format!("a newer one was due on {}", UnixTime(next)),
+        (_, None) => "it does not say when the next one is due".to_owned(),
     }
 }

@@ -1,5 +1,5 @@
 //! Why a tunnel does not come up: each side says it in one line, from which an operator can tell
-//! what to change. The refusals of certificates are in `auth/tests.rs` and `x509_path.rs`.
+//! what to change. The refusals of certificates are in `certificates.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The engine as initiator, against the engine as responder.
 
 mod additional;
+mod certificates;
 mod diagnosis;
 mod handshake;
 mod lifecycle;
