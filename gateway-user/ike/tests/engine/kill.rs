@@ -100,14 +100,33 @@ fn kill_in_collisions(tweak: Tweak) {
     }
 }
 
-/// Any exchanges, any weather, up to three deaths on either side. Returns deaths and repetitions.
-fn storm(seed: u64, esp: [&[EspProposal]; 2]) -> (u32, usize) {
+/// What came of a storm.
+#[derive(Clone, Copy, Default)]
+struct Aftermath {
+    deaths: u32,
+    repeated: usize,
+    /// Storms in which a side gave the IKE SA up for a good reason.
+    given_up: usize,
+}
+
+impl Aftermath {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            deaths: self.deaths + other.deaths,
+            repeated: self.repeated + other.repeated,
+            given_up: self.given_up + other.given_up,
+        }
+    }
+}
+
+/// Any exchanges, any weather, up to three deaths on either side.
+fn storm(seed: u64, esp: [&[EspProposal]; 2]) -> Aftermath {
     storm_with(seed, |side, _, child| {
         child.esp_proposals = esp[side].to_vec();
     })
 }
 
-fn storm_with(seed: u64, tweak: impl Fn(usize, &mut Connection, &mut ChildConfig)) -> (u32, usize) {
+fn storm_with(seed: u64, tweak: impl Fn(usize, &mut Connection, &mut ChildConfig)) -> Aftermath {
     let mut dice = Dice::new(seed ^ 0xdead);
     let mut pair = Pair::tweaked(seed, tweak);
     pair.weather = Weather::STORM;
@@ -123,32 +142,78 @@ fn storm_with(seed: u64, tweak: impl Fn(usize, &mut Connection, &mut ChildConfig
     pair.log(&format!("seed {seed}, deaths {:?}", pair.deaths.clone()));
     pair.settle(LONG);
     let deaths = pair.sides.iter().map(|side| side.life).sum::<u32>();
-    pair.assert_well(&format!("seed {seed}"));
-    (deaths, pair.wire.repeated)
+    let given_up = gave_up_for_good_reason(&pair);
+    if !given_up {
+        pair.assert_well(&format!("seed {seed}"));
+    }
+    Aftermath {
+        deaths,
+        repeated: pair.wire.repeated,
+        given_up: given_up.into(),
+    }
 }
+
+/// A side has closed the IKE SA because nothing came back of any of the copies of a request, though
+/// the peer did answer what it heard: RFC 7296 §2.4 wants it so, and it does happen. A request or its
+/// response is lost with 1 - 0.85², so all nine copies with 1 in 100,000; a storm has a handful of
+/// requests.
+fn gave_up_for_good_reason(pair: &Pair) -> bool {
+    let closed = |line: &String| line.contains("IkeSaClosed") && line.contains(SILENCE);
+    (0..2).any(|side| {
+        let deaths = pair.sides[1 - side].life as usize;
+        pair.sides[side].log.iter().any(closed) && pair.wire.unlucky(side, TRANSMISSIONS, deaths)
+    })
+}
+
+const SILENCE: &str = "the peer does not answer";
+/// Of a request, by the configuration of the sides.
+const TRANSMISSIONS: usize = 9;
 
 /// 1,000 of 1,000.
 #[test]
 fn a_thousand_of_a_thousand() {
     let esp = EspProposal::defaults();
     let all = (0..1000).map(|seed| storm(seed, [&esp, &esp]));
-    let (deaths, repeated) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    assert!(deaths > 500 && repeated > 1000, "{deaths}, {repeated}");
+    let sum = all.fold(Aftermath::default(), Aftermath::plus);
+    assert!(sum.deaths > 500 && sum.repeated > 1000 && sum.given_up == 0);
 }
 
 #[test]
 fn a_thousand_of_a_thousand_with_additional_key_exchanges() {
     let all = (0..1000).map(|seed| storm_with(seed, hybrid));
-    let (deaths, repeated) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    assert!(deaths > 500 && repeated > 1000, "{deaths}, {repeated}");
+    let sum = all.fold(Aftermath::default(), Aftermath::plus);
+    assert!(sum.deaths > 500 && sum.repeated > 1000 && sum.given_up == 0);
 }
 
-/// What is preferred decides about retries (INVALID_KE_PAYLOAD), and so about collisions. More seeds
-/// by `GATEWAY_STORMS`.
+/// `GATEWAY_STORMS`: how many seeds, or which, as `FIRST..END`.
+fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("GATEWAY_STORMS") else {
+        return 0..usual;
+    };
+    let (first, end) = text.split_once("..").unwrap_or(("0", &text));
+    first.parse().unwrap()..end.parse().unwrap()
+}
+
+/// What is preferred decides about retries (INVALID_KE_PAYLOAD), and so about collisions.
 #[test]
 fn any_order_of_proposals() {
-    let seeds = std::env::var("GATEWAY_STORMS").ok();
-    let seeds: u64 = seeds.and_then(|text| text.parse().ok()).unwrap_or(200);
+    let seeds = seeds(200);
+    let count = usize::try_from(seeds.end - seeds.start).unwrap();
+    // Of 20,000 seeds three, whose weather is much the same in every order.
+    let given_up = seeds.map(in_any_order).sum::<usize>();
+    assert!(given_up <= 12 * (1 + count / 1000), "{given_up}");
+}
+
+/// Nine copies of a request, or the responses to them, were lost: no fault of the engine's.
+#[test]
+fn the_unluckiest_storms() {
+    for seed in [6649, 12343, 18001] {
+        assert!(in_any_order(seed) > 0, "{seed}");
+    }
+}
+
+/// How often the IKE SA was given up.
+fn in_any_order(seed: u64) -> usize {
     let defaults = EspProposal::defaults();
     let by = |key: &dyn Fn(&EspProposal) -> u32| {
         let mut all = defaults.clone();
@@ -166,12 +231,9 @@ fn any_order_of_proposals() {
         by(&|suite| 99 - ke(suite)),
         reversed,
     ];
-    for (index, mine) in orders.iter().enumerate() {
+    let each = orders.iter().enumerate().flat_map(|(index, mine)| {
         // The peer's is the same, or another one.
-        for theirs in [mine, &orders[(index + 1) % orders.len()]] {
-            for seed in 0..seeds {
-                storm(seed, [mine, theirs]);
-            }
-        }
-    }
+        [mine, &orders[(index + 1) % orders.len()]].map(|theirs| storm(seed, [mine, theirs]))
+    });
+    each.map(|one| one.given_up).sum()
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_common::time::Instant;
-use gateway_ike::wire::{Body, ExchangeType, Message};
+use gateway_ike::wire::{Body, ExchangeType, HeaderRepr, Message};
 
 use super::Side;
 
@@ -18,6 +18,8 @@ pub(crate) struct Wire {
     messages: BTreeMap<(Sender, u32, bool, u16), Vec<u8>>,
     /// IVs by sender and SPIs.
     ivs: BTreeMap<(Sender, Vec<u8>), Vec<u8>>,
+    /// By who asks, SPIs and Message ID.
+    exchanges: BTreeMap<(Sender, u32), Traffic>,
     /// How often a message was sent again.
     pub(crate) repeated: usize,
     /// How many fragments were sent.
@@ -26,10 +28,56 @@ pub(crate) struct Wire {
     pub(crate) context: String,
 }
 
+/// Copies of an exchange's messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    /// Requests that were sent, and that reached a member that lived to take them.
+    asked: usize,
+    heard: usize,
+    /// The same of the responses.
+    answered: usize,
+    returned: usize,
+}
+
 impl Wire {
+    fn traffic(&mut self, asks: usize, header: &HeaderRepr) -> &mut Traffic {
+        let sender = (asks, header.initiator_spi, header.responder_spi);
+        let key = (sender, header.message_id);
+        self.exchanges.entry(key).or_default()
+    }
+
+    /// A message reaches side `to`.
+    pub(super) fn arrived(&mut self, to: usize, bytes: &[u8]) {
+        let message = Message::parse(bytes).unwrap();
+        let header = message.header();
+        if header.response {
+            self.traffic(to, header).returned += 1;
+        } else {
+            self.traffic(1 - to, header).heard += 1;
+        }
+    }
+
+    /// Whether a request of side `asks` was sent `times` times without any response's coming back,
+    /// though each that was heard was answered, but for one with each of the `deaths` of the peer's
+    /// members: nobody could have told the peer from a dead one.
+    pub(crate) fn unlucky(&self, asks: usize, times: usize, deaths: usize) -> bool {
+        let mut exchanges = self.exchanges.iter();
+        exchanges.any(|(((side, ..), _), traffic)| {
+            *side == asks
+                && traffic.asked >= times
+                && traffic.returned == 0
+                && traffic.answered + deaths >= traffic.heard
+        })
+    }
+
     pub(super) fn saw(&mut self, from: usize, bytes: &[u8]) {
         let message = Message::parse(bytes).unwrap();
         let header = message.header();
+        if header.response {
+            self.traffic(1 - from, header).answered += 1;
+        } else {
+            self.traffic(from, header).asked += 1;
+        }
         // It may come again with a cookie, and has no keys.
         if header.exchange == ExchangeType::IKE_SA_INIT {
             return;

@@ -255,6 +255,7 @@ impl Pair {
                 if self.dies(side) {
                     return;
                 }
+                self.wire.arrived(side, &bytes);
                 let member = &mut self.sides[side];
                 member.endpoint.handle_datagram(self.now, path, &bytes);
                 if !self.dies(side) {
