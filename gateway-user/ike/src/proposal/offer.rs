@@ -172,10 +172,19 @@ impl<'a> Answer<'a> {
             .find(|o| o.number == answer.number && o.protocol == answer.protocol)?;
         let transforms = &answer.transforms;
         let count = |list: &[Transform], kind| list.iter().filter(|t| t.kind == kind).count();
-        let one_of_each = offer
-            .transforms
-            .iter()
-            .all(|offered| count(transforms, offered.kind) == 1);
+        // Who takes NONE may leave the type out, as strongSwan 5.9.8 does with key exchanges.
+        let optional = |kind| {
+            let none = |t: &Transform| t.kind == kind && t.id == NONE;
+            kind != TransformType::ESN && offer.transforms.iter().any(none)
+        };
+        let one_of_each =
+            offer
+                .transforms
+                .iter()
+                .all(|offered| match count(transforms, offered.kind) {
+                    0 => optional(offered.kind),
+                    count => count == 1,
+                });
         let all_offered = transforms.iter().all(|t| offer.transforms.contains(t));
         (one_of_each && all_offered).then_some(Self(transforms))
     }
@@ -210,5 +219,37 @@ impl<'a> Answer<'a> {
         }
         let additional = AdditionalKes::new(methods);
         (!additional.has_duplicates()).then_some(additional)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7296 §3.3.3: a type of which NONE was offered is optional. strongSwan 5.9.8 leaves it out.
+    #[test]
+    fn who_takes_none_may_leave_the_type_out() {
+        let texts = ["aes128gcm16", "aes128gcm16-x25519"];
+        let suites = texts.map(|text| EspProposal::parse(text).unwrap()).concat();
+        let offered = offer_esp(&suites, [1; 4], EspExchange::CreateChildSa);
+        assert_eq!(offered.len(), 1, "one proposal says both");
+        let answer = |keep: &dyn Fn(&Transform) -> bool| {
+            let mut answer = offered[0].clone();
+            answer.transforms.retain(keep);
+            agreed_esp(&offered, &answer)
+        };
+        let without_ke = answer(&|t| t.kind != TransformType::KE).unwrap();
+        assert_eq!(without_ke, suites[0]);
+        let with_none = answer(&|t| t.kind != TransformType::KE || t.id == NONE).unwrap();
+        assert_eq!(with_none, without_ke);
+        let with_ke = answer(&|t| t.kind != TransformType::KE || t.id != NONE).unwrap();
+        assert_eq!(with_ke, suites[1]);
+        // What nobody made optional has to be there, and an extended sequence number's 0 is no NONE.
+        assert_eq!(answer(&|t| t.kind != TransformType::ESN), None);
+        assert_eq!(answer(&|t| t.kind != TransformType::ENCR), None);
+        let strict = offer_esp(&suites[1..], [1; 4], EspExchange::CreateChildSa);
+        let mut answer = strict[0].clone();
+        answer.transforms.retain(|t| t.kind != TransformType::KE);
+        assert_eq!(agreed_esp(&strict, &answer), None);
     }
 }
