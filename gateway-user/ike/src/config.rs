@@ -18,6 +18,7 @@ use crate::identity::{Identity, IdentityPattern};
 use crate::output::TrafficSelector;
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::secret::SecretBytes;
+use crate::selector::SelectorConfig;
 
 pub use self::authentication::{
     Authentication, Credential, LocalAuth, PolicyTextError, Ppk, PpkPolicy, RemoteAuth,
@@ -209,9 +210,9 @@ pub struct ChildConfig {
     /// Its name.
     pub name: String,
     /// Traffic of our side.
-    pub local_ts: Vec<TrafficSelector>,
+    pub local_ts: Vec<SelectorConfig>,
     /// Traffic of the peer's side.
-    pub remote_ts: Vec<TrafficSelector>,
+    pub remote_ts: Vec<SelectorConfig>,
     /// ESP proposals, by preference.
     pub esp_proposals: Vec<EspProposal>,
     /// Anti-replay window in packets.
@@ -230,6 +231,23 @@ pub struct ChildConfig {
     pub actions: Actions,
     /// How much it may carry.
     pub volume: Volume,
+}
+
+impl ChildConfig {
+    /// Its selectors, ours and the peer's, in a tunnel from our address to the peer's. The peer's is
+    /// the one that we see: behind a NAT, that of the NAT.
+    pub fn selectors(
+        &self,
+        ends: (IpAddr, IpAddr),
+    ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+        let resolve = |selectors: &[SelectorConfig], host| {
+            selectors.iter().map(|ts| ts.resolve(host)).collect()
+        };
+        (
+            resolve(&self.local_ts, ends.0),
+            resolve(&self.remote_ts, ends.1),
+        )
+    }
 }
 
 /// Addresses of a peer.

@@ -79,6 +79,11 @@ impl Path {
     pub const fn new(local: SocketAddr, remote: SocketAddr) -> Self {
         Self { local, remote }
     }
+
+    /// Our address and the peer's.
+    pub const fn ends(&self) -> (IpAddr, IpAddr) {
+        (self.local.ip(), self.remote.ip())
+    }
 }
 
 /// A datagram to send.

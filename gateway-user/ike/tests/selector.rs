@@ -5,7 +5,8 @@
 use std::net::IpAddr;
 
 use gateway_ike::selector::{
-    MAX_PAIRS, MAX_SELECTORS, SelectorsError, TrafficSelector, narrow, narrow_both, validate,
+    MAX_PAIRS, MAX_SELECTORS, SelectorConfig, SelectorsError, TrafficSelector, narrow, narrow_both,
+    validate,
 };
 
 fn ts(text: &str) -> TrafficSelector {
@@ -340,7 +341,7 @@ fn answers_are_bounded() {
 #[test]
 fn configurations_that_cannot_work_are_refused() {
     let hosts: Vec<_> = (0..65u8)
-        .map(|last| ts(&format!("10.1.0.{last}/32")))
+        .map(|last| ts(&format!("10.1.0.{last}/32")).into())
         .collect();
     assert_eq!(validate(&hosts[..16], &hosts[..16]), Ok(()));
     assert_eq!(validate(&hosts[..64], &hosts[..4]), Ok(()));
@@ -350,6 +351,10 @@ fn configurations_that_cannot_work_are_refused() {
     }
     assert_eq!(validate(&[], &hosts[..1]), Err(SelectorsError::Empty));
     assert_eq!(validate(&hosts[..1], &[]), Err(SelectorsError::Empty));
+    let list = |texts: &str| -> Vec<SelectorConfig> {
+        let texts = texts.split(' ');
+        texts.map(|text| text.parse().unwrap()).collect()
+    };
     let mixed = list("10.1.0.0/16 2001:db8::/32");
     assert_eq!(validate(&mixed, &list("::/0")), Ok(()));
     let error = validate(&list("10.1.0.0/16"), &list("::/0")).unwrap_err();
@@ -358,4 +363,14 @@ fn configurations_that_cannot_work_are_refused() {
         "{error}"
     );
     assert!(validate(&list("10.1.0.0/16[tcp]"), &list("10.2.0.0/16[udp]")).is_err());
+    for fits in ["10.1.0.0/16", "::/0", "dynamic", "dynamic[tcp/443]"] {
+        assert_eq!(validate(&list("dynamic[tcp]"), &list(fits)), Ok(()));
+    }
+    let error = validate(&list("dynamic[tcp]"), &list("dynamic[udp] ::/0[udp]")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("dynamic[tcp] === dynamic[udp] ::/0[udp]"),
+        "{error}"
+    );
 }

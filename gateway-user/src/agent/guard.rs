@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gateway_ike::config::{Connection, StartAction};
+use gateway_ike::selector::{SelectorConfig, TrafficSelector};
 
 use super::translate;
 use crate::config::Config;
@@ -43,16 +44,36 @@ fn block(
     let remote: Vec<_> = children
         .clone()
         .flat_map(|child| &child.remote_ts)
-        .copied()
+        .filter_map(SelectorConfig::fixed)
         .collect();
     let local = children.flat_map(|child| &child.local_ts);
-    let exempt = translate::exempt_networks(config, local);
-    for open in tunnels.protect(&remote, &exempt)? {
+    let exempt = translate::exempt_networks(config, local.filter_map(SelectorConfig::fixed));
+    let hosts = dynamic_flows(connections);
+    for open in tunnels.protect_flows(&remote, &hosts, &exempt)? {
         tracing::warn!(
             "remote_ts {open} is everything: cleartext to it is not blocked while its tunnel is down"
         );
     }
     Ok(())
+}
+
+/// What goes to the peers' own addresses (`dynamic`), as far as these are known. Only what comes from
+/// the children's own selectors: the members may have other business with these addresses.
+fn dynamic_flows(connections: &[Arc<Connection>]) -> Vec<(TrafficSelector, TrafficSelector)> {
+    let mut flows = Vec::new();
+    for connection in connections {
+        for ends in connection.destinations() {
+            for child in &connection.children {
+                let dynamic = child.remote_ts.iter().filter(|ts| ts.is_dynamic());
+                for remote in dynamic.map(|ts| ts.resolve(ends.1)) {
+                    let local = child.local_ts.iter().map(|ts| ts.resolve(ends.0));
+                    let pairs = local.map(|local| (local, remote));
+                    flows.extend(pairs.filter(|(a, b)| a.is_ipv4() == b.is_ipv4()));
+                }
+            }
+        }
+    }
+    flows
 }
 
 fn traps(connections: &[Arc<Connection>]) -> Vec<Trap<'_>> {

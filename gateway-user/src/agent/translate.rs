@@ -9,6 +9,7 @@ use gateway_cluster::slot_map::{self, Weighted};
 use gateway_common::member::MemberId;
 use gateway_ike::config::{Config as IkeConfig, Limits};
 use gateway_ike::output;
+use gateway_ike::selector::SelectorConfig;
 use ipnet::IpNet;
 
 use crate::config::{Config, Failback, Mode, TwoMember};
@@ -60,7 +61,8 @@ pub(super) fn steering_config(config: &Config) -> SteeringConfig {
                 .connections
                 .iter()
                 .flat_map(|c| &c.children)
-                .flat_map(|c| &c.local_ts),
+                .flat_map(|c| &c.local_ts)
+                .filter_map(SelectorConfig::fixed),
         )
         .collect(),
     }
@@ -160,11 +162,11 @@ pub(super) fn cluster_links(config: &Config) -> Vec<LinkConfig> {
         .collect()
 }
 
-fn networks<'a>(
-    selectors: impl Iterator<Item = &'a output::TrafficSelector>,
+fn networks(
+    selectors: impl Iterator<Item = output::TrafficSelector>,
 ) -> impl Iterator<Item = IpNet> {
     selectors
-        .flat_map(output::TrafficSelector::prefixes)
+        .flat_map(|selector| selector.prefixes())
         .filter_map(|prefix| IpNet::new(prefix.address, prefix.len).ok())
 }
 
@@ -197,9 +199,9 @@ pub(super) fn transport_config(config: &Config) -> anyhow::Result<TransportConfi
 
 /// Networks that are reached in clear although they may lie within a peer's: our protected ones
 /// and the addresses of the cluster itself.
-pub(super) fn exempt_networks<'a>(
-    config: &'a Config,
-    local_ts: impl Iterator<Item = &'a output::TrafficSelector>,
+pub(super) fn exempt_networks(
+    config: &Config,
+    local_ts: impl Iterator<Item = output::TrafficSelector>,
 ) -> Vec<IpNet> {
     let protected = networks(local_ts);
     let own = config.cluster.vips.iter().copied();

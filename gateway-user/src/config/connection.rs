@@ -16,7 +16,7 @@ use gateway_ike::identity::{Identity, IdentityPattern};
 use gateway_ike::output::TrafficSelector;
 use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_ike::secret::SecretBytes;
-use gateway_ike::selector;
+use gateway_ike::selector::{self, SelectorConfig};
 use zeroize::Zeroizing;
 
 use super::authentication::{self, Store};
@@ -28,8 +28,8 @@ const IKE_EXAMPLE: &str = "encryption-prf-group, like \"aes256gcm16-prfsha384-ec
     encryption-integrity-group, like \"aes128-sha256-modp2048\"";
 const ESP_EXAMPLE: &str = "encryption, then a group for PFS, then additional key exchanges, like \
     \"aes128gcm16\", \"aes256gcm16-x25519\" or \"aes256gcm16-x25519-ke1_mlkem768\"";
-const TS_EXAMPLE: &str =
-    "a prefix like \"10.1.0.0/16\" or \"2001:db8::/32\", with \"[tcp/443]\" behind it if need be";
+const TS_EXAMPLE: &str = "a prefix like \"10.1.0.0/16\" or \"2001:db8::/32\", or \"dynamic\" for the tunnel's own address, \
+     with \"[tcp/443]\" behind it if need be";
 
 pub(super) fn check_connections(
     raw: Vec<raw::Connection>,
@@ -144,6 +144,24 @@ fn can_be_initiated(key: &str, connection: &Connection) -> Result<(), ConfigErro
             ),
             "an address of a family of which we have one, too",
         )),
+        _ => traps_are_known(key, connection),
+    }
+}
+
+/// A trap is a policy that stands before its tunnel does: with the tunnel's own addresses as
+/// selectors there may be no choice of them.
+fn traps_are_known(key: &str, connection: &Connection) -> Result<(), ConfigError> {
+    let trapped = |child: &&Arc<ChildConfig>| {
+        let mut selectors = child.local_ts.iter().chain(&child.remote_ts);
+        child.actions.start == StartAction::Trap && selectors.any(SelectorConfig::is_dynamic)
+    };
+    match connection.children.iter().find(trapped) {
+        Some(child) if connection.destinations().len() != 1 => Err(ConfigError::new(
+            format!("{key}.children.{}.start_action", child.name),
+            "is \"trap\", and with \"dynamic\" selectors nobody knows what to catch: remote_addrs \
+             has several addresses",
+            "a single address in remote_addrs, networks in local_ts and remote_ts, or start",
+        )),
         _ => Ok(()),
     }
 }
@@ -171,7 +189,8 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
             "selectors that one CHILD_SA can carry",
         )
     })?;
-    let everything = remote_ts.iter().any(is_everything);
+    let fixed = remote_ts.iter().filter_map(SelectorConfig::fixed);
+    let everything = fixed.into_iter().any(|ts| is_everything(&ts));
     if matches!(raw.start_action, raw::StartAction::Trap) && raw.if_id_out == 0 && everything {
         return Err(ConfigError::new(
             format!("{key}.start_action"),
@@ -276,12 +295,12 @@ fn actions(key: &str, raw: &raw::Child) -> Result<Actions, ConfigError> {
     })
 }
 
-fn selectors(key: &str, texts: &[String]) -> Result<Vec<TrafficSelector>, ConfigError> {
+fn selectors(key: &str, texts: &[String]) -> Result<Vec<SelectorConfig>, ConfigError> {
     if texts.is_empty() {
         return Err(ConfigError::new(
             key,
             "is empty",
-            "at least one prefix, like \"10.1.0.0/16\"",
+            "at least one prefix, like \"10.1.0.0/16\", or \"dynamic\"",
         ));
     }
     parse_list(key, texts, TS_EXAMPLE, str::parse)

@@ -222,15 +222,8 @@ fn shape_child(key: &str, section: &Section) -> Result<Section, ConfigError> {
         }
     }
     for side in ["local_ts", "remote_ts"] {
-        let dynamic = |value: &Value| value.text().is_some_and(|text| text.starts_with("dynamic"));
-        let list = shaped.list(side);
-        if list.is_empty() && shaped.get(side).is_none() || list.iter().any(dynamic) {
-            return Err(unsupported(
-                &format!("{key}.{side}"),
-                "is \"dynamic\", which is also the default: the tunnel's own address is not \
-                 supported as selector",
-                "networks like 10.1.0.0/16",
-            ));
+        if shaped.get(side).is_none() {
+            shaped.push(side, Item::List(vec!["dynamic".into()]));
         }
     }
     Ok(shaped)
@@ -376,6 +369,22 @@ mod tests {
     }
 
     #[test]
+    fn without_selectors_they_are_the_tunnels_own_addresses() {
+        let selectors = |child| {
+            let connection = check(&site(child)).unwrap();
+            let child = &connection.children[0];
+            [&child.local_ts, &child.remote_ts].map(|ts| {
+                let texts: Vec<String> = ts.iter().map(ToString::to_string).collect();
+                texts.join(" ")
+            })
+        };
+        assert_eq!(selectors(Section::new()), ["dynamic", "dynamic"]);
+        let child = Section::new().with_list("remote_ts", ["dynamic[tcp/443]", "10.2.0.0/16"]);
+        let both = ["dynamic", "dynamic[tcp/443] 10.2.0.0/16"];
+        assert_eq!(selectors(child), both);
+    }
+
+    #[test]
     fn what_is_not_there_is_named_with_its_path_and_what_to_do() {
         let with = |change: &dyn Fn(Section) -> Section| check(&change(site(child()))).unwrap_err();
         let cases = [
@@ -425,13 +434,6 @@ mod tests {
             (
                 check(&site(child().with("close_action", "trap"))).unwrap_err(),
                 "connections.site.children.net.close_action is \"trap\", and start_action is not",
-            ),
-            (
-                check(&site(
-                    Section::new().with_list("remote_ts", ["10.2.0.0/16"]),
-                ))
-                .unwrap_err(),
-                "connections.site.children.net.local_ts is \"dynamic\"",
             ),
         ];
         for (error, wanted) in cases {

@@ -643,6 +643,16 @@ fn what_the_first_packet_starts() {
     let nobody = GOOD.replacen("life_time = \"2h\"", all, 1);
     let nobody = Config::parse(&nobody).unwrap_err().to_string();
     assert!(nobody.contains("children.net could be started"), "{nobody}");
+    // With the tunnel's own address it has to be known.
+    let dynamic = |text: String| text.replacen("[\"10.2.0.0/16\"]", "[\"dynamic\"]", 1);
+    assert!(Config::parse(&dynamic(file(all))).is_ok());
+    let several = file(all).replacen(".1\"]", ".1\", \"198.51.100.2\"]", 1);
+    assert!(Config::parse(&several).is_ok());
+    let several = Config::parse(&dynamic(several)).unwrap_err().to_string();
+    assert!(
+        several.contains("net.start_action") && several.contains("a single address"),
+        "{several}"
+    );
     let wide = file(all).replacen("remote_ts = [", "remote_ts = [\"0.0.0.0/0\", ", 1);
     let wide = Config::parse(&wide).unwrap_err().to_string();
     assert!(

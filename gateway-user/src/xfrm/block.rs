@@ -6,7 +6,7 @@ use gateway_ike::output::TrafficSelector;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::error::XfrmError;
-use super::selector::{PolicySelector, flows};
+use super::selector::{Flow, PolicySelector, flows};
 use super::types::{Action, Direction, Policy, PolicyKey};
 
 /// Weaker than every tunnel policy and than what operators usually install by hand.
@@ -26,9 +26,13 @@ pub(super) struct Bases {
     pub(super) open: Vec<IpNet>,
 }
 
-/// Blocks for `remote`, and bypasses for those of `exempt` that overlap them. The longer prefix is
-/// the stronger; of equal ones the bypass.
-pub(super) fn bases(remote: &[TrafficSelector], exempt: &[IpNet]) -> Result<Bases, XfrmError> {
+/// Blocks for `remote` and for the `pairs` of ours and a peer's, and bypasses for those of `exempt`
+/// that overlap `remote`. The longer prefix is the stronger; of equal ones the bypass.
+pub(super) fn bases(
+    remote: &[TrafficSelector],
+    pairs: &[(TrafficSelector, TrafficSelector)],
+    exempt: &[IpNet],
+) -> Result<Bases, XfrmError> {
     let mut bases = Bases::default();
     let mut blocked = Vec::new();
     for ts in remote {
@@ -39,11 +43,12 @@ pub(super) fn bases(remote: &[TrafficSelector], exempt: &[IpNet]) -> Result<Base
                 continue;
             }
             blocked.push(network);
-            let priority = BASE_PRIORITY - 2 * u32::from(network.prefix_len());
-            for direction in [Direction::In, Direction::Out, Direction::Fwd] {
-                let selector = flow.selector(direction);
-                bases.push(direction, selector, priority, Action::Block);
-            }
+            bases.block(&flow);
+        }
+    }
+    for (local, remote) in pairs {
+        for flow in flows(&[*local], &[*remote])? {
+            bases.block(&flow);
         }
     }
     for network in exempt {
@@ -77,6 +82,14 @@ impl Bases {
             action,
             icmp: false,
         });
+    }
+
+    fn block(&mut self, flow: &Flow) {
+        let network = flow.selector(Direction::Out).dst;
+        let priority = BASE_PRIORITY - 2 * u32::from(network.prefix_len());
+        for direction in [Direction::In, Direction::Out, Direction::Fwd] {
+            self.push(direction, flow.selector(direction), priority, Action::Block);
+        }
     }
 
     fn exempt(&mut self, network: IpNet) {

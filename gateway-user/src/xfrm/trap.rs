@@ -76,7 +76,8 @@ impl Tunnels {
         before: &BTreeMap<PolicyKey, Standing>,
     ) -> Result<(), XfrmError> {
         let child = trap.child;
-        let keys: Vec<PolicyKey> = flows(&child.local_ts, &child.remote_ts)?
+        let (local_ts, remote_ts) = child.selectors(trap.ends);
+        let keys: Vec<PolicyKey> = flows(&local_ts, &remote_ts)?
             .iter()
             .map(|flow| PolicyKey {
                 direction: Direction::Out,

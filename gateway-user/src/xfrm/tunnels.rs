@@ -93,7 +93,21 @@ impl Tunnels {
         remote: &[TrafficSelector],
         exempt: &[IpNet],
     ) -> Result<Vec<IpNet>, XfrmError> {
-        let bases = block::bases(remote, exempt)?;
+        self.protect_flows(remote, &[], exempt)
+    }
+
+    /// As [`Self::protect`], and blocks cleartext between the two selectors of each of `pairs`, ours
+    /// first: no exemption applies to these.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn protect_flows(
+        &mut self,
+        remote: &[TrafficSelector],
+        pairs: &[(TrafficSelector, TrafficSelector)],
+        exempt: &[IpNet],
+    ) -> Result<Vec<IpNet>, XfrmError> {
+        let bases = block::bases(remote, pairs, exempt)?;
         let keys = self.book.set_bases(&bases.policies);
         self.book.sync(&mut *self.kernel, &keys)?;
         Ok(bases.open)

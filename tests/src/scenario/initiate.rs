@@ -48,7 +48,7 @@ fn owner_of_out(lab: &Lab) -> Result<u8> {
 }
 
 /// Waits for the one tunnel, on both sides.
-fn wait_one_tunnel(lab: &Lab, limit: u64) -> Result<(u8, Value)> {
+pub(super) fn wait_one_tunnel(lab: &Lab, limit: u64) -> Result<(u8, Value)> {
     let mut found = None;
     wait_until(
         Duration::from_secs(limit),
@@ -71,7 +71,7 @@ fn wait_one_tunnel(lab: &Lab, limit: u64) -> Result<(u8, Value)> {
     found.context("no tunnel")
 }
 
-fn ask(lab: &Lab, member: u8, command: &str, child: bool) -> Result<Value> {
+pub(super) fn ask(lab: &Lab, member: u8, command: &str, child: bool) -> Result<Value> {
     let mut request = json!({ "command": command, "connection": "out" });
     if child {
         request["child"] = "net".into();

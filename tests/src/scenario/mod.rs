@@ -20,6 +20,7 @@ mod package;
 mod refuse;
 mod rest;
 mod secrets;
+mod selectors;
 mod sites;
 mod stock;
 mod swanctl;
@@ -347,6 +348,12 @@ const ROWS: &[Row] = &[
         Tier::Esp,
         initiate::by_packet,
         "the first packet brings the tunnel up, and again when it is gone",
+    ),
+    (
+        "dynamic",
+        Tier::Esp,
+        selectors::dynamic,
+        "a tunnel from host to host: swanctl's default selectors, from both sides",
     ),
     (
         "hostile-sync",

@@ -1,5 +1,6 @@
 //! Making one CHILD_SA, whichever exchange asks for it (RFC 7296 §1.2, §1.3.1, §1.3.3).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gateway_common::time::Instant;
@@ -115,6 +116,7 @@ impl IkeSa {
             &established.connection,
             child,
             replaced.map(|c| &*c.sa.name),
+            self.path.ends(),
         )?;
         let additional = agreement.chosen.suite.additional;
         if !additional.is_empty() {
@@ -330,6 +332,7 @@ fn agree(
     connection: &Connection,
     child: &ChildRequest<'_>,
     name: Option<&str>,
+    ends: (IpAddr, IpAddr),
 ) -> Result<Agreement, IkeError> {
     let mut failure = None;
     let mut candidates = connection
@@ -341,8 +344,9 @@ fn agree(
         return Err(PolicyError::NoAdditionalSas("the connection has no such child").into());
     }
     for config in candidates {
+        let (local_ts, remote_ts) = config.selectors(ends);
         let traffic = narrow_both(
-            (&config.local_ts, &config.remote_ts),
+            (&local_ts, &remote_ts),
             (&child.ts_r.selectors, &child.ts_i.selectors),
         );
         let error = match traffic {

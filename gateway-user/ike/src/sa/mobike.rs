@@ -17,6 +17,7 @@ use crate::endpoint::core::Core;
 use crate::error::{IkeError, PeerError};
 use crate::output::{ChildSa, EventKind, KernelRequest, Path};
 use crate::record::Purpose;
+use crate::selector::SelectorConfig;
 use crate::wire::{MessageBuilder, NotifyRepr, NotifyType, Payload, Payloads};
 
 /// Addresses of a peer that are remembered; more are not of use to anybody.
@@ -170,21 +171,36 @@ impl IkeSa {
     }
 
     /// Moves the CHILD_SAs to the path of the IKE SA.
+    ///
+    /// Their selectors stay what was negotiated, as RFC 4555 has no word for other ones. Where these
+    /// were the peer's address itself (`dynamic`), they are of no more use to it, so that its
+    /// CHILD_SAs are rekeyed for the new one.
     pub(super) fn follow_path(&mut self, core: &mut Core) {
         let (path, encap) = (self.path, self.encap(self.path));
         let Some(established) = self.established_mut() else {
             return;
         };
+        let mut outdated = Vec::new();
         for child in &mut established.children {
             let sa = &mut child.sa;
             let moved = sa.remote != path.remote.ip() || sa.encap != encap;
             if moved && sa.local == path.local.ip() {
+                let mut configs = established.connection.children.iter();
+                let config = configs.find(|config| config.name == sa.name);
+                let dynamic =
+                    config.is_some_and(|c| c.remote_ts.iter().any(SelectorConfig::is_dynamic));
+                if dynamic && sa.remote != path.remote.ip() {
+                    outdated.push(Task::RekeyChild(sa.spi_in));
+                }
                 (sa.remote, sa.encap) = (path.remote.ip(), encap);
                 core.out.kernel(KernelRequest::Update {
                     child: Box::new(sa.clone()),
                 });
                 established.dirty = true;
             }
+        }
+        for task in outdated {
+            self.add_task(task);
         }
     }
 

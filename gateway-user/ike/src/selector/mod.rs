@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use crate::output::TrafficSelector;
 
+mod configured;
 mod narrow;
 mod prefixes;
 mod text;
 
+pub use configured::SelectorConfig;
 pub use narrow::{
     MAX_PAIRS, MAX_SELECTORS, Narrowed, SelectorsError, TsUnacceptable, narrow, narrow_both,
     validate,

@@ -1,6 +1,6 @@
 //! The responder's answer to TSi and TSr (RFC 7296 §2.9).
 
-use super::{TrafficSelector, common_protocol};
+use super::{SelectorConfig, TrafficSelector, common_protocol};
 
 /// Most selectors of one side that are looked at, and that an answer has. What a peer proposes
 /// beyond is left out, as narrowing allows; [`validate`] refuses a configuration of more.
@@ -124,10 +124,7 @@ pub enum SelectorsError {
 
 /// Whether a child can be configured with these selectors. What passes is never cut by
 /// [`narrow_both`] because of its own length.
-pub fn validate(
-    local: &[TrafficSelector],
-    remote: &[TrafficSelector],
-) -> Result<(), SelectorsError> {
+pub fn validate(local: &[SelectorConfig], remote: &[SelectorConfig]) -> Result<(), SelectorsError> {
     let (a, b) = (local.len(), remote.len());
     if a == 0 || b == 0 {
         return Err(SelectorsError::Empty);
@@ -135,7 +132,7 @@ pub fn validate(
     if a > MAX_SELECTORS || b > MAX_SELECTORS || a * b > MAX_PAIRS {
         return Err(SelectorsError::TooMany(a, b));
     }
-    let fits = |a| remote.iter().any(|b| go_together(a, b));
+    let fits = |a: &SelectorConfig| remote.iter().any(|b| a.goes_with(b));
     if !local.iter().any(fits) {
         return Err(SelectorsError::Disjoint(describe(local, remote)));
     }
@@ -143,11 +140,11 @@ pub fn validate(
 }
 
 /// `local === remote`, as strongSwan logs it; long lists are cut.
-fn describe(local: &[TrafficSelector], remote: &[TrafficSelector]) -> String {
+fn describe<T: ToString>(local: &[T], remote: &[T]) -> String {
     format!("{} === {}", list(local), list(remote))
 }
 
-fn list(selectors: &[TrafficSelector]) -> String {
+fn list<T: ToString>(selectors: &[T]) -> String {
     const SHOWN: usize = 8;
     let mut words: Vec<_> = selectors
         .iter()

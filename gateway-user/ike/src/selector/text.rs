@@ -49,20 +49,27 @@ impl FromStr for TrafficSelector {
 }
 
 fn parse(text: &str) -> Result<TrafficSelector, String> {
-    let (addresses, rest) = match text.split_once('[') {
-        Some((addresses, rest)) => {
-            let rest = rest
-                .strip_suffix(']')
-                .ok_or("\"[\" without \"]\" at the end")?;
-            (addresses.trim_end(), Some(rest))
-        }
-        None => (text, None),
+    let (addresses, rest) = text.split_at(text.find('[').unwrap_or(text.len()));
+    parse_upper(parse_addresses(addresses.trim_end())?, rest)
+}
+
+/// Adds what stands in brackets, if anything does.
+pub(super) fn parse_upper(
+    selector: TrafficSelector,
+    text: &str,
+) -> Result<TrafficSelector, String> {
+    let Some(rest) = text.strip_prefix('[') else {
+        return match text {
+            "" => Ok(selector),
+            _ => Err(format!(
+                "\"{text}\" is no protocol in brackets, like \"[tcp/443]\""
+            )),
+        };
     };
-    let selector = parse_addresses(addresses)?;
-    match rest {
-        Some(rest) => parse_protocol(selector, rest),
-        None => Ok(selector),
-    }
+    let rest = rest
+        .strip_suffix(']')
+        .ok_or("\"[\" without \"]\" at the end")?;
+    parse_protocol(selector, rest)
 }
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
@@ -163,19 +170,24 @@ impl fmt::Display for TrafficSelector {
             Some(prefix) => write!(f, "{prefix}")?,
             None => write!(f, "{}..{}", self.start, self.end)?,
         }
-        if self.protocol == protocol::ANY && self.is_any_port() {
-            return Ok(());
-        }
-        match PROTOCOLS
-            .iter()
-            .find(|(_, number)| *number == self.protocol)
-        {
-            Some((name, _)) => write!(f, "[{name}")?,
-            None => write!(f, "[{}", self.protocol)?,
-        }
-        write_ports(self, f)?;
-        f.write_str("]")
+        write_upper(self, f)
     }
+}
+
+/// Protocol and ports in brackets; nothing if they do not matter.
+pub(super) fn write_upper(selector: &TrafficSelector, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if selector.protocol == protocol::ANY && selector.is_any_port() {
+        return Ok(());
+    }
+    match PROTOCOLS
+        .iter()
+        .find(|(_, number)| *number == selector.protocol)
+    {
+        Some((name, _)) => write!(f, "[{name}")?,
+        None => write!(f, "[{}", selector.protocol)?,
+    }
+    write_ports(selector, f)?;
+    f.write_str("]")
 }
 
 fn write_ports(selector: &TrafficSelector, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -189,6 +189,38 @@ fn an_additional_child() {
     create(&mut gateway, &mut peer, Some(second.spi_in), None);
 }
 
+/// swanctl's `dynamic`: our address and the peer's, whoever asks for the CHILD_SA.
+#[test]
+fn the_tunnels_own_addresses_as_selectors() {
+    let mut config = config();
+    let mut site = connection("site", "peer.example.org");
+    site.children = vec![Arc::new(child("net", "dynamic", "dynamic[udp/53]"))];
+    config.connections = vec![Arc::new(site)];
+    let mut gateway = Gateway::new(config);
+    let mut peer = Initiator::new(99);
+    // More is asked for than there is.
+    (peer.ts_i, peer.ts_r) = (vec![ts("198.51.100.0/24")], vec![ts("0.0.0.0/0")]);
+    let first = peer.connect(&mut gateway).unwrap();
+    let (ours, theirs) = (ts("203.0.113.10/32"), ts("198.51.100.7/32[udp/53]"));
+    assert_eq!((&*first.ts_r, &*first.ts_i), (&[ours][..], &[theirs][..]));
+    let (_, record) = gateway.last_record();
+    let sa = &record.children[0].sa;
+    assert_eq!(
+        (&*sa.local_ts, &*sa.remote_ts),
+        (&[ours][..], &[theirs][..])
+    );
+
+    let second = create(&mut gateway, &mut peer, Some(first.spi_in), None);
+    assert_eq!((&*second.ts_r, &*second.ts_i), (&[ours][..], &[theirs][..]));
+
+    // Another address than the one that we see is nobody's.
+    peer.ts_i = vec![ts("10.2.0.9/32")];
+    let request = peer.create_child(None, None, &NONCE);
+    let response = gateway.exchange(peer.path, &request);
+    let error = peer.error(&response).unwrap().0;
+    assert_eq!(error, NotifyType::TS_UNACCEPTABLE);
+}
+
 #[test]
 fn refused_children_leave_everything_as_it_was() {
     let (mut gateway, mut peer, old) = established(85);

@@ -26,8 +26,8 @@ pub(crate) fn ts(text: &str) -> TrafficSelector {
 pub(crate) fn child(name: &str, local: &str, remote: &str) -> ChildConfig {
     ChildConfig {
         name: name.to_owned(),
-        local_ts: vec![ts(local)],
-        remote_ts: vec![ts(remote)],
+        local_ts: vec![local.parse().unwrap()],
+        remote_ts: vec![remote.parse().unwrap()],
         esp_proposals: EspProposal::defaults(),
         replay_window: 32,
         life_time: Duration::from_secs(3960),

@@ -1,6 +1,7 @@
 //! MOBIKE (RFC 4555), as responder against the test initiator and as initiator against a record.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_common::member::MemberId;
@@ -11,13 +12,17 @@ use gateway_ike::wire::{
     ExchangeType, HeaderRepr, Message, MessageBuilder, NotifyRepr, NotifyType, Payload,
 };
 
+use crate::config::{child, ts};
 use crate::gateway::{Gateway, path};
 use crate::initiator::{Initiator, nat_hash};
 use crate::transport::transport;
 
 /// An established IKE SA of a mobile peer, on port 4500.
 fn mobile(gateway: &mut Gateway, seed: u64) -> Initiator {
-    let mut peer = Initiator::new(seed);
+    mobile_as(gateway, Initiator::new(seed))
+}
+
+fn mobile_as(gateway: &mut Gateway, mut peer: Initiator) -> Initiator {
     peer.auth_notifies = vec![NotifyType::MOBIKE_SUPPORTED];
     let response = gateway.exchange(peer.path, &peer.init());
     peer.take_init(&response);
@@ -125,6 +130,39 @@ fn a_peer_that_moves_proves_that_it_is_there_and_then_its_children_follow() {
     assert!(record.outstanding.is_none() && record.transport.mobike);
     peer.path = there;
     peer.is_alive(&mut gateway);
+}
+
+/// RFC 4555 has no word for other selectors: those of the old address stay, and a rekeying asks for
+/// new ones.
+#[test]
+fn a_peer_whose_address_was_the_selector_gets_a_new_child_after_it_has_moved() {
+    for (remote_ts, rekeyed) in [("dynamic", true), ("198.51.100.7/32", false)] {
+        let mut config = transport(|_| ());
+        let mut site = (*config.connections[0]).clone();
+        site.children = vec![Arc::new(child("net", "10.1.0.0/16", remote_ts))];
+        config.connections = vec![Arc::new(site)];
+        let mut gateway = Gateway::new(config);
+        let mut peer = Initiator::new(7);
+        peer.ts_i = vec![ts("0.0.0.0/0")];
+        let mut peer = mobile_as(&mut gateway, peer);
+        let there = somewhere_else();
+        let request = update(&mut peer, there, b"cookie-of-the-peer");
+        let sent = gateway.receive(there, &request);
+        let (_, check) = answer_and_check(&sent);
+        let copied = copy_cookie(&mut peer, &check.bytes, false);
+        let sent = gateway.receive(there, &copied);
+        let after = moved(&gateway);
+        assert_eq!(after[0].remote, there.remote.ip());
+        assert_eq!(after[0].remote_ts, [ts("198.51.100.7/32")]);
+        assert_eq!(sent.len(), usize::from(rekeyed), "{remote_ts}");
+        for request in sent {
+            let opened = peer.open_request(&request.bytes);
+            let payloads = opened.payloads().unwrap();
+            assert!(payloads.has_notify(NotifyType::REKEY_SA));
+            let theirs = &payloads.require_ts_responder().unwrap().selectors;
+            assert_eq!(*theirs, [ts("192.0.2.200/32")]);
+        }
+    }
 }
 
 #[test]

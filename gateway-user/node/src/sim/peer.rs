@@ -291,8 +291,8 @@ fn number(index: u8) -> MemberId {
 fn config(index: u8, party: &Party) -> Config {
     let child = ChildConfig {
         name: "net".into(),
-        local_ts: vec![party.local_ts],
-        remote_ts: vec![party.remote_ts],
+        local_ts: vec![party.local_ts.into()],
+        remote_ts: vec![party.remote_ts.into()],
         esp_proposals: EspProposal::parse("aes128gcm16-esn").unwrap_or_default(),
         replay_window: 128,
         rekey_time: Duration::ZERO,

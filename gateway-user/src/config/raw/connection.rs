@@ -136,9 +136,11 @@ pub(in crate::config) enum Childless {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Child {
-    /// Networks on our side, like "10.1.0.0/16", with "[tcp/443]" behind them if need be.
+    /// Networks on our side, like "10.1.0.0/16", or "dynamic", the tunnel's own address on our side (the
+    /// VIP); with "[tcp/443]" behind them if need be.
     pub(in crate::config) local_ts: Vec<String>,
-    /// Networks on the peer's side.
+    /// Networks on the peer's side. "dynamic" is the peer's address, as it is seen here: a peer behind a
+    /// NAT that calls itself by its inner address does not fit, and needs that one named.
     pub(in crate::config) remote_ts: Vec<String>,
     /// ESP proposals, like "aes128gcm16", or with a group for PFS "aes256gcm16-x25519", and with "-ke1_mlkem768"
     /// for an additional key exchange, which the first CHILD_SA of an IKE SA has as little as PFS; empty:

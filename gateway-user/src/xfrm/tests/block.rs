@@ -29,6 +29,33 @@ fn remote_networks_are_blocked_in_all_directions_below_every_tunnel() {
     }
 }
 
+/// A tunnel whose remote selector is the peer's own address: other cleartext goes on.
+#[test]
+fn a_peers_own_address_is_blocked_for_the_tunnels_own_end_only() {
+    let (mut kernel, mut tunnels) = recorded();
+    let mut c = child(1);
+    c.local_ts = vec![network("203.0.113.10/32")];
+    c.remote_ts = vec![network("198.51.100.7/32")];
+    let exempt = ["203.0.113.10/32".parse().unwrap()];
+    let pairs = [(c.local_ts[0], c.remote_ts[0])];
+    tunnels.protect_flows(&[], &pairs, &exempt).unwrap();
+    let policies = kernel.dump_policies().unwrap();
+    assert_eq!(policies.len(), 3);
+    let out = "src 203.0.113.10/32 dst 198.51.100.7/32";
+    let block = policy(&policies, Direction::Out, out);
+    assert_eq!(block.action, Action::Block);
+    assert!(block.priority > 400_000, "weaker than any tunnel");
+    let blocked = contents(&mut kernel);
+    tunnels.install_child(&c, None).unwrap();
+    let policies = kernel.dump_policies().unwrap();
+    assert!(matches!(
+        policy(&policies, Direction::Out, out).action,
+        Action::Protect(_)
+    ));
+    tunnels.remove_child(c.id()).unwrap();
+    assert_eq!(contents(&mut kernel), blocked);
+}
+
 #[test]
 fn a_tunnel_whose_selector_equals_the_block_replaces_it_and_gives_it_back() {
     let (mut kernel, mut tunnels) = recorded();

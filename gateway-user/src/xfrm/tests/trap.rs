@@ -13,8 +13,8 @@ use crate::xfrm::{Action, Direction, SaKernel, Trap, Tunnels};
 fn configured(child: &ChildSa) -> ChildConfig {
     ChildConfig {
         name: child.name.clone(),
-        local_ts: child.local_ts.clone(),
-        remote_ts: child.remote_ts.clone(),
+        local_ts: child.local_ts.iter().map(|ts| (*ts).into()).collect(),
+        remote_ts: child.remote_ts.iter().map(|ts| (*ts).into()).collect(),
         esp_proposals: Vec::new(),
         replay_window: 32,
         life_time: Duration::from_secs(3600),

@@ -84,8 +84,8 @@ fn child(name: &str, six: bool) -> Arc<ChildConfig> {
     let (theirs, ours) = traffic(six, false);
     Arc::new(ChildConfig {
         name: name.to_owned(),
-        local_ts: vec![ours],
-        remote_ts: vec![theirs],
+        local_ts: vec![ours.into()],
+        remote_ts: vec![theirs.into()],
         esp_proposals: [&ESP_SUITES[..2], &[super::follow_up::ESP]].concat(),
         replay_window: 32,
         life_time: Duration::from_secs(600),

@@ -11,7 +11,7 @@ use crate::crypto::KeyExchangeMethod;
 use crate::endpoint::core::Core;
 use crate::endpoint::spi::FIRST_ESP_SPI;
 use crate::error::{IkeError, LocalError, PeerError, PolicyError};
-use crate::output::{ChildSa, KernelRequest, TrafficSelector};
+use crate::output::{ChildSa, KernelRequest, Path, TrafficSelector};
 use crate::proposal::{AdditionalKes, EspExchange, EspProposal, agreed_esp, offer_esp};
 use crate::record::{
     ChildOffer, ChildState, FollowUp, KeyExchangeState, KeyInputs, Purpose, Role, Settled,
@@ -41,11 +41,12 @@ struct Model {
 }
 
 impl Model {
-    fn configured(config: &ChildConfig) -> Self {
+    fn configured(config: &ChildConfig, path: Path) -> Self {
+        let (local_ts, remote_ts) = config.selectors(path.ends());
         Self {
             name: config.name.clone(),
-            local_ts: config.local_ts.clone(),
-            remote_ts: config.remote_ts.clone(),
+            local_ts,
+            remote_ts,
             suites: config.esp_proposals.clone(),
         }
     }
@@ -81,7 +82,7 @@ impl IkeSa {
             return Ok(None);
         };
         let model = match established.child_config(&old.sa.name) {
-            Some(config) => Model::configured(config),
+            Some(config) => Model::configured(config, self.path),
             None => Model::inherited(&old.sa),
         };
         self.draft_child_offer(core, &model, Some(spi)).map(Some)
@@ -95,7 +96,7 @@ impl IkeSa {
         let Some(config) = self.established().and_then(|e| e.child_config(name)) else {
             return Ok(None);
         };
-        let model = Model::configured(config);
+        let model = Model::configured(config, self.path);
         self.draft_child_offer(core, &model, None).map(Some)
     }
 

@@ -8,7 +8,7 @@ use crate::auth::{Proven, denied, identity, push_identity};
 use crate::config::ChildConfig;
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError, PeerError};
-use crate::output::{EventKind, KernelRequest};
+use crate::output::{EventKind, KernelRequest, Path};
 use crate::proposal::{AdditionalKes, EspExchange, EspProposal, offer_esp};
 use crate::record::{ChildOffer, OutstandingRequest, Purpose, Role};
 use crate::sa::initiate::{Offered, Outstanding};
@@ -250,7 +250,7 @@ impl IkeSa {
                 "CHILD_SA {}: the peer answers {}; proposed: {}",
                 child.name,
                 notify.kind,
-                describe(child)
+                describe(child, self.path)
             ),
             None => format!("CHILD_SA {}: the peer answers {}", offer.name, notify.kind),
         };
@@ -305,7 +305,7 @@ impl IkeSa {
         let context = self.auth_context(core, now, &state.negotiated.transcript);
         context.prove(connection, None)?.push_onto(&mut message);
         if let (Some(child), Some(offer)) = (&plan.child, &state.offer) {
-            push_child(&mut message, child, offer);
+            push_child(&mut message, child, offer, self.path);
         }
         // RFC 4555 §3.2.
         if connection.transport.mobike {
@@ -395,15 +395,16 @@ fn draw_offer(
 
 /// SA, TSi and TSr. There is no key exchange in IKE_AUTH (RFC 7296 §1.2), so suites that differ in
 /// nothing else are one.
-fn push_child(message: &mut MessageBuilder, child: &ChildConfig, offer: &ChildOffer) {
+fn push_child(message: &mut MessageBuilder, child: &ChildConfig, offer: &ChildOffer, path: Path) {
+    let (local_ts, remote_ts) = child.selectors(path.ends());
     let proposals = offer_esp(&child.esp_proposals, offer.spi_in, EspExchange::IkeAuth);
     message
         .push(&Payload::Sa(SaRepr { proposals }))
         .push(&Payload::TsInitiator(TsRepr {
-            selectors: child.local_ts.clone(),
+            selectors: local_ts,
         }))
         .push(&Payload::TsResponder(TsRepr {
-            selectors: child.remote_ts.clone(),
+            selectors: remote_ts,
         }));
 }
 
@@ -422,7 +423,8 @@ fn first_suites(child: &ChildConfig) -> Vec<EspProposal> {
     suites
 }
 
-fn describe(child: &ChildConfig) -> String {
+fn describe(child: &ChildConfig, path: Path) -> String {
+    let (local_ts, remote_ts) = child.selectors(path.ends());
     let list = |texts: Vec<String>| texts.join(", ");
     let suites = first_suites(child)
         .iter()
@@ -434,7 +436,7 @@ fn describe(child: &ChildConfig) -> String {
     format!(
         "{} for {} to {}",
         list(suites),
-        selectors(&child.local_ts),
-        selectors(&child.remote_ts)
+        selectors(&local_ts),
+        selectors(&remote_ts)
     )
 }

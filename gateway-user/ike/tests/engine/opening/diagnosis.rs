@@ -101,7 +101,7 @@ const CASES: [Case; 10] = [
         cause: "traffic selectors do not meet",
         spoil: |configs| {
             let mut child = (*connection(&mut configs[1]).children[0]).clone();
-            child.local_ts = vec![ts("192.0.2.0/24")];
+            child.local_ts = vec![ts("192.0.2.0/24").into()];
             connection(&mut configs[1]).children = vec![Arc::new(child)];
         },
         initiator: &["CHILD_SA net", "TS_UNACCEPTABLE", "10.2.0.0/16"],

@@ -5,6 +5,7 @@ use std::time::Duration;
 use gateway_ike::output::{Change, Output};
 use gateway_ike::proposal::IkeProposal;
 use gateway_ike::secret::SecretBytes;
+use gateway_ike::selector::{SelectorConfig, TrafficSelector};
 use gateway_ike::wire::{ExchangeType, Message, MessageBuilder, NotifyRepr, NotifyType, Payload};
 
 use super::link::{Link, configs, order};
@@ -248,7 +249,7 @@ fn a_responder_that_calls_itself_otherwise_is_told() {
 fn unacceptable_selectors_leave_the_ike_sa() {
     let mut link = Link::tweaked(24, |side, _, child| {
         if side == 1 {
-            child.local_ts = vec![ts("192.0.2.0/24")];
+            child.local_ts = vec![ts("192.0.2.0/24").into()];
         }
     });
     link.initiate(0);
@@ -257,6 +258,22 @@ fn unacceptable_selectors_leave_the_ike_sa() {
     let complaints = link.sides[0].complaints().join("\n");
     assert!(complaints.contains("TS_UNACCEPTABLE"), "{complaints}");
     assert!(complaints.contains("10.2.0.0/16"), "{complaints}");
+}
+
+/// swanctl's `dynamic` on both sides: the addresses between which IKE goes.
+#[test]
+fn the_tunnels_own_addresses_as_selectors() {
+    let mut link = Link::tweaked(26, |_, _, child| {
+        child.local_ts = vec![SelectorConfig::DYNAMIC];
+        child.remote_ts = vec![SelectorConfig::DYNAMIC];
+    });
+    link.initiate(0);
+    link.assert_one_tunnel();
+    for side in &link.sides {
+        let sa = side.installs()[0].0;
+        assert_eq!(sa.local_ts, [TrafficSelector::host(sa.local)]);
+        assert_eq!(sa.remote_ts, [TrafficSelector::host(sa.remote)]);
+    }
 }
 
 #[test]
