@@ -15,6 +15,7 @@ mod initiation;
 pub use self::initiation::{Actions, CloseAction, DpdAction, Initiation, StartAction, Volume};
 
 use crate::identity::{Identity, IdentityPattern};
+use crate::mark::Marks;
 use crate::output::TrafficSelector;
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::secret::SecretBytes;
@@ -227,6 +228,8 @@ pub struct ChildConfig {
     pub if_id_in: u32,
     /// XFRM interface id of outbound traffic, 0 = none.
     pub if_id_out: u32,
+    /// Marks of its packets.
+    pub marks: Marks,
     /// What we do about it by ourselves.
     pub actions: Actions,
     /// How much it may carry.

@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod error;
 pub mod identity;
 pub mod keys;
+pub mod mark;
 pub mod output;
 pub mod proposal;
 pub mod record;

@@ -6,6 +6,7 @@ use gateway_common::{slot::Slot, time::Instant};
 
 use crate::config::Authorization;
 use crate::crypto::Encryption;
+use crate::mark::Marks;
 use crate::secret::SecretBytes;
 
 /// One effect. They come out of one queue, and their order is part of the contract: the driver
@@ -240,6 +241,8 @@ pub struct ChildSa {
     pub if_id_in: u32,
     /// XFRM interface id, 0 = none.
     pub if_id_out: u32,
+    /// Marks of its packets.
+    pub marks: Marks,
     /// Seconds after installation at which the kernel drops the SAs.
     pub hard_lifetime_seconds: u64,
     /// How much the SAs may carry.

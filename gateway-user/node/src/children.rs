@@ -88,7 +88,7 @@ impl Children {
 fn installed(child: &ChildSa) -> Installed {
     let mut hasher = DefaultHasher::new();
     (child.slot, child.remote, child.encap, child.spi_out).hash(&mut hasher);
-    (child.if_id_in, child.if_id_out).hash(&mut hasher);
+    (child.if_id_in, child.if_id_out, child.marks).hash(&mut hasher);
     (&child.local_ts, &child.remote_ts).hash(&mut hasher);
     Installed {
         id: child.id(),
@@ -125,6 +125,7 @@ mod tests {
             remote_ts: Vec::new(),
             if_id_in: 0,
             if_id_out: 0,
+            marks: gateway_ike::mark::Marks::default(),
             hard_lifetime_seconds: 60,
             quota: gateway_ike::output::Quota::default(),
         }

@@ -199,6 +199,7 @@ fn child_status(child: &ChildRecord, now: Instant) -> ChildStatus {
         .iana(),
         local_ts: sa.local_ts.clone(),
         remote_ts: sa.remote_ts.clone(),
+        marks: sa.marks,
         encap: sa.encap.is_some(),
         installed_at: now.before(child.age),
         rekey_at: due(now, child.age, child.rekey_after),

@@ -53,6 +53,7 @@ fn connection(gateway: bool, start: StartAction) -> Connection {
         rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
+        marks: gateway_ike::mark::Marks::default(),
         actions: Actions {
             start,
             ..Actions::default()

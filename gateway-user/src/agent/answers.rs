@@ -10,6 +10,7 @@ use gateway_common::reason::Reason;
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 use gateway_ike::endpoint::{ChildStatus, SaStatus};
+use gateway_ike::mark::Mark;
 use gateway_ike::output::ChildId;
 use gateway_node::What;
 use serde::Serialize;
@@ -376,6 +377,8 @@ pub(super) fn ike_sa(
             proposal: child.proposal.clone(),
             local_ts: child.local_ts.iter().map(ToString::to_string).collect(),
             remote_ts: child.remote_ts.iter().map(ToString::to_string).collect(),
+            mark_in: mark(child.marks.inbound),
+            mark_out: mark(child.marks.outbound),
             encap: child.encap,
             reqid: counted.reqid,
             idle_seconds: counted
@@ -408,6 +411,10 @@ pub(super) fn ike_sa(
         reauth_seconds: sa.reauth_at.map(|at| (at - now).as_secs_f64()),
         children: sa.children.iter().map(child_info).collect(),
     }
+}
+
+fn mark(mark: Mark) -> Option<String> {
+    (!mark.is_none()).then(|| mark.to_string())
 }
 
 fn hex64(octets: [u8; 8]) -> String {

@@ -443,6 +443,12 @@ pub struct ChildInfo {
     pub local_ts: Vec<String>,
     /// The peer's side's selectors.
     pub remote_ts: Vec<String>,
+    /// Mark and mask that decrypted packets have to have, `0x0000002a/0xffffffff`; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark_in: Option<String>,
+    /// The same of packets that are to be encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark_out: Option<String>,
     /// Whether ESP is encapsulated in UDP.
     pub encap: bool,
     /// Number that links the kernel's SAs to its policies; 0 if they are not there.

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::authentication::{self, Store};
 use super::error::ConfigError;
 use super::files::Folder;
-use super::{lifetimes, raw, transport, value};
+use super::{lifetimes, marks, raw, transport, value};
 
 const IKE_EXAMPLE: &str = "encryption-prf-group, like \"aes256gcm16-prfsha384-ecp256\", or \
     encryption-integrity-group, like \"aes128-sha256-modp2048\"";
@@ -189,14 +189,16 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
             "selectors that one CHILD_SA can carry",
         )
     })?;
-    let fixed = remote_ts.iter().filter_map(SelectorConfig::fixed);
-    let everything = fixed.into_iter().any(|ts| is_everything(&ts));
-    if matches!(raw.start_action, raw::StartAction::Trap) && raw.if_id_out == 0 && everything {
+    let marks = marks::check(key, raw)?;
+    let mut fixed = remote_ts.iter().filter_map(SelectorConfig::fixed);
+    let everything = fixed.any(|ts| is_everything(&ts));
+    let chosen = raw.if_id_out != 0 || !marks.outbound.is_none();
+    if matches!(raw.start_action, raw::StartAction::Trap) && !chosen && everything {
         return Err(ConfigError::new(
             format!("{key}.start_action"),
             "is \"trap\", and remote_ts is everything: packets to the other members would be caught, \
              too",
-            "an if_id_out, narrower remote_ts, or start",
+            "an if_id_out or mark_out, narrower remote_ts, or start",
         ));
     }
     let times = lifetimes::child(key, raw)?;
@@ -223,6 +225,7 @@ fn check_child(key: &str, name: String, raw: &raw::Child) -> Result<ChildConfig,
         esp_proposals,
         if_id_in: raw.if_id_in,
         if_id_out: raw.if_id_out,
+        marks,
         actions: actions(key, raw)?,
         volume: lifetimes::volume(key, raw)?,
     })

@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod ha;
 mod lifetimes;
+mod marks;
 mod raw;
 mod redact;
 mod rest;

@@ -33,7 +33,6 @@ type Fixed = (&'static str, &'static [&'static str], &'static str);
 
 const IKEV1: &str = "this is about IKEv1, which is not supported: leave it out";
 const VIRTUAL: &str = "virtual addresses are not supported yet: leave it out";
-const MARKS: &str = "marks are not supported: use if_id_in and if_id_out";
 const NONE: &str = "this is not supported: leave it out";
 
 const CONNECTION: &[Fixed] = &[
@@ -84,11 +83,6 @@ const CHILD: &[Fixed] = &[
     ("reqid", &["0"], "the gateway draws it: leave it out"),
     ("priority", &["0"], NONE),
     ("interface", &[], "use if_id_in and if_id_out"),
-    ("mark_in", &["0"], MARKS),
-    ("mark_out", &["0"], MARKS),
-    ("mark_in_sa", &["no"], MARKS),
-    ("set_mark_in", &["0"], MARKS),
-    ("set_mark_out", &["0"], MARKS),
     ("tfc_padding", &["0"], NONE),
     ("sha256_96", &["no"], NONE),
     ("copy_df", &["yes"], NONE),
@@ -382,6 +376,17 @@ mod tests {
         let child = Section::new().with_list("remote_ts", ["dynamic[tcp/443]", "10.2.0.0/16"]);
         let both = ["dynamic", "dynamic[tcp/443] 10.2.0.0/16"];
         assert_eq!(selectors(child), both);
+    }
+
+    #[test]
+    fn marks_load() {
+        let child = child()
+            .with("mark_in", "42")
+            .with("mark_in_sa", "yes")
+            .with("set_mark_in", "%same");
+        let marks = check(&site(child)).unwrap().children[0].marks;
+        assert_eq!(marks.of_inbound_sa().value, 42);
+        assert_eq!((marks.set_in.value, marks.outbound.is_none()), (42, true));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use gateway_cluster::membership::Timing;
 use gateway_ike::config::Uniqueness;
+use gateway_ike::mark::{Mark, Marks};
 use gateway_ike::proposal::EspProposal;
 
 use super::*;
@@ -692,4 +693,57 @@ fn replay_windows_from_none_to_the_kernels_widest() {
         }
     }
     assert_eq!(child("hw_offload = \"no\"").unwrap(), 32);
+}
+
+fn with_marks(lines: &str) -> Result<Marks, String> {
+    let text = GOOD.replacen("life_time = \"2h\"", lines, 1);
+    let config = Config::parse(&text).map_err(|error| error.to_string())?;
+    Ok(config.connections[0].children[0].marks)
+}
+
+#[test]
+fn marks_are_swanctls() {
+    assert_eq!(with_marks(""), Ok(Marks::default()));
+    let marks = with_marks(
+        "mark_in = \"42\"\nmark_in_sa = true\nmark_out = \"0x2b/0xff\"\n\
+         set_mark_in = \"%same\"\nset_mark_out = \"%same/0xfffc00ff\"",
+    );
+    let expected = Marks {
+        inbound: Mark::new(42, u32::MAX),
+        inbound_sa: true,
+        outbound: Mark::new(0x2b, 0xff),
+        set_in: Mark::new(42, u32::MAX),
+        set_out: Mark::new(0x2b, 0xfffc_00ff),
+    };
+    assert_eq!(marks, Ok(expected));
+    // Bits of ours in the mask alone: packets that are not encrypted yet have none of them.
+    assert!(with_marks("mark_out = \"0xff/0xffffff\"").is_ok());
+}
+
+#[test]
+fn marks_that_the_gateway_needs_itself_are_refused_with_the_free_bits() {
+    for (line, problem) in [
+        ("mark_in = \"0x100\"", "values of the free bits, 0xfffc00ff"),
+        (
+            "mark_out = \"0x20000/0xf0000\"",
+            "values of the free bits, 0xfffc00ff",
+        ),
+        (
+            "set_mark_in = \"0x1ff\"",
+            "values of the free bits, 0xfffc00ff",
+        ),
+        ("set_mark_out = \"42\"", "like \"0x2a/0xfffc00ff\""),
+        ("mark_in = \"%unique\"", "a mark of its own for each child"),
+        (
+            "mark_out = \"%unique-dir\"",
+            "a mark of its own for each child",
+        ),
+        ("mark_in = \"red\"", "a mark like \"42\""),
+        ("mark_in_sa = true", "there is no mark_in"),
+    ] {
+        let error = with_marks(line).unwrap_err();
+        let key = line.split(' ').next().unwrap();
+        assert!(error.contains(&format!("children.net.{key}")), "{error}");
+        assert!(error.contains(problem), "{line}: {error}");
+    }
 }

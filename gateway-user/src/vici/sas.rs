@@ -1,5 +1,6 @@
 //! SAs in the words of list-sas.
 
+use gateway_ike::mark::Mark;
 use gateway_vici::Section;
 
 use crate::api::model::{ChildInfo, IkeSaInfo};
@@ -64,6 +65,16 @@ fn child_section(child: &ChildInfo) -> Section {
         .with_some("encap", child.encap.then_some("yes"))
         .with("spi-in", &child.spi_in)
         .with("spi-out", &child.spi_out);
+    let section = marked(
+        section,
+        ["mark-in", "mark-mask-in"],
+        child.mark_in.as_deref(),
+    );
+    let section = marked(
+        section,
+        ["mark-out", "mark-mask-out"],
+        child.mark_out.as_deref(),
+    );
     suite(section, &child.proposal)
         .with("bytes-in", child.bytes_in)
         .with("packets-in", child.packets_in)
@@ -75,6 +86,17 @@ fn child_section(child: &ChildInfo) -> Section {
         .with("install-time", whole(child.installed_seconds))
         .with_list("local-ts", &child.local_ts)
         .with_list("remote-ts", &child.remote_ts)
+}
+
+/// A mark as charon names it: the mask only if it is not all ones.
+fn marked(section: Section, [value, mask]: [&str; 2], mark: Option<&str>) -> Section {
+    let Some(mark) = mark.and_then(|mark| mark.parse::<Mark>().ok()) else {
+        return section;
+    };
+    let hex = |bits: u32| format!("{bits:08x}");
+    section
+        .with(value, hex(mark.value))
+        .with_some(mask, (mark.mask != u32::MAX).then(|| hex(mark.mask)))
 }
 
 /// `AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519/KE1_ML_KEM_768`, part by part.

@@ -25,7 +25,8 @@ fn tunnel() -> serde_json::Value {
         "established_seconds": 61.9, "nat": true, "initiator": false,
         "children": [{
             "name": "net", "spi_in": "0a0b0c0d", "spi_out": "01020304", "proposal": "AES_CBC-256/HMAC_SHA2_256_128/EXT_SEQ",
-            "local_ts": ["10.1.0.0/16"], "remote_ts": ["10.2.0.0/16"], "encap": true, "reqid": 5,
+            "local_ts": ["10.1.0.0/16"], "remote_ts": ["10.2.0.0/16"],
+            "mark_in": "0x0000002a/0xffffffff", "mark_out": "0x0000000b/0x000000ff", "encap": true, "reqid": 5,
             "installed_seconds": 60.0, "life_seconds": 3900.0,
             "packets_in": 1, "bytes_in": 84, "packets_out": 2, "bytes_out": 168
         }]
@@ -188,9 +189,14 @@ async fn sas_are_listed_as_swanctl_reads_them() {
         ("bytes-out", "168"),
         ("reqid", "5"),
         ("life-time", "3900"),
+        ("mark-in", "0000002a"),
+        ("mark-out", "0000000b"),
+        ("mark-mask-out", "000000ff"),
     ] {
         assert_eq!(shown.get(name), Some(&value), "{name}");
     }
+    // As charon: a mask of all bits is not told.
+    assert!(!shown.contains_key("mark-mask-in"));
 }
 
 #[tokio::test]

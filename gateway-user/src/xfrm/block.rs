@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use gateway_ike::mark::Mark;
 use gateway_ike::output::TrafficSelector;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -77,6 +78,7 @@ impl Bases {
                 direction,
                 selector,
                 if_id: 0,
+                mark: Mark::NONE,
             },
             priority,
             action,

@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use gateway_ike::mark::Mark;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zerocopy::IntoBytes;
 
@@ -39,6 +40,7 @@ pub fn exempt_from_policies(socket: &impl AsFd, local: IpAddr) -> io::Result<()>
                 direction,
                 selector: PolicySelector::between(any, any),
                 if_id: 0,
+                mark: Mark::NONE,
             },
             priority: 0,
             action: Action::Bypass,

@@ -17,17 +17,15 @@ use super::types::{
 /// Identity of the inbound SA.
 pub(super) fn id_in(child: &ChildSa) -> SaId {
     SaId {
-        spi: child.spi_in,
-        dst: child.local,
+        mark: child.marks.of_inbound_sa(),
+        ..SaId::new(child.spi_in, child.local)
     }
 }
 
-/// Identity of the outbound SA.
+/// Identity of the outbound SA. It has no mark: the policy, which has it, asks for this very SA by
+/// its reqid, and ICMP errors, which have none, would not find it.
 pub(super) fn id_out(child: &ChildSa) -> SaId {
-    SaId {
-        spi: child.spi_out,
-        dst: child.remote,
-    }
+    SaId::new(child.spi_out, child.remote)
 }
 
 /// Sequence numbers of the inbound SA.
@@ -60,7 +58,8 @@ pub(super) fn inbound(child: &ChildSa, reqid: u32) -> Sa {
             dst_port: ours,
         }),
         replay: inbound_replay(child),
-        output_mark: None,
+        output_mark: (!child.marks.set_in.is_none())
+            .then_some((child.marks.set_in.value, child.marks.set_in.mask)),
         if_id: child.if_id_in,
         hard_lifetime_seconds: child.hard_lifetime_seconds,
         quota: child.quota,
@@ -69,7 +68,8 @@ pub(super) fn inbound(child: &ChildSa, reqid: u32) -> Sa {
     }
 }
 
-/// The SA that encrypts. Its output mark names the slot: the fence lets the packets out by it.
+/// The SA that encrypts. Its output mark names the slot: the fence lets the packets out by it. What
+/// the operator wants to have set besides has other bits.
 pub(super) fn outbound(child: &ChildSa, reqid: u32) -> Sa {
     Sa {
         id: id_out(child),
@@ -82,7 +82,10 @@ pub(super) fn outbound(child: &ChildSa, reqid: u32) -> Sa {
             dst_port: peers,
         }),
         replay: outbound_replay(inbound_replay(child)),
-        output_mark: Some((mark(MARK_SA, child.slot.0), MARK_MASK)),
+        output_mark: Some((
+            mark(MARK_SA, child.slot.0) | child.marks.set_out.value & !MARK_MASK,
+            MARK_MASK | child.marks.set_out.mask,
+        )),
         if_id: child.if_id_out,
         hard_lifetime_seconds: child.hard_lifetime_seconds,
         quota: child.quota,
@@ -96,10 +99,7 @@ pub(super) fn outbound(child: &ChildSa, reqid: u32) -> Sa {
 pub(super) fn probe(local: IpAddr) -> Sa {
     let encryption = Encryption::AesGcm16Key128;
     Sa {
-        id: SaId {
-            spi: [0, 0, 1, 0],
-            dst: local,
-        },
+        id: SaId::new([0, 0, 1, 0], local),
         src: local,
         reqid: reqid::PROBE,
         encryption,
@@ -125,19 +125,31 @@ pub(super) fn policies<'a>(
     direction: Direction,
     reqid: u32,
 ) -> impl Iterator<Item = Policy> + 'a {
-    let (src, dst, if_id) = match direction {
-        Direction::Out => (child.local, child.remote, child.if_id_out),
-        Direction::In | Direction::Fwd => (child.remote, child.local, child.if_id_in),
+    let (src, dst, if_id, mark) = match direction {
+        Direction::Out => (
+            child.local,
+            child.remote,
+            child.if_id_out,
+            child.marks.outbound,
+        ),
+        Direction::In | Direction::Fwd => (
+            child.remote,
+            child.local,
+            child.if_id_in,
+            child.marks.inbound,
+        ),
     };
     flows.iter().map(move |flow| {
         let selector = flow.selector(direction);
+        let key = PolicyKey {
+            direction,
+            selector,
+            if_id,
+            mark,
+        };
         Policy {
-            key: PolicyKey {
-                direction,
-                selector,
-                if_id,
-            },
-            priority: selector.priority(),
+            key,
+            priority: key.priority(),
             action: Action::Protect(Template { src, dst, reqid }),
             icmp: true,
         }

@@ -210,6 +210,7 @@ impl EventStream {
 
 #[cfg(test)]
 mod tests {
+    use gateway_ike::mark::Mark;
     use zerocopy::IntoBytes;
 
     use super::*;
@@ -244,10 +245,7 @@ mod tests {
 
     #[test]
     fn expiries_name_the_sa_and_other_messages_are_passed_over() {
-        let sa = SaId {
-            spi: [0xc0, 0, 0, 1],
-            dst: "192.0.2.1".parse().unwrap(),
-        };
+        let sa = SaId::new([0xc0, 0, 0, 1], "192.0.2.1".parse().unwrap());
         let both = [datagram(msg::EXPIRE, 1), datagram(msg::EXPIRE, 0)].concat();
         let found: Vec<_> = events(&both).collect();
         let expired = |hard| XfrmEvent::Expired { sa, hard };
@@ -292,10 +290,7 @@ mod tests {
         // By count, by the clock, and by somebody's NEWAE.
         let all = [replay(16), replay(32), replay(64)].concat();
         let told = XfrmEvent::Replay {
-            sa: SaId {
-                spi: [0xc0, 0, 0, 1],
-                dst: "192.0.2.1".parse().unwrap(),
-            },
+            sa: SaId::new([0xc0, 0, 0, 1], "192.0.2.1".parse().unwrap()),
             sequence_out: (1 << 32) + 5,
             sequence_in: 9,
         };
@@ -347,6 +342,7 @@ mod tests {
             direction: Direction::Out,
             selector,
             if_id: 7,
+            mark: Mark::NONE,
         };
         let found: Vec<_> = events(&acquisition(50, 7)).collect();
         assert_eq!(found, [XfrmEvent::Acquire { policy }]);

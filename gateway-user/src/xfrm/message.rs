@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use gateway_ike::crypto::{Encryption, Integrity};
+use gateway_ike::mark::Mark;
 use ipnet::IpNet;
 use zerocopy::{Immutable, IntoBytes};
 use zeroize::{Zeroize, Zeroizing};
@@ -75,6 +76,7 @@ impl Batch {
             Request::DeleteSa(id) => {
                 self.begin(msg::DELSA, ACKED, seq);
                 self.put(&sa_id(id));
+                self.mark(id.mark);
                 self.end();
             }
             Request::MoveSa(to) => {
@@ -97,6 +99,7 @@ impl Batch {
     pub(super) fn push_query(&mut self, id: &SaId, seq: u32) {
         self.begin(msg::GETSA, libc::NLM_F_REQUEST as u16, seq);
         self.put(&sa_id(id));
+        self.mark(id.mark);
         self.end();
     }
 
@@ -104,6 +107,7 @@ impl Batch {
     pub(super) fn push_replay_query(&mut self, id: &SaId, seq: u32) {
         self.begin(msg::GETAE, libc::NLM_F_REQUEST as u16, seq);
         self.put(&aevent_id(id, XFRM_AE_RTHR | XFRM_AE_ETHR));
+        self.mark(id.mark);
         self.end();
     }
 
@@ -215,6 +219,7 @@ impl Batch {
             self.attribute(attr::SET_MARK_MASK, |batch| batch.put(&mask));
         }
         self.if_id(sa.if_id);
+        self.mark(sa.id.mark);
         self.end();
     }
 
@@ -222,6 +227,7 @@ impl Batch {
         let flags = if acked { MOVE | ACKED } else { MOVE };
         self.begin(msg::NEWAE, flags, seq);
         self.put(&aevent_id(id, 0));
+        self.mark(id.mark);
     }
 
     fn replay_state(&mut self, replay: Replay, position: &Position) {
@@ -258,6 +264,13 @@ impl Batch {
         }
     }
 
+    /// Without it the kernel looks for what has no mark, or installs such.
+    fn mark(&mut self, mark: Mark) {
+        if !mark.is_none() {
+            self.attribute(attr::MARK, |batch| batch.put(&[mark.value, mark.mask]));
+        }
+    }
+
     fn policy(&mut self, kind: u16, flags: u16, policy: &Policy, seq: u32) {
         self.begin(kind, flags, seq);
         self.put(&policy_info(policy));
@@ -265,6 +278,7 @@ impl Batch {
             self.attribute(attr::TMPL, |batch| batch.put(&user_template(&template)));
         }
         self.if_id(policy.key.if_id);
+        self.mark(policy.key.mark);
         self.end();
     }
 
@@ -276,6 +290,7 @@ impl Batch {
             ..UserPolicyId::default()
         });
         self.if_id(key.if_id);
+        self.mark(key.mark);
         self.end();
     }
 }

@@ -103,7 +103,7 @@ pub trait SaKernel: Send {
     /// When the kernel refuses the dump.
     fn dump_sas(&mut self) -> Result<Vec<SaState>, XfrmError>;
 
-    /// All main policies without mark, also those that others installed; not those of sockets.
+    /// All main policies, also those that others installed; not those of sockets.
     ///
     /// # Errors
     /// When the kernel refuses the dump.

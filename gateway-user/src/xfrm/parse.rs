@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use gateway_ike::mark::Mark;
 use gateway_ike::output::Quota;
 use ipnet::IpNet;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -184,6 +185,7 @@ fn sa_attribute(state: &mut SaState, kind: u16, value: &[u8]) {
             }
         }
         attr::IF_ID => state.if_id = read(value).unwrap_or(0),
+        attr::MARK => state.id.mark = mark(value),
         attr::LASTUSED => state.last_used_at = read(value).filter(|&seconds: &u64| seconds != 0),
         _ => {}
     }
@@ -227,16 +229,14 @@ pub(super) fn replay_event(payload: &[u8]) -> Option<(SaId, bool, Standpoint)> {
     if id.sa_id.proto != IPPROTO_ESP {
         return None;
     }
-    let sa = SaId {
-        spi: id.sa_id.spi,
-        dst: address(&id.sa_id.daddr, id.sa_id.family)?,
-    };
+    let mut sa = SaId::new(id.sa_id.spi, address(&id.sa_id.daddr, id.sa_id.family)?);
     let mut found = None;
     let (mut event_every, mut timed) = (0, false);
     for (kind, value) in Attributes(attributes) {
         match kind {
             attr::REPLAY_ESN_VAL | attr::REPLAY_VAL => found = position(kind, value),
             attr::REPLAY_THRESH => event_every = read(value).unwrap_or(0),
+            attr::MARK => sa.mark = mark(value),
             attr::ETIMER_THRESH => timed = read(value).unwrap_or(0u32) != 0,
             _ => {}
         }
@@ -260,7 +260,7 @@ fn wide(high: u32, low: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// A policy; `None` if malformed, a socket's own, with a mark, of the "sub" type, or asking for
+/// A policy; `None` if malformed, a socket's own, of the "sub" type, or asking for
 /// something else than one ESP tunnel.
 pub(super) fn policy(payload: &[u8]) -> Option<Policy> {
     let (info, attributes) = UserPolicyInfo::read_from_prefix(payload).ok()?;
@@ -271,12 +271,12 @@ pub(super) fn policy(payload: &[u8]) -> Option<Policy> {
         _ => return None,
     };
     let mut templates: &[u8] = &[];
-    let mut if_id = 0;
+    let (mut if_id, mut marked) = (0, Mark::NONE);
     for (kind, value) in Attributes(attributes) {
         match kind {
             attr::TMPL => templates = value,
             attr::IF_ID => if_id = read(value).unwrap_or(0),
-            attr::MARK if value.iter().any(|&octet| octet != 0) => return None,
+            attr::MARK => marked = mark(value),
             attr::POLICY_TYPE if read::<UserPolicyType>(value)?.kind != XFRM_POLICY_TYPE_MAIN => {
                 return None;
             }
@@ -294,6 +294,7 @@ pub(super) fn policy(payload: &[u8]) -> Option<Policy> {
             direction,
             selector: selector(&info.sel)?,
             if_id,
+            mark: marked,
         },
         priority: info.priority,
         action,
@@ -303,11 +304,15 @@ pub(super) fn policy(payload: &[u8]) -> Option<Policy> {
 
 /// An expiry: which SA, and whether it is gone.
 pub(super) fn expiry(payload: &[u8]) -> Option<(SaId, bool)> {
-    let (expire, _) = UserExpire::read_from_prefix(payload).ok()?;
+    let (expire, attributes) = UserExpire::read_from_prefix(payload).ok()?;
     if expire.state.id.proto != IPPROTO_ESP {
         return None;
     }
-    Some((sa_id(&expire.state)?, expire.hard != 0))
+    let mut sa = sa_id(&expire.state)?;
+    if let Some((_, value)) = Attributes(attributes).find(|&(kind, _)| kind == attr::MARK) {
+        sa.mark = mark(value);
+    }
+    Some((sa, expire.hard != 0))
 }
 
 /// The policy whose packet found no SA (`XFRM_MSG_ACQUIRE`); `None` if it is none of a tunnel's.
@@ -316,11 +321,11 @@ pub(super) fn acquire(payload: &[u8]) -> Option<PolicyKey> {
     if acquire.id.proto != IPPROTO_ESP || acquire.policy.dir != Direction::Out as u8 {
         return None;
     }
-    let mut if_id = 0;
+    let (mut if_id, mut marked) = (0, Mark::NONE);
     for (kind, value) in Attributes(attributes) {
         match kind {
             attr::IF_ID => if_id = read(value).unwrap_or(0),
-            attr::MARK if value.iter().any(|&octet| octet != 0) => return None,
+            attr::MARK => marked = mark(value),
             _ => {}
         }
     }
@@ -328,14 +333,21 @@ pub(super) fn acquire(payload: &[u8]) -> Option<PolicyKey> {
         direction: Direction::Out,
         selector: selector(&acquire.policy.sel)?,
         if_id,
+        mark: marked,
     })
 }
 
 fn sa_id(info: &UserSaInfo) -> Option<SaId> {
-    Some(SaId {
-        spi: info.id.spi,
-        dst: address(&info.id.daddr, info.family)?,
-    })
+    Some(SaId::new(
+        info.id.spi,
+        address(&info.id.daddr, info.family)?,
+    ))
+}
+
+/// `struct xfrm_mark`.
+fn mark(value: &[u8]) -> Mark {
+    let (value, mask) = read::<[u32; 2]>(value).map_or((0, 0), |[value, mask]| (value, mask));
+    Mark::new(value, mask)
 }
 
 fn template(value: &[u8]) -> Option<Template> {

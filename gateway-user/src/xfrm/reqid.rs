@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use gateway_ike::mark::Mark;
 use gateway_ike::output::{ChildSa, TrafficSelector};
 
 /// All our reqids are `REQID_BASE | 1..=0xff_ffff`: what an earlier process left behind can be
@@ -23,6 +24,7 @@ struct Profile {
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
     if_id: u32,
+    mark: Mark,
 }
 
 impl Profile {
@@ -31,6 +33,7 @@ impl Profile {
             local: child.local_ts.clone(),
             remote: child.remote_ts.clone(),
             if_id: child.if_id_in,
+            mark: child.marks.inbound,
         }
     }
 }

@@ -83,6 +83,7 @@ impl Tunnels {
                 direction: Direction::Out,
                 selector: flow.selector(Direction::Out),
                 if_id: child.if_id_out,
+                mark: child.marks.outbound,
             })
             .collect();
         if let Some((key, other)) = keys.iter().find_map(|key| self.traps.get_key_value(key)) {
@@ -128,7 +129,7 @@ impl Standing {
     fn policy(&self, key: PolicyKey) -> Policy {
         Policy {
             key,
-            priority: TRAP_PRIORITY + key.selector.priority(),
+            priority: TRAP_PRIORITY + key.priority(),
             action: Action::Protect(self.template),
             icmp: true,
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use gateway_ike::crypto::Encryption;
+use gateway_ike::mark::Mark;
 use gateway_ike::output::Quota;
 use gateway_ike::secret::SecretBytes;
 use serde::{Serialize, Serializer};
@@ -13,7 +14,7 @@ use super::error::XfrmError;
 use super::replay::{Move, Position, Seen};
 use super::selector::PolicySelector;
 
-/// What identifies an ESP SA in the kernel.
+/// What identifies an ESP SA in the kernel, on the wire SPI and destination alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SaId {
     /// SPI, network order.
@@ -21,12 +22,42 @@ pub struct SaId {
     pub spi: [u8; 4],
     /// Outer destination address.
     pub dst: IpAddr,
+    /// The mark that its packets have to have: the kernel finds it by no other.
+    #[serde(serialize_with = "mark_text", skip_serializing_if = "is_unmarked")]
+    pub mark: Mark,
+}
+
+impl SaId {
+    /// Of an SA whose packets have whatever mark.
+    pub const fn new(spi: [u8; 4], dst: IpAddr) -> Self {
+        Self {
+            spi,
+            dst,
+            mark: Mark::NONE,
+        }
+    }
 }
 
 impl fmt::Display for SaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x} to {}", u32::from_be_bytes(self.spi), self.dst)
+        write!(f, "{:08x} to {}", u32::from_be_bytes(self.spi), self.dst)?;
+        write_mark(self.mark, f)
     }
+}
+
+fn write_mark(mark: Mark, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if mark.is_none() {
+        return Ok(());
+    }
+    write!(f, " mark {mark}")
+}
+
+fn mark_text<S: Serializer>(mark: &Mark, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(mark)
+}
+
+fn is_unmarked(mark: &Mark) -> bool {
+    mark.is_none()
 }
 
 fn hex_spi<S: Serializer>(spi: &[u8; 4], serializer: S) -> Result<S::Ok, S::Error> {
@@ -213,6 +244,17 @@ pub struct PolicyKey {
     pub selector: PolicySelector,
     /// XFRM interface id, 0 = none.
     pub if_id: u32,
+    /// The mark that its packets have to have.
+    #[serde(serialize_with = "mark_text", skip_serializing_if = "is_unmarked")]
+    pub mark: Mark,
+}
+
+impl PolicyKey {
+    /// Priority of a tunnel policy: that of its selector, and of two with the same one the marked
+    /// one is the stronger, because the other matches its packets, too.
+    pub fn priority(&self) -> u32 {
+        self.selector.priority() - u32::from(!self.mark.is_none())
+    }
 }
 
 impl fmt::Display for PolicyKey {
@@ -221,7 +263,7 @@ impl fmt::Display for PolicyKey {
         if self.if_id != 0 {
             write!(f, " if_id {}", self.if_id)?;
         }
-        Ok(())
+        write_mark(self.mark, f)
     }
 }
 

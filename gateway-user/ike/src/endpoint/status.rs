@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use gateway_common::{slot::Slot, time::Instant};
 
+use crate::mark::Marks;
 use crate::output::TrafficSelector;
 
 /// An established IKE SA. Names no key.
@@ -56,6 +57,8 @@ pub struct ChildStatus {
     pub local_ts: Vec<TrafficSelector>,
     /// The peer's side's selectors.
     pub remote_ts: Vec<TrafficSelector>,
+    /// Marks of its packets.
+    pub marks: Marks,
     /// Whether ESP goes in UDP.
     pub encap: bool,
     /// When the kernel confirmed it.

@@ -13,6 +13,7 @@ use super::{
 use crate::crypto::{Encryption, Integrity, KeyExchangeMethod, Prf};
 use crate::identity::Identity;
 use crate::keys::{IkeKeys, SkD, SkE, SkP};
+use crate::mark::{Mark, Marks};
 use crate::output::{ChildSa, Path, Quota, TrafficSelector};
 use crate::proposal::{AdditionalKes, IkeProposal, MAX_ADDITIONAL_KES};
 use crate::secret::SecretBytes;
@@ -227,6 +228,9 @@ pub(super) fn decode_child(
         remote_ts: fields.take(child_kind::REMOTE_TS, "remote selectors", selectors)?,
         if_id_in,
         if_id_out,
+        marks: fields
+            .maybe(child_kind::MARKS, "marks", marks)?
+            .unwrap_or_default(),
         hard_lifetime_seconds: fields.take(child_kind::LIFETIME, "lifetime", Reader::u64)?,
         quota: fields
             .maybe(child_kind::QUOTA, "quota", quota)?
@@ -244,6 +248,18 @@ pub(super) fn decode_child(
             .maybe(child_kind::STATE, "child state", child_state)?
             .unwrap_or_default(),
         unknown: fields.unknown(),
+    })
+}
+
+fn marks(reader: &mut Reader<'_>) -> Result<Marks, RecordError> {
+    let inbound_sa = flag(reader)?;
+    let mut mark = || Ok(Mark::new(reader.u32()?, reader.u32()?));
+    Ok(Marks {
+        inbound: mark()?,
+        outbound: mark()?,
+        set_in: mark()?,
+        set_out: mark()?,
+        inbound_sa,
     })
 }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::crypto::{Encryption, KeyExchangeMethod};
 use crate::identity::Identity;
+use crate::mark::Marks;
 use crate::output::{ChildSa, Quota, TrafficSelector};
 use crate::proposal::IkeProposal;
 use crate::secret::SecretBytes;
@@ -159,6 +160,7 @@ pub(super) fn encode_child(child: &ChildRecord) -> SecretBytes {
         remote_ts,
         if_id_in,
         if_id_out,
+        marks,
         hard_lifetime_seconds,
         quota,
     } = &child.sa;
@@ -192,6 +194,12 @@ pub(super) fn encode_child(child: &ChildRecord) -> SecretBytes {
         child_kind::LIFETIME,
         &[&hard_lifetime_seconds.to_be_bytes()],
     );
+    if *marks != Marks::default() {
+        let numbers = [marks.inbound, marks.outbound, marks.set_in, marks.set_out]
+            .map(|mark| [mark.value, mark.mask].map(u32::to_be_bytes));
+        let numbers = numbers.as_flattened().as_flattened();
+        out.tlv(child_kind::MARKS, &[&[u8::from(marks.inbound_sa)], numbers]);
+    }
     if *quota != Quota::default() {
         let amounts = [
             quota.soft_bytes,

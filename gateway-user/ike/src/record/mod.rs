@@ -319,6 +319,8 @@ mod child_kind {
     pub(super) const QUOTA: u16 = 30;
     /// Integrity algorithm, absent with combined-mode ones.
     pub(super) const INTEGRITY: u16 = 40;
+    /// Absent without any.
+    pub(super) const MARKS: u16 = 41;
 }
 
 /// Types within an outstanding request.

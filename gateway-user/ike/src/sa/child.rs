@@ -277,6 +277,7 @@ impl IkeSa {
             remote_ts: agreement.traffic.remote.clone(),
             if_id_in: config.if_id_in,
             if_id_out: config.if_id_out,
+            marks: config.marks,
             hard_lifetime_seconds: config.life_time.as_secs(),
             quota: draw_quota(&*core.crypto, config.volume),
         })

@@ -25,6 +25,7 @@ impl IkeSa {
                 .iana(),
                 local_ts: child.sa.local_ts.clone(),
                 remote_ts: child.sa.remote_ts.clone(),
+                marks: child.sa.marks,
                 encap: child.sa.encap.is_some(),
                 installed_at: child.installed_at,
                 rekey_at: child.rekey_at,

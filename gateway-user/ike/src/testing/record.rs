@@ -112,6 +112,7 @@ pub fn fresh_child(
         remote_ts: Vec::new(),
         if_id_in: 0,
         if_id_out: 0,
+        marks: crate::mark::Marks::default(),
         hard_lifetime_seconds: 100_000,
         quota: Quota::default(),
     }

@@ -35,6 +35,7 @@ pub(crate) fn child(name: &str, local: &str, remote: &str) -> ChildConfig {
         rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
+        marks: gateway_ike::mark::Marks::default(),
         actions: Actions::default(),
         volume: Volume::default(),
     }

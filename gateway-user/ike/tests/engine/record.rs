@@ -7,6 +7,7 @@ use gateway_common::slot::Slot;
 use gateway_ike::crypto::{Encryption, KeyExchangeMethod, Prf};
 use gateway_ike::identity::Identity;
 use gateway_ike::keys::{IkeKeys, SkD, SkE, SkP};
+use gateway_ike::mark::{Mark, Marks};
 use gateway_ike::output::{ChildSa, Path, Quota, TrafficSelector};
 use gateway_ike::proposal::{AdditionalKes, IkeProposal};
 use gateway_ike::record::{
@@ -137,6 +138,13 @@ fn children(connection: String, slot: Slot) -> impl Strategy<Value = Vec<ChildRe
                     remote_ts: c.1,
                     if_id_in: c.2,
                     if_id_out: c.3,
+                    marks: Marks {
+                        inbound: Mark::new(c.2, c.3),
+                        inbound_sa: b.2,
+                        outbound: Mark::new(c.3, 0xff),
+                        set_in: Mark::new(c.2, 0xf0),
+                        set_out: Mark::new(c.3, c.2),
+                    },
                     hard_lifetime_seconds: c.4,
                     quota: Quota {
                         soft_bytes: c.4 / 2,

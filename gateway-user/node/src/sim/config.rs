@@ -36,6 +36,7 @@ pub(super) fn node(
         rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
+        marks: gateway_ike::mark::Marks::default(),
         actions: Actions::default(),
         volume: Volume::default(),
     };

@@ -300,6 +300,7 @@ fn config(index: u8, party: &Party) -> Config {
         rand_time: Duration::ZERO,
         if_id_in: 0,
         if_id_out: 0,
+        marks: gateway_ike::mark::Marks::default(),
         actions: Actions::default(),
         volume: Volume::default(),
     };

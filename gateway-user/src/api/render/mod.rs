@@ -209,6 +209,12 @@ fn child_sa(out: &mut String, child: &ChildInfo) {
     );
     let _ = writeln!(out, "    local  {}", child.local_ts.join(" "));
     let _ = writeln!(out, "    remote {}", child.remote_ts.join(" "));
+    let marks = [("in", &child.mark_in), ("out", &child.mark_out)];
+    for (direction, mark) in marks {
+        if let Some(mark) = mark {
+            let _ = writeln!(out, "    mark {direction} {mark}");
+        }
+    }
 }
 
 /// `gatewayctl stats`.

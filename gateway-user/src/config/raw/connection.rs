@@ -167,6 +167,20 @@ pub(in crate::config) struct Child {
     /// XFRM interface id of the outbound SA and policies; 0 = none.
     #[serde(default)]
     pub(in crate::config) if_id_out: u32,
+    /// Mark that packets have after decryption, like "42" or "0x2a/0xff"; others are dropped. Tells apart
+    /// tunnels with the same networks; the bits 0x3ff00 are the gateway's own.
+    pub(in crate::config) mark_in: Option<String>,
+    /// Mark that packets have to have to be encrypted.
+    pub(in crate::config) mark_out: Option<String>,
+    /// Whether the inbound SA looks at `mark_in`, too, so that packets have to have it before they are
+    /// decrypted.
+    #[serde(default)]
+    pub(in crate::config) mark_in_sa: bool,
+    /// Mark that decrypted packets get; "%same" is that of `mark_in`.
+    pub(in crate::config) set_mark_in: Option<String>,
+    /// Mark that encrypted packets get, under a mask that leaves out 0x3ff00, like "42/0xfffc00ff"; "%same" is
+    /// that of `mark_out`.
+    pub(in crate::config) set_mark_out: Option<String>,
     /// What makes this gateway initiate it.
     #[serde(default)]
     pub(in crate::config) start_action: StartAction,

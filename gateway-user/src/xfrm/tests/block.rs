@@ -179,10 +179,7 @@ fn flushed_policies_come_back_and_lost_sas_are_named() {
     assert_eq!((found.policies_restored, found.lost.len()), (6, 0));
     assert_eq!(contents(&mut kernel), before);
 
-    assert!(kernel.expire(&SaId {
-        spi: a.spi_out,
-        dst: a.remote
-    }));
+    assert!(kernel.expire(&SaId::new(a.spi_out, a.remote)));
     let found = tunnels.reconcile().unwrap();
     assert_eq!(found.lost, [a.id()]);
     tunnels.remove_child(a.id()).unwrap();

@@ -25,17 +25,11 @@ pub(super) fn at(sequence_out: u64) -> Standing {
 }
 
 pub(super) fn out_id(c: &ChildSa) -> SaId {
-    SaId {
-        spi: c.spi_out,
-        dst: c.remote,
-    }
+    SaId::new(c.spi_out, c.remote)
 }
 
 pub(super) fn in_id(c: &ChildSa) -> SaId {
-    SaId {
-        spi: c.spi_in,
-        dst: c.local,
-    }
+    SaId::new(c.spi_in, c.local)
 }
 
 pub(super) fn look(kernel: &mut Recording, id: SaId) -> Standpoint {

@@ -1,6 +1,7 @@
 //! Our encoder against that of netlink-packet-xfrm, octet for octet.
 
 use gateway_ike::crypto::{Encryption, Integrity};
+use gateway_ike::mark::Mark;
 use gateway_ike::secret::SecretBytes;
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm as other;
@@ -152,6 +153,7 @@ fn other_sa(sa: &Sa) -> other::state::ModifyMessage {
     if sa.if_id != 0 {
         nlas.push(XfrmAttrs::IfId(sa.if_id));
     }
+    nlas.extend(other_mark(sa.id.mark));
     other::state::ModifyMessage {
         user_sa_info: info,
         nlas,
@@ -160,10 +162,7 @@ fn other_sa(sa: &Sa) -> other::state::ModifyMessage {
 
 fn sas() -> Vec<Sa> {
     let v6 = Sa {
-        id: SaId {
-            spi: [0xc1, 2, 3, 4],
-            dst: ip("2001:db8::1"),
-        },
+        id: SaId::new([0xc1, 2, 3, 4], ip("2001:db8::1")),
         src: ip("2001:db8::2"),
         encryption: Encryption::AesGcm16Key256,
         key: SecretBytes::new((0..36).collect()),
@@ -171,10 +170,14 @@ fn sas() -> Vec<Sa> {
     };
     let mut marked = outbound(&child(9), 0x4700_0002);
     marked.if_id = 42;
+    let mut found_by_mark = sa(5);
+    found_by_mark.id.mark = Mark::new(0x2a, 0xff);
+    found_by_mark.if_id = 3;
     let mut all = vec![
         sa(1),
         v6.clone(),
         marked,
+        found_by_mark,
         Sa {
             encapsulation: Some(Encapsulation {
                 src_port: 4500,
@@ -245,8 +248,12 @@ fn sas_agree() {
         id.destination(&sa.id.dst);
         let delete = other::state::DelGetMessage {
             user_sa_id: id,
-            nlas: vec![],
+            nlas: other_mark(sa.id.mark).into_iter().collect(),
         };
+        let mut batch = Batch::new(MAX_REQUEST);
+        batch.push_query(&sa.id, SEQ);
+        let query = XfrmMessage::GetSa(delete.clone());
+        assert_eq!(batch.bytes(), expect(&query, libc::NLM_F_REQUEST));
         assert_eq!(
             encode(&Request::DeleteSa(&sa.id)),
             expect(&XfrmMessage::DeleteSa(delete), PLAIN)
@@ -297,6 +304,7 @@ fn policies() -> Vec<Policy> {
             direction,
             selector,
             if_id,
+            mark: Mark::NONE,
         },
         priority: selector.priority(),
         action,
@@ -342,6 +350,20 @@ fn policies() -> Vec<Policy> {
     ]
 }
 
+/// Those, and the strongest with a mark.
+fn marked_policies() -> Vec<Policy> {
+    let mut all = policies();
+    let mut marked = all[0];
+    marked.key.mark = Mark::new(42, 0xff);
+    all.push(marked);
+    all
+}
+
+fn other_mark(mark: Mark) -> Option<XfrmAttrs> {
+    let Mark { value, mask } = mark;
+    (!mark.is_none()).then_some(XfrmAttrs::Mark(other::Mark { value, mask }))
+}
+
 fn other_policy(policy: &Policy) -> other::policy::ModifyMessage {
     let info = other::UserPolicyInfo {
         selector: other_selector(&policy.key.selector),
@@ -374,6 +396,7 @@ fn other_policy(policy: &Policy) -> other::policy::ModifyMessage {
     if policy.key.if_id != 0 {
         nlas.push(XfrmAttrs::IfId(policy.key.if_id));
     }
+    nlas.extend(other_mark(policy.key.mark));
     other::policy::ModifyMessage {
         user_policy_info: info,
         nlas,
@@ -382,7 +405,7 @@ fn other_policy(policy: &Policy) -> other::policy::ModifyMessage {
 
 #[test]
 fn policies_agree() {
-    for policy in policies() {
+    for policy in marked_policies() {
         let message = other_policy(&policy);
         assert_eq!(
             encode(&Request::NewPolicy(&policy)),
@@ -396,6 +419,7 @@ fn policies_agree() {
         if policy.key.if_id != 0 {
             nlas.push(XfrmAttrs::IfId(policy.key.if_id));
         }
+        nlas.extend(other_mark(policy.key.mark));
         let delete = other::policy::DelGetMessage {
             user_policy_id: other::UserPolicyId {
                 selector: other_selector(&policy.key.selector),
@@ -433,7 +457,7 @@ fn what_we_encode_we_read_back() {
         );
         assert_eq!(state.quota, sa.quota);
     }
-    for policy in policies() {
+    for policy in marked_policies() {
         let bytes = encode(&Request::NewPolicy(&policy));
         let message = Messages(&bytes).next().unwrap();
         assert_eq!(parse::policy(message.payload), Some(policy));
@@ -518,7 +542,10 @@ fn moves_agree_and_are_read_back() {
         };
         let message = other::monitor::NewAsyncEventMessage {
             id: other_id(&sa.id),
-            nlas: vec![other_position(sa.replay, &to.position)],
+            nlas: other_mark(sa.id.mark)
+                .into_iter()
+                .chain([other_position(sa.replay, &to.position)])
+                .collect(),
         };
         let message = XfrmMessage::NewAsyncEvent(message);
         let bytes = encode(&Request::MoveSa(&to));
@@ -539,6 +566,24 @@ fn moves_agree_and_are_read_back() {
         let state = parse::sa(Messages(&bytes).next().unwrap().payload).unwrap();
         assert_eq!(state.position(), found.position);
     }
+}
+
+#[test]
+fn questions_for_sequence_numbers_carry_the_mark() {
+    let mut id = sa(1).id;
+    id.mark = Mark::new(0x2a, 0xff);
+    let mut batch = Batch::new(MAX_REQUEST);
+    batch.push_replay_query(&id, SEQ);
+    let mut other = other_id(&id);
+    other.flags = other::constants::XFRM_AE_RTHR | other::constants::XFRM_AE_ETHR;
+    // The other encoder writes this question without attributes only.
+    let message = XfrmMessage::NewAsyncEvent(other::monitor::NewAsyncEventMessage {
+        id: other,
+        nlas: other_mark(id.mark).into_iter().collect(),
+    });
+    let mut expected = expect(&message, libc::NLM_F_REQUEST);
+    expected[4..6].copy_from_slice(&other::constants::XFRM_MSG_GETAE.to_ne_bytes());
+    assert_eq!(batch.bytes(), expected);
 }
 
 #[test]

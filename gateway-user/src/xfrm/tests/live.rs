@@ -45,6 +45,7 @@ fn policy(direction: Direction, src: &str, dst: &str, action: Action) -> Policy 
             direction,
             selector,
             if_id: 0,
+            mark: gateway_ike::mark::Mark::NONE,
         },
         priority: selector.priority(),
         action,

@@ -57,6 +57,7 @@ pub(crate) fn child(n: u8) -> ChildSa {
         remote_ts: vec![network("10.2.0.0/16")],
         if_id_in: 0,
         if_id_out: 0,
+        marks: gateway_ike::mark::Marks::default(),
         hard_lifetime_seconds: 3960,
         quota: gateway_ike::output::Quota::default(),
     }

@@ -60,10 +60,7 @@ fn the_peers_first_packet_on_the_new_sa_switches() {
     assert!(tunnels.promote_used().unwrap().is_empty());
     assert_eq!(reqids(&mut kernel, Direction::Out), [old_out]);
 
-    let used = SaId {
-        spi: new.spi_in,
-        dst: new.local,
-    };
+    let used = SaId::new(new.spi_in, new.local);
     assert!(kernel.count(&used, 100));
     assert_eq!(tunnels.promote_used().unwrap(), [new.id()]);
     let new_out = reqid_of(&mut kernel, new.spi_out);
@@ -164,10 +161,7 @@ fn when_the_old_sa_reaches_its_lifetime_the_new_one_sends() {
     let (old, new) = (child(1), child(2));
     tunnels.install_child(&old, None).unwrap();
     tunnels.install_child(&new, Some(old.id())).unwrap();
-    let gone = SaId {
-        spi: old.spi_out,
-        dst: old.remote,
-    };
+    let gone = SaId::new(old.spi_out, old.remote);
     assert!(kernel.expire(&gone));
     assert_eq!(tunnels.expired(&gone).unwrap(), Some(old.id()));
     let new_out = reqid_of(&mut kernel, new.spi_out);
@@ -187,10 +181,7 @@ fn a_lifetime_nobody_heard_of_is_found_by_reconciling() {
     let (old, new) = (child(1), child(2));
     tunnels.install_child(&old, None).unwrap();
     tunnels.install_child(&new, Some(old.id())).unwrap();
-    assert!(kernel.expire(&SaId {
-        spi: old.spi_out,
-        dst: old.remote,
-    }));
+    assert!(kernel.expire(&SaId::new(old.spi_out, old.remote)));
     assert_eq!(tunnels.reconcile().unwrap().lost, [old.id()]);
     let new_out = reqid_of(&mut kernel, new.spi_out);
     assert_eq!(reqids(&mut kernel, Direction::Out), [new_out]);

@@ -22,6 +22,7 @@ fn configured(child: &ChildSa) -> ChildConfig {
         rand_time: Duration::ZERO,
         if_id_in: child.if_id_in,
         if_id_out: child.if_id_out,
+        marks: child.marks,
         actions: Actions {
             start: StartAction::Trap,
             ..Actions::default()

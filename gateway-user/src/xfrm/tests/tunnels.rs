@@ -1,11 +1,13 @@
 //! Installing and removing children over the recording kernel.
 
 use gateway_common::abi::{MARK_MASK, MARK_SA, mark};
+use gateway_common::slot::Slot;
+use gateway_ike::mark::{Mark, Marks};
 use gateway_ike::output::{KernelRequest, KernelResult};
 use proptest::prelude::*;
 
 use super::{child, contents, ip, network, recorded, reqid_of, reqids};
-use crate::xfrm::{Direction, SaId, SaKernel};
+use crate::xfrm::{Action, Direction, SaId, SaKernel};
 
 #[test]
 fn a_child_is_two_sas_and_three_policies_and_leaves_nothing() {
@@ -33,10 +35,73 @@ fn only_what_is_sent_carries_the_slot() {
     let (mut kernel, mut tunnels) = recorded();
     let c = child(1);
     tunnels.install_child(&c, None).unwrap();
-    let mut mark_of = |spi, dst| kernel.query_sa(&SaId { spi, dst }).unwrap().output_mark;
+    let mut mark_of = |spi, dst| kernel.query_sa(&SaId::new(spi, dst)).unwrap().output_mark;
     let expected = (mark(MARK_SA, c.slot.0), MARK_MASK);
     assert_eq!(mark_of(c.spi_out, c.remote), Some(expected));
     assert_eq!(mark_of(c.spi_in, c.local), None);
+}
+
+#[test]
+fn marks_of_the_operator_stand_beside_the_slot() {
+    let (mut kernel, mut tunnels) = recorded();
+    let mut c = child(1);
+    c.marks = Marks {
+        inbound: Mark::new(11, 0xff),
+        inbound_sa: true,
+        outbound: Mark::new(10, u32::MAX),
+        set_in: Mark::new(12, u32::MAX),
+        set_out: Mark::new(0x4000_0001, 0xfffc_00ff),
+    };
+    tunnels.install_child(&c, None).unwrap();
+    let sas = kernel.dump_sas().unwrap();
+    let sa = |spi| sas.iter().find(|sa| sa.id.spi == spi).unwrap();
+    let ours = mark(MARK_SA, c.slot.0);
+    assert_eq!(
+        sa(c.spi_out).output_mark,
+        Some((0x4000_0001 | ours, u32::MAX))
+    );
+    // The kernel looks for the outbound SA by its reqid, and so do ICMP errors without a mark.
+    assert_eq!(sa(c.spi_out).id.mark, Mark::NONE);
+    assert_eq!(sa(c.spi_in).output_mark, Some((12, u32::MAX)));
+    assert_eq!(sa(c.spi_in).id.mark, c.marks.inbound);
+    for policy in kernel.dump_policies().unwrap() {
+        let expected = match policy.key.direction {
+            Direction::Out => c.marks.outbound,
+            Direction::In | Direction::Fwd => c.marks.inbound,
+        };
+        assert_eq!(policy.key.mark, expected, "{}", policy.key);
+    }
+    // Only who asks with the mark finds the inbound SA: all that is done to it does.
+    assert!(kernel.query_sa(&SaId::new(c.spi_in, c.local)).is_err());
+    c.slot = Slot(9);
+    tunnels.update_path(&c).unwrap();
+    c.remote = ip("198.51.100.99");
+    tunnels.update_path(&c).unwrap();
+    tunnels.remove_child(c.id()).unwrap();
+    assert_eq!(contents(&mut kernel), (vec![], vec![]));
+}
+
+#[test]
+fn tunnels_with_the_same_networks_are_told_apart_by_mark() {
+    let (mut kernel, mut tunnels) = recorded();
+    let (plain, mut a, mut b) = (child(1), child(2), child(3));
+    a.marks.outbound = Mark::new(10, 0xff);
+    b.marks.outbound = Mark::new(20, 0xff);
+    for c in [&plain, &a, &b] {
+        tunnels.install_child(c, None).unwrap();
+    }
+    let mut out = kernel.dump_policies().unwrap();
+    out.retain(|policy| policy.key.direction == Direction::Out);
+    assert_eq!(out.len(), 3);
+    for c in [&plain, &a, &b] {
+        let reqid = reqid_of(&mut kernel, c.spi_out);
+        let policy = out.iter().find(|p| p.key.mark == c.marks.outbound).unwrap();
+        assert!(matches!(policy.action, Action::Protect(t) if t.reqid == reqid));
+        // The one without matches the others' packets, too.
+        let marked = !c.marks.outbound.is_none();
+        let plain = out.iter().find(|p| p.key.mark.is_none()).unwrap();
+        assert_eq!(policy.priority < plain.priority, marked);
+    }
 }
 
 #[test]
@@ -46,7 +111,7 @@ fn encapsulation_is_seen_from_each_side() {
     c.encap = Some((4500, 61234));
     tunnels.install_child(&c, None).unwrap();
     let mut ports = |spi, dst| {
-        let encap = kernel.query_sa(&SaId { spi, dst }).unwrap().encapsulation;
+        let encap = kernel.query_sa(&SaId::new(spi, dst)).unwrap().encapsulation;
         encap.map(|e| (e.src_port, e.dst_port))
     };
     assert_eq!(ports(c.spi_out, c.remote), Some((4500, 61234)));
@@ -180,16 +245,7 @@ fn counters_come_one_by_one_and_all_at_once() {
     let c = child(1);
     tunnels.install_child(&c, None).unwrap();
     tunnels.install_inbound_copy(&child(2)).unwrap();
-    let (sa_in, sa_out) = (
-        SaId {
-            spi: c.spi_in,
-            dst: c.local,
-        },
-        SaId {
-            spi: c.spi_out,
-            dst: c.remote,
-        },
-    );
+    let (sa_in, sa_out) = (SaId::new(c.spi_in, c.local), SaId::new(c.spi_out, c.remote));
     assert!(kernel.count(&sa_in, 100) && kernel.count(&sa_in, 50) && kernel.count(&sa_out, 7));
     let counters = tunnels.counters(c.id()).unwrap();
     assert_eq!((counters.packets_in, counters.bytes_in), (2, 150));
@@ -300,7 +356,7 @@ proptest! {
             prop_assert_eq!(sas.len(), expected);
             // Each policy names an SA that is there.
             for policy in &policies {
-                if let crate::xfrm::Action::Protect(template) = policy.action {
+                if let Action::Protect(template) = policy.action {
                     prop_assert!(sas.iter().any(|&(id, reqid)| {
                         reqid == template.reqid && id.dst == template.dst
                     }), "{:?}", policy);
@@ -308,7 +364,7 @@ proptest! {
             }
             // Each child's networks are protected inwards, each full child's outwards.
             let protects = |direction| policies.iter().any(|p| {
-                p.key.direction == direction && matches!(p.action, crate::xfrm::Action::Protect(_))
+                p.key.direction == direction && matches!(p.action, Action::Protect(_))
             });
             prop_assert_eq!(protects(Direction::In), !children.is_empty());
             prop_assert_eq!(protects(Direction::Out), children.iter().any(|&(_, full)| full));

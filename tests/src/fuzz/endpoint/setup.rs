@@ -93,6 +93,7 @@ fn child(name: &str, six: bool) -> Arc<ChildConfig> {
         rand_time: Duration::from_secs(100),
         if_id_in: 0,
         if_id_out: 0,
+        marks: gateway_ike::mark::Marks::default(),
         actions: Actions::default(),
         volume: Volume::default(),
     })

@@ -247,10 +247,7 @@ pub(super) fn send(pair: &Pair, count: u32) -> Result<()> {
 }
 
 fn out_id(child: &ChildSa) -> SaId {
-    SaId {
-        spi: child.spi_out,
-        dst: child.remote,
-    }
+    SaId::new(child.spi_out, child.remote)
 }
 
 pub(super) fn outbound(tunnels: &mut Tunnels, child: &ChildSa) -> Result<Standpoint> {
@@ -258,10 +255,7 @@ pub(super) fn outbound(tunnels: &mut Tunnels, child: &ChildSa) -> Result<Standpo
 }
 
 pub(super) fn inbound(tunnels: &mut Tunnels, child: &ChildSa) -> Result<Standpoint> {
-    let sa = SaId {
-        spi: child.spi_in,
-        dst: child.local,
-    };
+    let sa = SaId::new(child.spi_in, child.local);
     standpoint(tunnels, sa)
 }
 

@@ -13,10 +13,7 @@ const ROUNDS: usize = 5;
 /// An SA with this number in its SPI.
 pub(super) fn sa(number: u32, esn: bool) -> Sa {
     Sa {
-        id: SaId {
-            spi: (0xcc00_0000 | number).to_be_bytes(),
-            dst: [192, 0, 2, 2].into(),
-        },
+        id: SaId::new((0xcc00_0000 | number).to_be_bytes(), [192, 0, 2, 2].into()),
         src: [192, 0, 2, 1].into(),
         reqid: 0x4700_0000 | number,
         encryption: Encryption::AesGcm16Key128,

@@ -236,10 +236,7 @@ fn compare(real: &mut Xfrm) -> Result<()> {
     let second = measure::sa(2, true);
     let mut changed = measure::sa(1, false);
     changed.hard_lifetime_seconds = 77;
-    let missing = SaId {
-        spi: [0xcc, 9, 9, 9],
-        dst: first.id.dst,
-    };
+    let missing = SaId::new([0xcc, 9, 9, 9], first.id.dst);
     let script = [
         Request::UpdateSa(&first),
         Request::NewSa(&first),

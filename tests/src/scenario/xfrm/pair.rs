@@ -331,6 +331,7 @@ pub(super) fn ends(kind: Kind, number: u8) -> (ChildSa, ChildSa) {
         remote_ts: networks(2),
         if_id_in: 0,
         if_id_out: 0,
+        marks: gateway_ike::mark::Marks::default(),
         hard_lifetime_seconds: 3600,
         quota: gateway_ike::output::Quota::default(),
     };

@@ -121,10 +121,7 @@ fn moves(tunnels: &mut Tunnels, children: &[ChildSa], standing: Standing) -> Res
 }
 
 fn sa_out(child: &ChildSa) -> SaId {
-    SaId {
-        spi: child.spi_out,
-        dst: child.remote,
-    }
+    SaId::new(child.spi_out, child.remote)
 }
 
 fn at(sequence: u64) -> Standing {

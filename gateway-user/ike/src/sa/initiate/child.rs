@@ -302,6 +302,7 @@ impl IkeSa {
             remote_ts: traffic.remote,
             if_id_in: inherit(config, model, |c| c.if_id_in, |o| o.if_id_in),
             if_id_out: inherit(config, model, |c| c.if_id_out, |o| o.if_id_out),
+            marks: inherit(config, model, |c| c.marks, |o| o.marks),
             hard_lifetime_seconds: inherit(
                 config,
                 model,
