@@ -27,12 +27,15 @@ impl fmt::Display for Skipped {
 impl std::error::Error for Skipped {}
 
 /// Where the repository is.
-fn root() -> PathBuf {
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// Where `cargo xtask setup` unpacks Debian packages whose daemons are not to start with the machine.
-const UNPACKED: &str = "target/tools/routing";
+pub(super) const UNPACKED: &str = "target/tools/daemons";
+
+/// Where FRR's own libraries are; an installed FRR finds them by itself.
+const FRR_LIBRARIES: &str = "usr/lib/x86_64-linux-gnu/frr";
 
 /// An example's folder.
 #[derive(Debug)]
@@ -41,6 +44,7 @@ pub struct Example {
     binaries: PathBuf,
     /// Whether SAs go into the kernel, or are only recorded.
     kernel_esp: bool,
+    programs: Vec<String>,
 }
 
 /// A host with one of the example's folders.
@@ -55,16 +59,14 @@ impl Example {
     /// # Errors
     /// [`Skipped`] if one of them is not here.
     pub fn new(name: &str, binaries: &Path, kernel_esp: bool, programs: &[&str]) -> Result<Self> {
-        for program in programs {
-            if find(program).is_none() {
-                let why = format!("there is no {program} here: cargo xtask setup, as root");
-                return Err(Skipped(why).into());
-            }
+        for name in programs {
+            program(name)?;
         }
         Ok(Self {
-            folder: root().join("deploy/examples").join(name),
+            folder: repository().join("deploy/examples").join(name),
             binaries: binaries.to_owned(),
             kernel_esp,
+            programs: programs.iter().map(|name| (*name).to_owned()).collect(),
         })
     }
 
@@ -88,14 +90,16 @@ impl Example {
             let to = stage.join("usr/sbin").join(program);
             symlink(self.binaries.join(program), &to).with_context(|| to.display().to_string())?;
         }
-        for program in ["bird", "birdc", "keepalived"] {
+        for program in &self.programs {
             if let Some(found) = find(program).filter(|found| !found.starts_with("/usr/sbin")) {
                 symlink(found, stage.join("usr/sbin").join(program))?;
             }
         }
-        let script = stage.join("usr/share/gateway/health-check.sh");
-        fs::copy(root().join("deploy/routing/health-check.sh"), &script)?;
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        for name in ["health-check.sh", "frr-announce.sh"] {
+            let script = stage.join("usr/share/gateway").join(name);
+            fs::copy(repository().join("deploy/routing").join(name), &script)?;
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        }
         Ok(ExampleHost { stage })
     }
 
@@ -158,8 +162,26 @@ impl Example {
 }
 
 impl ExampleHost {
-    fn file(&self, path: &str) -> PathBuf {
+    /// The place of one of the host's own files.
+    pub(super) fn file(&self, path: &str) -> PathBuf {
         self.stage.join(path)
+    }
+
+    fn command(&self, node: &Node, program: &str) -> Result<Command> {
+        let mut command = node.installed(program, &self.stage)?;
+        let libraries = repository().join(UNPACKED).join(FRR_LIBRARIES);
+        if libraries.is_dir() {
+            command.env("LD_LIBRARY_PATH", std::path::absolute(libraries)?);
+        }
+        Ok(command)
+    }
+
+    /// What a unit among the host's own files starts: the value of `key`.
+    ///
+    /// # Errors
+    /// There is no such unit or key.
+    pub fn unit_line(&self, unit: &str, key: &str) -> Result<String> {
+        value_of(&self.file("etc/systemd/system").join(unit), key)
     }
 
     /// Writes a file with mode 0600.
@@ -182,7 +204,7 @@ impl ExampleHost {
     pub fn spawn(&self, node: &Node, line: &str, log: &str) -> Result<Process> {
         let mut words = line.split_whitespace();
         let program = words.next().context("an empty command line")?;
-        let mut command = node.installed(program, &self.stage)?;
+        let mut command = self.command(node, program)?;
         command.args(words).env("NO_COLOR", "1");
         node.spawn(command, log)
     }
@@ -194,8 +216,8 @@ impl ExampleHost {
     pub fn run(&self, node: &Node, line: &str) -> Result<String> {
         let mut words = line.split_whitespace();
         let program = words.next().context("an empty command line")?;
-        let mut command = node.installed(program, &self.stage)?;
-        let output = command.args(words).output().context(line.to_owned())?;
+        let output = self.command(node, program)?.args(words).output();
+        let output = output.context(line.to_owned())?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr);
@@ -210,21 +232,40 @@ impl ExampleHost {
 /// # Errors
 /// There is no such unit or key.
 pub fn unit_line(unit: &str, key: &str) -> Result<String> {
-    let file = root().join("deploy/systemd").join(unit);
-    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    value_of(&repository().join("deploy/systemd").join(unit), key)
+}
+
+fn value_of(unit: &Path, key: &str) -> Result<String> {
+    let text = fs::read_to_string(unit).with_context(|| unit.display().to_string())?;
     let value = text
         .lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    let value = value.with_context(|| format!("{unit} has no {key}"))?;
+    let value = value.with_context(|| format!("{} has no {key}", unit.display()))?;
     Ok(value.trim_start_matches('-').to_owned())
+}
+
+/// The place of a program that not every host has.
+///
+/// # Errors
+/// [`Skipped`] if it is not here.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let why = || {
+        Skipped(format!(
+            "there is no {name} here: cargo xtask setup, as root"
+        ))
+    };
+    Ok(find(name).ok_or_else(why)?)
 }
 
 /// A program in PATH, in a folder of the system's programs, or among the unpacked ones.
 fn find(program: &str) -> Option<PathBuf> {
-    let unpacked = root().join(UNPACKED).join("usr/sbin");
+    let unpacked = repository().join(UNPACKED);
     let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = ["usr/sbin", "usr/lib/frr", "usr/bin"];
+    let system = folders.map(|folder| Path::new("/").join(folder));
     std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), unpacked])
+        .chain(system)
+        .chain(folders.map(|folder| unpacked.join(folder)))
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
         .and_then(|file| std::path::absolute(file).ok())
@@ -267,8 +308,9 @@ mod tests {
             ("ha-witness", &["gw-a", "gw-b"][..]),
             ("ha-keepalived", &["gw-a", "gw-b"]),
             ("ecmp-bird", &["gw-a", "gw-b", "gw-c"]),
+            ("ecmp-frr", &["gw-a", "gw-b", "gw-c"]),
         ] {
-            let folder = root().join("deploy/examples").join(example);
+            let folder = repository().join("deploy/examples").join(example);
             let mut first = None;
             for (id, member) in (1..).zip(members) {
                 let file = folder.join(member).join("etc/gateway/gateway.toml");

@@ -10,14 +10,14 @@ use serde_json::Value;
 use super::Context;
 use crate::lab::{
     Cable, Charon, Cluster, Connection, Example, ExampleHost, INSIDE_HOST, Member, Network, Node,
-    Plan, Process, Run, Settings, Timing, VIP, VIP6, WITNESS, secret, site_connection, tail,
+    Plan, Process, Run, Settings, Timing, VIP, VIP6, WITNESS, frr, secret, site_connection, tail,
     unit_line, wait_until,
 };
 
 /// An example that runs. The fields are dropped, and so taken down, in this order.
 struct Running {
     peer: Charon,
-    /// BIRD and keepalived.
+    /// BIRD, FRR and keepalived.
     daemons: Vec<Process>,
     cluster: Cluster,
     _witness: Option<(Process, Node)>,
@@ -122,6 +122,13 @@ impl Running {
             self.daemons.push(host.spawn(node, line, log)?);
         }
         Ok(())
+    }
+
+    /// The router's files of the example.
+    fn router(&self, context: &Context, wanted: &Wanted) -> Result<ExampleHost> {
+        let (binaries, programs) = (&context.binaries, wanted.programs);
+        let files = Example::new(wanted.name, binaries, context.kernel_esp, programs)?;
+        files.install(&self.run, &self.network.router, "router")
     }
 
     /// Fails with the log of a daemon that has ended.
@@ -336,29 +343,55 @@ pub(super) fn ecmp_bird(context: &Context) -> Result<String> {
         fs::create_dir_all(node.run_dir().join("bird"))?;
     }
     const BIRD: &str = "/usr/sbin/bird -f -c /etc/bird/bird.conf";
-    let files = Example::new(wanted.name, &context.binaries, context.kernel_esp, &[])?;
-    let router = files.install(&example.run, &example.network.router, "router")?;
+    let router = example.router(context, &wanted)?;
     let daemon = router.spawn(&example.network.router, BIRD, "bird.log")?;
     example.daemons.push(daemon);
     example.daemon(BIRD, "bird.log")?;
-    hops(&mut example, &[1, 2, 3])?;
+    shared_by_health(&mut example, context)
+}
+
+/// `ecmp-frr`: the same with FRR at all of them.
+pub(super) fn ecmp_frr(context: &Context) -> Result<String> {
+    let wanted = Wanted {
+        name: "ecmp-frr",
+        programs: &frr::FRR,
+        plan: Plan::default(),
+    };
+    let mut example = Running::start(context, &wanted)?;
+    example.network.no_upstream()?;
+    let router = example.router(context, &wanted)?;
+    let daemons = frr::start(&router, &example.network.router)?;
+    example.daemons.extend(daemons);
+    for (node, host) in example.network.members.iter().zip(&example.hosts) {
+        example.daemons.extend(frr::start(host, node)?);
+        let line = host.unit_line("gateway-frr.service", "ExecStart")?;
+        let announce = host.spawn(node, &line, "frr-announce.log")?;
+        example.daemons.push(announce);
+    }
+    shared_by_health(&mut example, context)
+}
+
+/// Three next hops, two after a drain, one after an agent's death, two after the drained one is back;
+/// and one tunnel all the time.
+fn shared_by_health(example: &mut Running, context: &Context) -> Result<String> {
+    hops(example, &[1, 2, 3])?;
     let first = example.tunnel()?;
-    ping(&example, context)?;
+    ping(example, context)?;
     let (_, sa) = example.cluster.only_ike_sa()?;
     example.on(first, "gatewayctl drain")?;
     let two: Vec<u8> = (1..=3).filter(|id| *id != first).collect();
-    hops(&mut example, &two)?;
+    hops(example, &two)?;
     let second = example.goes_on(&sa["local_spi"], &BTreeSet::from([first]))?;
     example.killed(second)?;
     let one: Vec<u8> = two.into_iter().filter(|id| *id != second).collect();
-    hops(&mut example, &one)?;
+    hops(example, &one)?;
     let gone = BTreeSet::from([first, second]);
     let third = example.goes_on(&sa["local_spi"], &gone)?;
-    ping(&example, context)?;
+    ping(example, context)?;
     example.on(first, "gatewayctl undrain")?;
     let mut two = vec![first, third];
     two.sort_unstable();
-    hops(&mut example, &two)?;
+    hops(example, &two)?;
     Ok(format!(
         "3 next hops, 2 after the drain of member {first}, 1 after the end of member {second}; the \
          tunnel goes on at member {third}; 2 next hops after the undrain"

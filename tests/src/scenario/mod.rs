@@ -506,6 +506,12 @@ const ROWS: &[Row] = &[
         "deploy/examples: three members behind a router with BIRD and ECMP",
     ),
     (
+        "example-ecmp-frr",
+        Tier::Native,
+        examples::ecmp_frr,
+        "deploy/examples: the same with FRR",
+    ),
+    (
         "takeover-replaced",
         Tier::RecordedNightly,
         failover::replaced,

@@ -102,6 +102,7 @@ fn shipped(container: &Container) -> Result<()> {
         "ha-keepalived/gw-a/etc/keepalived/keepalived.conf",
         "ecmp-bird/router/etc/bird/bird.conf",
         "authorize/gateway-authorize.socket",
+        "ecmp-frr/router/etc/frr/frr.conf",
         "gateway.toml",
         "grafana/gateway.json",
         "prometheus/alerts.yml",

@@ -20,7 +20,7 @@ pub(super) struct Package<'a> {
 }
 
 /// Files and folders of the repository, their places, and their modes.
-const FILES: [(&str, &str, u32); 16] = [
+const FILES: [(&str, &str, u32); 18] = [
     (
         "deploy/systemd/gatewayd.service",
         "usr/lib/systemd/system/gatewayd.service",
@@ -39,6 +39,11 @@ const FILES: [(&str, &str, u32); 16] = [
     (
         "deploy/routing/health-check.sh",
         "usr/share/gateway/health-check.sh",
+        0o755,
+    ),
+    (
+        "deploy/routing/frr-announce.sh",
+        "usr/share/gateway/frr-announce.sh",
         0o755,
     ),
     (
@@ -74,6 +79,11 @@ const FILES: [(&str, &str, u32); 16] = [
     (
         "deploy/examples/authorize",
         "usr/share/doc/gateway/examples/authorize",
+        0o755,
+    ),
+    (
+        "deploy/examples/ecmp-frr",
+        "usr/share/doc/gateway/examples/ecmp-frr",
         0o755,
     ),
     (

@@ -13,7 +13,7 @@ use clap::Args;
 use crate::bpf_toolchain::Toolchain;
 use crate::{host, process};
 
-pub(crate) use tools::{cargo_deny, vm_kernel, vng};
+pub(crate) use tools::{cargo_deny, promtool, vm_kernel, vng};
 
 /// Options of `cargo xtask setup`.
 #[derive(Args, Default)]
@@ -132,7 +132,7 @@ fn missing(needs: Needs) -> Vec<Step> {
     steps.extend(tools::bpf_linker());
     if needs.lab {
         steps.extend(tools::libreswan());
-        steps.extend(tools::routing());
+        steps.extend(tools::daemons());
     }
     if needs.vm {
         steps.extend(tools::virtme());

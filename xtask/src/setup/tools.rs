@@ -83,26 +83,48 @@ pub(super) fn libreswan() -> Option<Step> {
     Some(Step::new(why, &command, true).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
-/// Unpacks the routing daemons of the worked examples, unless they are there: installed, they would
-/// start on this machine. What they depend on is installed.
-pub(super) fn routing() -> Option<Step> {
-    let root = host::output().join("tools/routing");
-    let there = |program: &str| {
-        process::find(program).is_some() || root.join("usr/sbin").join(program).is_file()
-    };
-    let all = there("bird") && there("birdc") && there("keepalived");
-    if all || process::find("apt-get").is_none() {
+/// Programs of Debian packages that are only unpacked: installed, they would start on this machine.
+/// (package, programs)
+const DAEMONS: [(&str, &[&str]); 4] = [
+    ("bird2", &["usr/sbin/bird", "usr/sbin/birdc"]),
+    ("keepalived", &["usr/sbin/keepalived"]),
+    ("frr", &["usr/lib/frr/bgpd", "usr/bin/vtysh"]),
+    ("prometheus", &["usr/bin/prometheus", "usr/bin/promtool"]),
+];
+
+fn daemons_root() -> PathBuf {
+    host::output().join("tools/daemons")
+}
+
+/// Unpacks what is missing of [`DAEMONS`]. The libraries that they need are installed.
+pub(super) fn daemons() -> Option<Step> {
+    let root = daemons_root();
+    let there =
+        |program: &&str| Path::new("/").join(program).is_file() || root.join(program).is_file();
+    let missing = DAEMONS
+        .iter()
+        .filter(|(_, programs)| !programs.iter().all(&there));
+    let packages: Vec<&str> = missing.map(|(package, _)| *package).collect();
+    if packages.is_empty() || process::find("apt-get").is_none() {
         return None;
     }
-    let script = "set -e; mkdir -p \"$1\"; cd \"$1\"; rm -f *.deb; apt-get update; \
-        apt-get -o APT::Sandbox::User=root download bird2 keepalived; \
+    let script = "set -e; mkdir -p \"$1\"; cd \"$1\"; shift; rm -f *.deb; apt-get update; \
+        apt-get -o APT::Sandbox::User=root download \"$@\"; \
         for package in *.deb; do \
-        apt-get satisfy -y --no-install-recommends \"$(dpkg-deb -f $package Depends)\"; \
+        libraries=$(dpkg-deb -f $package Depends | tr ',' '\\n' | grep '^ *lib' | grep -v '^ *libjs-'); \
+        apt-get satisfy -y --no-install-recommends \"$(echo \"$libraries\" | paste -sd,)\"; \
         dpkg-deb -x $package .; done";
     let root = root.to_string_lossy().into_owned();
-    let command = ["sh", "-c", script, "sh", &root];
-    let why = "BIRD and keepalived for the worked examples, unpacked";
+    let mut command = vec!["sh", "-c", script, "sh", &root];
+    command.extend(&packages);
+    let why = format!("unpacked for tests: {}", packages.join(", "));
     Some(Step::new(why, &command, true).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Where `promtool` is.
+pub(crate) fn promtool() -> Option<PathBuf> {
+    let own = daemons_root().join("usr/bin/promtool");
+    process::find("promtool").or_else(|| own.is_file().then_some(own))
 }
 
 /// The Python environment of the tools.
