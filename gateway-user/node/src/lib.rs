@@ -4,6 +4,7 @@
 //! What the agent carries out with sockets, netlink and BPF maps, the simulator carries out with
 //! models: both drive the same code.
 
+mod batch;
 mod carry;
 mod children;
 mod config;

@@ -16,6 +16,7 @@ use gateway_ike::endpoint::{Command, Endpoint, Target};
 use gateway_ike::output::{KernelResult, Path};
 use gateway_ike::x509::Crl;
 
+use crate::batch::Batches;
 use crate::children::Children;
 use crate::config::Config;
 use crate::cookies::Cookies;
@@ -56,6 +57,7 @@ pub struct Node {
     pub(crate) cookies: Cookies,
     pub(crate) start: Start,
     pub(crate) orders: Orders,
+    pub(crate) batches: Batches,
     pub(crate) pins: Pins,
     pub(crate) counters: Counters,
     /// What was configured at run time, for members that come.
@@ -83,6 +85,7 @@ impl Node {
             fresh: Fresh::default(),
             cookies: Cookies::default(),
             orders: Orders::default(),
+            batches: Batches::default(),
             pins: Pins::default(),
             counters: Counters::default(),
             shared: None,
@@ -255,6 +258,7 @@ impl Node {
             self.refresh_cookies(now);
         }
         self.look_after_orders(now);
+        self.work_off(now);
         while let Some((spi, care)) = self.walk.step(now, &self.index) {
             self.look_after(now, spi, care);
         }
@@ -269,6 +273,7 @@ impl Node {
             self.walk.next(),
             self.next_cookie_secret(),
             self.orders.next(),
+            self.batches.next(),
         ];
         timers.into_iter().flatten().min()
     }

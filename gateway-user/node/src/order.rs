@@ -1,6 +1,6 @@
 //! What operators and packets ask for, on whatever member: it is carried out by the owner.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use gateway_cluster::secret::Secret;
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 use gateway_ike::endpoint::{Command, SaStatus, Target};
 
+use crate::batch::{Act, Batch};
 use crate::configure::SHARED;
 use crate::effect::{Effect, Event};
 use crate::node::Node;
@@ -76,7 +77,7 @@ pub struct Order {
 /// What has become of an order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// It was begun here this often.
+    /// So many things are done here: a few at once, the others in the turns that follow.
     pub here: usize,
     /// It was passed on to these members. Each says when it has it; the order of one that leaves
     /// the view before that goes to its successor.
@@ -230,11 +231,19 @@ impl Message {
 
 /// An order about some slots that is not seen to yet.
 #[derive(Clone, Debug)]
-struct Pending {
+pub(crate) struct Pending {
     order: Order,
     slots: Vec<Slot>,
     hops: u8,
     until: Instant,
+}
+
+impl Pending {
+    /// As one that has just been given.
+    pub(crate) fn anew(self, now: Instant) -> Self {
+        let until = now + PATIENCE;
+        Self { until, ..self }
+    }
 }
 
 /// Orders that this member has to see through.
@@ -276,6 +285,14 @@ impl Node {
         );
         self.collect(now);
         Ok(outcome)
+    }
+
+    /// The slots whose owners would see to an order now.
+    ///
+    /// # Errors
+    /// As for [`Node::handle_order`].
+    pub fn would_order(&self, now: Instant, order: &Order) -> Result<Vec<Slot>, Refused> {
+        self.slots_of(now, order)
     }
 
     /// Another member says something about orders.
@@ -365,7 +382,7 @@ impl Node {
             let owner = self.view().slots.owner(*slot);
             let other = owner.filter(|owner| *owner != self.local() && pending.hops < MAX_HOPS);
             let done = if self.serves(now, *slot) {
-                self.carry_out_order(now, &pending.order, *slot)
+                self.carry_out_order(now, &pending, *slot)
             } else {
                 None
             };
@@ -387,6 +404,7 @@ impl Node {
             let slots = outcome.waiting.iter().copied().collect();
             self.orders.waiting.push(Pending { slots, ..pending });
         }
+        self.work_off(now);
         outcome
     }
 
@@ -428,11 +446,8 @@ impl Node {
             let held = live.and_then(|spi| self.cluster.ownership().sa(spi));
             return Ok(vec![held.map_or(home, |held| held.slot)]);
         }
-        let named = |held: &&Held| match (&order.only, &order.child) {
-            (Some(Only::Child(_)), _) | (_, None) => true,
-            (_, Some(name)) => self.index.has_child(held.sa.local_spi, name),
-        };
-        let meant = self.meant(order).filter(named);
+        let held = self.cluster.ownership().sas();
+        let meant = held.filter(|held| self.targets_of(order, held) > 0);
         let mut slots: BTreeSet<Slot> = meant.map(|held| held.slot).collect();
         // What is being initiated has no SA yet, and only its owner knows of it.
         let begun = || !self.serves(now, home) || self.endpoint.is_initiating(name);
@@ -445,21 +460,27 @@ impl Node {
         Ok(slots.into_iter().collect())
     }
 
-    /// The IKE SAs that an order may be about. Their records stay closed: there may be very many.
-    fn meant(&self, order: &Order) -> impl Iterator<Item = &Held> {
-        let held = self.cluster.ownership().sas();
-        let meant = held.filter(|held| match order.only {
-            Some(Only::Ike(spi)) => held.sa.local_spi == spi,
-            Some(Only::Child(spi)) => held.sa.children.iter().any(|child| child.spi_in == spi),
-            None => true,
-        });
-        let known = |held: &&Held| self.index.connection(held.sa.local_spi);
-        meant.filter(move |held| known(held) == Some(&*order.connection))
+    /// How many targets an order has at an IKE SA. Its record stays closed: there may be very many.
+    fn targets_of(&self, order: &Order, held: &Held) -> usize {
+        let spi = held.sa.local_spi;
+        if self.index.connection(spi) != Some(&*order.connection) {
+            return 0;
+        }
+        match (&order.only, &order.child) {
+            (Some(Only::Ike(only)), _) if spi != *only => 0,
+            (Some(Only::Child(only)), _) => {
+                usize::from(held.sa.children.iter().any(|child| child.spi_in == *only))
+            }
+            (_, Some(name)) => self.index.children(spi, name),
+            (_, None) => 1,
+        }
     }
 
-    /// Carries out an order about a slot that this member serves, and says how often; `None` if it
-    /// has to wait: an IKE SA is on its way to another member.
-    fn carry_out_order(&mut self, now: Instant, order: &Order, slot: Slot) -> Option<usize> {
+    /// Carries out an order about a slot that this member serves, or leaves it to the turns that follow,
+    /// and says how many targets it has; `None` if it has to wait: an IKE SA is on its way to another
+    /// member.
+    fn carry_out_order(&mut self, now: Instant, pending: &Pending, slot: Slot) -> Option<usize> {
+        let order = &pending.order;
         let name = &order.connection;
         if order.what.brings_up() {
             let connection = self.start.connection(name).cloned()?;
@@ -474,38 +495,72 @@ impl Node {
             self.endpoint.handle_command(now, Command::Initiate(order));
             return Some(1);
         }
-        let here = self.meant(order).filter(|held| held.slot == slot);
-        let found: Vec<SaStatus> = here
-            .filter_map(|held| Some(self.shown(now, held)?.1))
-            .collect();
-        let targets: Vec<(Spi, Target)> = found
-            .iter()
-            .flat_map(|sa| {
-                let targets = targets(sa, order);
-                targets.into_iter().map(|target| (sa.local_spi, target))
-            })
-            .collect();
-        // All or nothing: what is tried again must not be done twice.
-        for (spi, _) in &targets {
-            if !self.wake(now, *spi) {
-                return None;
+        let (mut times, mut left) = (0, VecDeque::new());
+        for spi in self.index.in_slot(slot) {
+            let held = self.cluster.ownership().sa(spi);
+            let targets = held.map_or(0, |held| self.targets_of(order, held));
+            if targets > 0 {
+                times += targets;
+                left.push_back(spi);
             }
         }
-        let mut times = targets.len();
+        // All or nothing: what is tried again must not be done twice.
+        if left.iter().any(|spi| self.cluster.is_moving(*spi)) {
+            return None;
+        }
         if ends_all(order) {
             times += usize::from(self.endpoint.is_initiating(name));
             let connection = name.clone();
             self.endpoint
                 .handle_command(now, Command::Relinquish { connection });
         }
-        for (_, target) in targets {
+        let pending = Pending {
+            slots: vec![slot],
+            ..pending.clone()
+        };
+        let act = Act::Order(pending);
+        self.batches.push(now, Batch { slot, act, left });
+        Some(times)
+    }
+
+    /// Carries out an order about one IKE SA of a slot that this member serves.
+    pub(crate) fn carry_out_one(&mut self, now: Instant, slot: Slot, pending: &Pending, spi: Spi) {
+        if self.index.slot(spi) != Some(slot) || self.index.is_closed(spi) {
+            return;
+        }
+        let order = &pending.order;
+        if !self.wake(now, spi) {
+            // It has begun to move meanwhile, or cannot be read: this one alone is tried again.
+            let only = order.only.or(Some(Only::Ike(spi)));
+            let order = Order {
+                only,
+                ..order.clone()
+            };
+            self.put_off(
+                now,
+                Pending {
+                    order,
+                    ..pending.clone()
+                },
+            );
+            return;
+        }
+        let Some(sa) = self.endpoint.sa(spi) else {
+            return;
+        };
+        for target in targets(&sa, order) {
             let command = match order.what {
                 What::Rekey => Command::Rekey(target),
                 What::Initiate | What::Acquire | What::Terminate => Command::Terminate(target),
             };
             self.endpoint.handle_command(now, command);
         }
-        Some(times)
+    }
+
+    /// An order waits for somebody who can carry it out.
+    pub(crate) fn put_off(&mut self, now: Instant, pending: Pending) {
+        self.orders.look.get_or_insert(now + LOOK);
+        self.orders.waiting.push(pending);
     }
 }
 

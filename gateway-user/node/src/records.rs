@@ -31,6 +31,8 @@ struct Entry {
     shape: Option<Arc<Shape>>,
     /// A successor has taken its place, or it is about to end.
     leaving: bool,
+    /// The peer can be sent to another gateway, and this is not one that has a successor.
+    redirectable: bool,
 }
 
 /// All IKE SAs, by our SPI and by slot, and how many there are of each kind.
@@ -77,6 +79,8 @@ impl Index {
             received,
             shape,
             leaving: record.is_some_and(|record| record.replaced || record.closing),
+            redirectable: record
+                .is_some_and(|record| record.transport.redirectable && !record.replaced),
         };
         self.enter(spi, entry, closed);
     }
@@ -142,11 +146,24 @@ impl Index {
         Some(&shape.connection)
     }
 
-    /// Whether one that lives and can be read has a CHILD_SA of this name.
-    pub(crate) fn has_child(&self, spi: Spi, name: &str) -> bool {
+    /// How many CHILD_SAs of this name one has that lives and can be read.
+    pub(crate) fn children(&self, spi: Spi, name: &str) -> usize {
         let entry = self.by_spi.get(&spi);
-        let shape = entry.and_then(|entry| entry.shape.as_ref());
-        shape.is_some_and(|shape| shape.children.iter().any(|child| child == name))
+        let children = entry.and_then(|entry| Some(&entry.shape.as_ref()?.children));
+        children.map_or(0, |all| all.iter().filter(|child| *child == name).count())
+    }
+
+    /// Whether the peer of one can be sent to another gateway.
+    pub(crate) fn is_redirectable(&self, spi: Spi) -> bool {
+        self.by_spi
+            .get(&spi)
+            .is_some_and(|entry| entry.redirectable)
+    }
+
+    /// All of a slot, by our SPI.
+    pub(crate) fn in_slot(&self, slot: Slot) -> impl Iterator<Item = Spi> {
+        let all = self.by_slot.range((slot, [0; 8])..=(slot, [0xff; 8]));
+        all.map(|(_, spi)| *spi)
     }
 
     /// Our SPI and the connection of all that live, can be read, and are not about to end.
@@ -223,6 +240,7 @@ mod tests {
             received: Instant::default(),
             shape: Some(Arc::new(shape)),
             leaving: false,
+            redirectable: false,
         }
     }
 
@@ -294,7 +312,7 @@ mod tests {
         assert_eq!(staying, [([1; 8], "a")]);
         assert_eq!(index.connection([2; 8]), Some("a"));
         index.enter([3; 8], entry(4, "a", &["net"]), false);
-        let has = |spi: u8, name: &str| index.has_child([spi; 8], name);
+        let has = |spi: u8, name: &str| index.children([spi; 8], name) > 0;
         assert!(has(3, "net") && !has(3, "voice") && !has(2, "net") && !has(9, "net"));
     }
 }

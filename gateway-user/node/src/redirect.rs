@@ -1,37 +1,36 @@
 //! Sending peers to another gateway (RFC 5685 §5).
 
-use gateway_cluster::ownership::Held;
+use std::collections::VecDeque;
+
+use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 use gateway_ike::config::Gateway;
-use gateway_ike::endpoint::Command;
 
+use crate::batch::{Act, Batch};
 use crate::node::Node;
 use crate::records::Spi;
 
 impl Node {
     /// Asks the peers of this member's IKE SAs, or of those of one connection, to go to another
-    /// gateway. How many were asked; those that cannot be redirected are left out.
+    /// gateway: a few at once, the others in the turns that follow. How many it are; those that cannot
+    /// be redirected are left out.
     pub fn redirect(&mut self, now: Instant, connection: Option<&str>, gateway: &Gateway) -> usize {
-        let local = self.local();
-        let view = self.view();
-        let held = self.cluster.ownership().sas();
-        let ours = held.filter(|held| view.slots.owner(held.slot) == Some(local));
-        let known = |held: &&Held| self.index.connection(held.sa.local_spi);
-        let ours = ours.filter(|held| connection.is_none_or(|name| known(held) == Some(name)));
-        let asked: Vec<Spi> = ours
-            .filter_map(|held| self.index.open(now, held).ok())
-            .filter(|record| record.transport.redirectable && !record.replaced)
-            .map(|record| record.local_spi)
-            .collect();
         let mut count = 0;
-        for local_spi in asked {
-            if self.wake(now, local_spi) {
-                let gateway = gateway.clone();
-                let command = Command::Redirect { local_spi, gateway };
-                self.endpoint.handle_command(now, command);
-                count += 1;
+        for slot in (0..=u8::MAX).map(Slot) {
+            if !self.serves(now, slot) {
+                continue;
             }
+            let all = self.index.in_slot(slot).filter(|spi| {
+                self.index.is_redirectable(*spi)
+                    && !self.cluster.is_moving(*spi)
+                    && connection.is_none_or(|name| self.index.connection(*spi) == Some(name))
+            });
+            let left: VecDeque<Spi> = all.collect();
+            count += left.len();
+            let act = Act::Redirect(gateway.clone());
+            self.batches.push(now, Batch { slot, act, left });
         }
+        self.work_off(now);
         self.collect(now);
         count
     }

@@ -413,6 +413,72 @@ fn rekeyed(world: &World) -> u64 {
     world.peer.counters().create_child_requests
 }
 
+/// Peers of one connection.
+const CROWD: usize = 100;
+
+/// A world whose member 1 has as many tunnels of its connection.
+fn crowded() -> World {
+    let mut world = World::new(StartAction::None, 1);
+    let mut config = ike_config(40, false, StartAction::None);
+    let names = (0..=CROWD).map(|number| format!("peer-{number}"));
+    let peers = names.map(|name| {
+        let connection = connection(false, StartAction::None);
+        Arc::new(Connection { name, ..connection })
+    });
+    config.connections = peers.collect();
+    world.peer = Endpoint::new(Arc::new(config), Arc::new(Toy::new(77)), world.now);
+    for number in 0..CROWD {
+        joins(&mut world, number);
+    }
+    assert_eq!((world.tunnels(1), world.peer.sas().count()), (CROWD, CROWD));
+    world.sent.clear();
+    world
+}
+
+/// One of the peers brings its tunnel up.
+fn joins(world: &mut World, number: usize) {
+    let order = InitiateOrder {
+        connection: format!("peer-{number}"),
+        ..InitiateOrder::default()
+    };
+    world
+        .peer
+        .handle_command(world.now, Command::Initiate(order));
+    for (path, bytes) in world.peer_says() {
+        let node = world.nodes[0].as_mut().unwrap();
+        node.handle_datagram(world.now, path, &bytes);
+    }
+    world.run();
+}
+
+/// The owner does a little in each turn; what comes in between is not kept waiting, and all is done in
+/// the end, by the next owner if need be.
+#[test]
+fn an_order_about_very_many_is_carried_out_a_little_in_each_turn() {
+    let mut world = crowded();
+    let outcome = world.order(1, What::Terminate).unwrap();
+    assert_eq!(outcome.here, CROWD);
+    world.frames();
+    let asked = world.sent.len();
+    assert!((1..CROWD / 4).contains(&asked), "{asked} in one turn");
+    let node = world.nodes[0].as_ref().unwrap();
+    assert!(node.poll_timeout().unwrap() <= world.now);
+    // Another peer comes up meanwhile.
+    world.to_peer.clear();
+    joins(&mut world, CROWD);
+    assert_eq!(world.peer.sas().count(), CROWD + 1);
+    assert!(world.nodes[0].as_ref().unwrap().poll_timeout().unwrap() <= world.now);
+    // Member 2 gets the slots in the midst of it.
+    world.view(2, &[1, 2], 2);
+    world.heard_by = 1;
+    for _ in 0..40 {
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(world.senders().contains(&2), "member 2 has gone on with it");
+    assert_eq!(world.tunnels(2), 0);
+    assert!(world.lapsed.is_empty());
+}
+
 /// The member that takes over is known before it may serve: what it is asked meanwhile it does then,
 /// and whoever asked itself in that time is told that it waits.
 #[test]
