@@ -21,7 +21,7 @@ use crate::api::Call;
 use crate::api::model::{
     Checks, ChildInfo, Count, EspSaEntry, IkeSaEntry, IkeSaInfo, InterfaceStatus, Log, MemberCount,
     NegotiationEntry, Redirected, Refusal, RefusalKind, Reply, Request, Stats, Status,
-    SteeringStatus, Table, TableFill,
+    SteeringStatus, Step, Table, TableFill,
 };
 use crate::clock;
 use crate::config::gateway;
@@ -53,6 +53,20 @@ impl Agent {
                         .map(|dump| table(&dump, clock::now()))
                 };
                 return aside(call.reply, read);
+            }
+            Request::Check => {
+                let preflight = super::deferred_preflight(&self.config);
+                return aside(call.reply, || {
+                    Ok(Checks {
+                        checks: preflight(),
+                    })
+                });
+            }
+            Request::IkeForwarding(Step::List(query)) => {
+                return match self.entries(&query) {
+                    Ok(entries) => aside_refused(call.reply, entries),
+                    Err(refusal) => drop(call.reply.send(Reply::Refused(refusal))),
+                };
             }
             Request::Status => return self.status_aside(call.reply),
             Request::Forwarding { enabled } => {
@@ -123,9 +137,6 @@ impl Agent {
             Request::Stats => self.stats().and_then(value),
             Request::Connections => value(self.connections()),
             Request::Reload => self.reload().and_then(value),
-            Request::Check => value(Checks {
-                checks: super::preflight(&self.config),
-            }),
             Request::History => value(self.journal.history()),
             Request::FailoverHistory => value(self.journal.failovers()),
             Request::Interfaces => value(self.interfaces()),
@@ -248,6 +259,17 @@ fn aside<T: Serialize>(
         let answer = work().and_then(value);
         // A client that has gone needs no answer.
         let _ = reply.send(answer.map_or_else(Reply::Error, Reply::Ok));
+    });
+}
+
+/// The same for work that may be refused.
+fn aside_refused<T: Serialize>(
+    reply: oneshot::Sender<Reply>,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) {
+    tokio::task::spawn_blocking(move || {
+        let answer = work().and_then(told);
+        let _ = reply.send(answer.map_or_else(Reply::Refused, Reply::Ok));
     });
 }
 

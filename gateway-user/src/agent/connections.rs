@@ -19,23 +19,34 @@ use crate::xfrm::PolicyKey;
 impl Agent {
     /// Carries out an order, or passes it on.
     pub(super) fn order(&mut self, what: What, target: &Target) -> Result<Ordered, Refusal> {
-        let order = Order {
-            what,
-            connection: target.connection.clone(),
-            child: target.child.clone(),
-            only: target.spi.as_deref().map(only).transpose()?,
-        };
+        let order = meant(what, target)?;
         self.share_loaded();
         let outcome = self.node.handle_order(clock::now(), &order);
-        let known = self
-            .all_connections()
-            .any(|connection| connection.name == target.connection);
-        let outcome = outcome.map_err(|error| refusal(&error, known))?;
+        let outcome = outcome.map_err(|error| self.refusal(&error, target))?;
         Ok(Ordered {
             here: outcome.here,
             passed_on: outcome.passed_on.iter().map(|m| m.get()).collect(),
             waiting: outcome.waiting.iter().map(|slot| slot.0).collect(),
         })
+    }
+
+    /// The slots that an order would be about.
+    pub(super) fn would_order(&self, what: What, target: &Target) -> Result<Vec<Slot>, Refusal> {
+        let slots = self.node.would_order(clock::now(), &meant(what, target)?);
+        slots.map_err(|error| self.refusal(&error, target))
+    }
+
+    /// What is not configured is not found; all else is a matter of the state.
+    fn refusal(&self, error: &Refused, target: &Target) -> Refusal {
+        let known = self
+            .all_connections()
+            .any(|connection| connection.name == target.connection);
+        let kind = match error {
+            _ if !known => RefusalKind::NotFound,
+            Refused::NoChild(..) => RefusalKind::NotFound,
+            _ => RefusalKind::Conflict,
+        };
+        Refusal::new(kind, error.to_string())
     }
 
     /// Hears of packets that want an SA as long as there are traps.
@@ -85,14 +96,14 @@ impl Agent {
     }
 }
 
-/// What is not configured is not found; all else is a matter of the state.
-fn refusal(error: &Refused, known: bool) -> Refusal {
-    let kind = match error {
-        _ if !known => RefusalKind::NotFound,
-        Refused::NoChild(..) => RefusalKind::NotFound,
-        _ => RefusalKind::Conflict,
-    };
-    Refusal::new(kind, error.to_string())
+/// An order as the core takes it.
+fn meant(what: What, target: &Target) -> Result<Order, Refusal> {
+    Ok(Order {
+        what,
+        connection: target.connection.clone(),
+        child: target.child.clone(),
+        only: target.spi.as_deref().map(only).transpose()?,
+    })
 }
 
 /// An SPI as the faces show it.

@@ -26,7 +26,8 @@ impl Agent {
     /// Carries out a step of the IKE forwarding API.
     pub(super) fn forwarding_step(&mut self, step: &Step) -> Result<Value, Refusal> {
         match step {
-            Step::List(query) => self.entries(query).and_then(told),
+            // The answer to this one is given beside the loop.
+            Step::List(query) => self.entries(query)?().and_then(told),
             Step::Create(entry) => self
                 .create_entry(entry, RefusalKind::Conflict)
                 .and_then(told),
@@ -108,6 +109,11 @@ fn map_key(
     if cookie == [0; 8] {
         return Err(invalid("a cookie is never zero (RFC 7296 §3.1)".into()));
     }
+    if let Some(peer) = peer.filter(IpAddr::is_unspecified) {
+        return Err(invalid(format!(
+            "{peer} is no peer's address: leave `peer` out if the cookie is ours"
+        )));
+    }
     Ok(NegotiationKey {
         cookie,
         message_id: match message_id {
@@ -185,6 +191,10 @@ mod tests {
         let key = key_of_text("00000000000000ab:7", None).unwrap();
         assert_eq!((key.cookie[7], key.message_id), (0xab, [0, 0, 0, 7]));
         assert_eq!(text_of_key(&key), "00000000000000ab:7");
+        for nobody in ["::", "0.0.0.0"] {
+            let peer = Some(nobody.parse().unwrap());
+            assert!(key_of_text("00000000000000ab:7", peer).is_err(), "{nobody}");
+        }
         let peer = "192.0.2.1".parse().unwrap();
         let key = key_of_text("00000000000000AB:any", Some(peer)).unwrap();
         assert_eq!(text_of_key(&key), "00000000000000ab:any");

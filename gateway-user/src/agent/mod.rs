@@ -315,9 +315,18 @@ impl Agent {
 
 /// What on this host would break the cluster.
 pub fn preflight(config: &Config) -> Vec<Check> {
-    let host = steering::preflight(&translate::steering_config(config));
+    deferred_preflight(config)()
+}
+
+/// The same, to be run where it may take its time: it asks the kernel for a route to every peer's
+/// network.
+fn deferred_preflight(config: &Config) -> impl FnOnce() -> Vec<Check> + Send + 'static {
+    let steering = translate::steering_config(config);
     let exposed = config.exposed.as_ref().map(Check::exposed);
-    host.into_iter().map(Check::from).chain(exposed).collect()
+    move || {
+        let host = steering::preflight(&steering);
+        host.into_iter().map(Check::from).chain(exposed).collect()
+    }
 }
 
 /// Takes back what draws traffic to this member: floating addresses, the routes and the state that

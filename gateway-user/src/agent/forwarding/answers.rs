@@ -215,36 +215,28 @@ impl Agent {
     }
 
     pub(super) fn initiate_here(&mut self, wish: &Initiation) -> Result<Initiated, Refusal> {
-        let known = self
-            .all_connections()
-            .find(|connection| connection.name == wish.connection);
-        let connection = known
-            .ok_or_else(|| not_found(format!("there is no connection \"{}\"", wish.connection)))?;
-        if let Some(child) = &wish.child
-            && connection.children.iter().all(|known| known.name != *child)
-        {
-            return Err(not_found(format!(
-                "connection \"{}\" has no child \"{child}\"",
-                wish.connection
-            )));
-        }
-        let slot = Slot::for_connection(&wish.connection);
-        let owner = self.node.view().slots.owner(slot);
-        let owner = owner.and_then(|owner| self.sync_address(owner));
-        if wish.dry_run {
-            return Ok(Initiated {
-                cluster_member_ip: owner,
-                ordered: None,
-            });
+        let name = &wish.connection;
+        if !self.all_connections().any(|known| known.name == *name) {
+            return Err(not_found(format!("there is no connection \"{name}\"")));
         }
         let target = Target {
-            connection: wish.connection.clone(),
+            connection: name.clone(),
             child: wish.child.clone(),
             spi: None,
         };
+        // Before it is done, so that a dry run names whom the order itself would go to.
+        let slots = self.would_order(What::Initiate, &target)?;
+        let owner = slots
+            .first()
+            .and_then(|slot| self.node.view().slots.owner(*slot));
+        let cluster_member_ip = owner.and_then(|owner| self.sync_address(owner));
+        let ordered = match wish.dry_run {
+            true => None,
+            false => Some(self.order(What::Initiate, &target)?),
+        };
         Ok(Initiated {
-            cluster_member_ip: owner,
-            ordered: Some(self.order(What::Initiate, &target)?),
+            cluster_member_ip,
+            ordered,
         })
     }
 

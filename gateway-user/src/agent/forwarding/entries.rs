@@ -1,5 +1,7 @@
 //! Entries of `SEP_my_IKE_packet`: listed, made, changed, removed.
 
+use std::collections::BTreeMap;
+
 use gateway_cluster::change::{Cookie, NEGOTIATION_LIFETIME};
 use gateway_common::abi::{Address, NegotiationKey, NegotiationState, NegotiationValue};
 use gateway_common::member::MemberId;
@@ -20,8 +22,17 @@ use crate::api::model::{
 use crate::clock;
 use crate::config::Mode;
 
-impl Agent {
-    pub(super) fn entry(&self, key: &NegotiationKey, value: &NegotiationValue) -> Entry {
+/// What is answered where it may take its time.
+pub(in crate::agent) type Later<T> = Box<dyn FnOnce() -> Result<T, Refusal> + Send>;
+
+/// How entries name members.
+struct Names {
+    local: MemberId,
+    sync_addresses: BTreeMap<MemberId, String>,
+}
+
+impl Names {
+    fn entry(&self, key: &NegotiationKey, value: &NegotiationValue) -> Entry {
         let now = clock::now();
         let member = MemberId::new(value.member);
         Entry {
@@ -30,48 +41,71 @@ impl Agent {
             message_id: message_id(key),
             peer: peer(key).map(|peer| peer.to_string()),
             member: member
-                .and_then(|member| self.sync_address(member))
+                .and_then(|member| self.sync_addresses.get(&member).cloned())
                 .unwrap_or_default(),
             member_id: value.member,
-            local: member == Some(self.config.cluster.local),
+            local: member == Some(self.local),
             slot: value.slot,
             state: state(value),
             age_seconds: (now - Instant::from_nanos(value.created_ns)).as_secs_f64(),
             expires_in_seconds: (Instant::from_nanos(value.expires_ns) - now).as_secs_f64(),
         }
     }
+}
 
-    /// Those that a packet can meet.
-    pub(super) fn entries(&self, query: &EntryQuery) -> Result<EntryPage, Refusal> {
+impl Agent {
+    fn names(&self) -> Names {
+        let cluster = &self.config.cluster;
+        let members = cluster.members.iter();
+        Names {
+            local: cluster.local,
+            sync_addresses: members
+                .map(|(id, member)| (*id, member.sync_address.to_string()))
+                .collect(),
+        }
+    }
+
+    pub(super) fn entry(&self, key: &NegotiationKey, value: &NegotiationValue) -> Entry {
+        self.names().entry(key, value)
+    }
+
+    /// Those that a packet can meet. The table may be full, and is read beside the loop.
+    pub(in crate::agent) fn entries(
+        &self,
+        query: &EntryQuery,
+    ) -> Result<Later<EntryPage>, Refusal> {
         if let Some(key) = &query.key {
-            return self.one_entry(query, key);
+            let page = self.one_entry(query, key);
+            return Ok(Box::new(move || page));
         }
         let limit = usize::from(limit(query.limit)?);
         let after = query.after.as_deref().map(position).transpose()?;
         let wanted = query.cookie.as_deref().map(cookie).transpose()?;
         let member = query.member.map(|address| self.member_at(address));
         let member = member.transpose()?;
-        let now = clock::now().as_nanos();
-        let mut all = self.steering.tables().negotiations().map_err(table)?;
-        all.retain(|(key, value)| {
-            value.expires_ns > now
-                && after.is_none_or(|after| *key > after)
-                && wanted.is_none_or(|cookie| key.cookie == cookie)
-                && query
-                    .peer
-                    .is_none_or(|address| key.peer == Address::from(address))
-                && member.is_none_or(|member| value.member == member.get())
-                && query.state.is_none_or(|wanted| wanted == state(value))
-        });
-        all.sort_unstable_by_key(|(key, _)| *key);
-        let more = all.len() > limit;
-        all.truncate(limit);
-        let next = all.last().filter(|_| more).map(|(key, _)| place(key));
-        let entries = all.iter().map(|(key, value)| self.entry(key, value));
-        Ok(EntryPage {
-            entries: entries.collect(),
-            next,
-        })
+        let (address, in_state) = (query.peer.map(Address::from), query.state);
+        let (tables, names) = (self.steering.tables(), self.names());
+        Ok(Box::new(move || {
+            let now = clock::now().as_nanos();
+            let mut all = tables.negotiations().map_err(table)?;
+            all.retain(|(key, value)| {
+                value.expires_ns > now
+                    && after.is_none_or(|after| *key > after)
+                    && wanted.is_none_or(|cookie| key.cookie == cookie)
+                    && address.is_none_or(|address| key.peer == address)
+                    && member.is_none_or(|member| value.member == member.get())
+                    && in_state.is_none_or(|wanted| wanted == state(value))
+            });
+            all.sort_unstable_by_key(|(key, _)| *key);
+            let more = all.len() > limit;
+            all.truncate(limit);
+            let next = all.last().filter(|_| more).map(|(key, _)| place(key));
+            let entries = all.iter().map(|(key, value)| names.entry(key, value));
+            Ok(EntryPage {
+                entries: entries.collect(),
+                next,
+            })
+        }))
     }
 
     fn one_entry(&self, query: &EntryQuery, text: &str) -> Result<EntryPage, Refusal> {
