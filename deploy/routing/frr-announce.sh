@@ -31,7 +31,9 @@ apply() {
         there=$(ip "-$(family "$vip")" route show table "$table" exact "$vip" 2>/dev/null) || there=
         state="$state $vip=${there:+up}"
     done
-    [ "$state" != "$told" ] || return 0
+    # A bgpd that has started anew knows of none.
+    news="$(cat /run/frr/bgpd.pid 2>/dev/null || true) $state"
+    [ "$news" != "$told" ] || return 0
     for one in $state; do
         case $one in
         *=up) tell network "${one%=up}" || exit 1 ;;
@@ -39,16 +41,12 @@ apply() {
         *) tell "no network" "${one%=}" >/dev/null || true ;;
         esac
     done
-    told=$state
+    told=$news
 }
 
-# The ticks are for a change before the kernel is listened to.
-{
-    ip -o monitor route &
-    while sleep 5; do echo "table $table"; done
-} | {
+# One process that asks, rather than one that is told and another that listens for it: nothing stays
+# behind when it is killed.
+while :; do
     apply "$@"
-    while read -r line; do
-        case $line in *"table $table"*) apply "$@" ;; esac
-    done
-}
+    sleep 1
+done
