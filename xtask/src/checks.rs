@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{host, process};
+use crate::{host, process, setup};
 
 /// Whether cargo knows the sub-command (`fmt`, `clippy`).
 pub(crate) fn has_subcommand(name: &str) -> bool {
@@ -37,6 +37,24 @@ pub(crate) fn lints() -> Result<String> {
         "-D",
         "warnings",
     ]))?;
+    Ok(String::new())
+}
+
+/// promtool over the alert rules: their syntax, and what each is silent and fires about.
+///
+/// # Errors
+/// promtool is missing, or finds something.
+pub(crate) fn alerts() -> Result<String> {
+    let tool = setup::promtool().context("promtool is missing: cargo xtask setup, as root")?;
+    for args in [
+        &["check", "config", "--syntax-only", "prometheus.yml"][..],
+        &["check", "rules", "alerts.yml"],
+        &["test", "rules", "alerts_test.yml"],
+    ] {
+        let mut command = Command::new(&tool);
+        command.current_dir(host::root().join("deploy/prometheus"));
+        process::run(command.args(args))?;
+    }
     Ok(String::new())
 }
 

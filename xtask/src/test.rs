@@ -122,6 +122,7 @@ fn static_checks(summary: &mut Summary) {
             "cargo-clippy is MISSING: rustup component add clippy",
         );
     }
+    summary.step("alert rules", checks::alerts);
     summary.step("dependencies of the cores", deps::check);
     summary.step("licences, sources, bans", deps::deny);
     match deps::advisories() {

@@ -42,8 +42,13 @@ const STATES: [&str; 10] = [
 pub(super) async fn metrics(State(rest): State<Rest>) -> Result<Response, Problem> {
     let mut text = Text::default();
     gateway(&mut text, &ask::<Status>(&rest, Request::Status).await?);
-    data_path(&mut text, &ask::<Stats>(&rest, Request::Stats).await?);
-    members(&mut text, &ask::<Members>(&rest, Request::Members).await?);
+    let known = ask::<Members>(&rest, Request::Members).await?;
+    data_path(
+        &mut text,
+        &ask::<Stats>(&rest, Request::Stats).await?,
+        &known,
+    );
+    members(&mut text, &known);
     let view = ask::<ViewStatus>(&rest, Request::View).await?;
     let history = ask::<History>(&rest, Request::History).await?;
     cluster(&mut text, &view, &history);
@@ -157,7 +162,7 @@ fn gateway(text: &mut Text, status: &Status) {
     );
 }
 
-fn data_path(text: &mut Text, stats: &Stats) {
+fn data_path(text: &mut Text, stats: &Stats, known: &Members) {
     let reasons = || stats.reasons.iter();
     text.counters(
         "ipsec_xdp_packets",
@@ -173,7 +178,7 @@ fn data_path(text: &mut Text, stats: &Stats) {
     );
     let by_member = |pick: fn(&crate::api::model::MemberCount) -> Count| {
         let members = stats.members.iter();
-        let named = members.map(|(id, count)| (id.to_string(), pick(count)));
+        let named = members.map(|(id, count)| (name_of(known, *id), pick(count)));
         named.collect::<Vec<_>>()
     };
     for (name, help, counts) in [
@@ -189,7 +194,7 @@ fn data_path(text: &mut Text, stats: &Stats) {
         ),
     ] {
         let counts = counts.iter();
-        let counts = counts.map(|(id, count)| (id.as_str(), count.packets));
+        let counts = counts.map(|(name, count)| (name.as_str(), count.packets));
         text.counters(name, help, "member", counts);
     }
     text.counters(
@@ -204,6 +209,12 @@ fn data_path(text: &mut Text, stats: &Stats) {
         "event",
         stats.membership.iter().map(|(name, n)| (name.as_str(), *n)),
     );
+}
+
+/// What every series calls a member; its number if the configuration does not name it.
+fn name_of(known: &Members, id: u8) -> String {
+    let member = known.members.iter().find(|member| member.id == id);
+    member.map_or_else(|| id.to_string(), |member| member.name.clone())
 }
 
 fn members(text: &mut Text, members: &Members) {

@@ -15,6 +15,7 @@ mod initiate;
 mod libreswan;
 mod load;
 mod lossy;
+mod monitoring;
 mod operate;
 mod package;
 mod refuse;
@@ -510,6 +511,12 @@ const ROWS: &[Row] = &[
         Tier::Native,
         examples::ecmp_frr,
         "deploy/examples: the same with FRR",
+    ),
+    (
+        "monitoring",
+        Tier::Nightly,
+        monitoring::prometheus,
+        "a real Prometheus: every expression of dashboard and alerts, in health and after a death",
     ),
     (
         "takeover-replaced",

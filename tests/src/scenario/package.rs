@@ -106,6 +106,7 @@ fn shipped(container: &Container) -> Result<()> {
         "gateway.toml",
         "grafana/gateway.json",
         "prometheus/alerts.yml",
+        "prometheus/prometheus.yml",
         "gateway.schema.json",
         "witness.schema.json",
     ] {
