@@ -26,8 +26,12 @@
 //! again, the slots that a half kept jump twice: once over where the other one went, which knows
 //! nothing of it, and is not asked.
 
+mod entry;
+mod reserved;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
@@ -35,6 +39,8 @@ use gateway_common::time::Instant;
 use crate::change::{Checkpoint, Cookie, Reserved, Stamp};
 use crate::frame::DeltaSeq;
 use crate::view::{Epoch, Tenure};
+
+use entry::{Entry, Own};
 
 /// Numbers that a ceiling is raised by at least, and what the first owner has at first.
 pub const FIRST: u64 = 16_384;
@@ -45,9 +51,6 @@ const MOST: u64 = 1 << 20;
 
 /// Blocks are so many times as wide as the raise.
 const WIDTH: u64 = 4;
-
-/// Numbers for so long are reserved at the measured rate.
-const AHEAD: Duration = Duration::from_secs(2);
 
 /// Who goes on with half of a view, and no majority, leaves so many numbers out. Four fit into 32 bits:
 /// an SA without extended numbers is silent beyond, until it is rekeyed.
@@ -97,39 +100,6 @@ impl Holding {
     }
 }
 
-/// What this member sends itself.
-#[derive(Clone, Copy, Debug)]
-struct Own {
-    tenure: Tenure,
-    /// Half of what lies between this and the ceiling is half use.
-    from: u64,
-    used: u64,
-    /// Numbers to raise the ceiling by.
-    ahead: u64,
-    /// A ceiling that is published and not in effect yet.
-    pending: Option<(DeltaSeq, u64)>,
-    /// It is the first, the one of the SA's record: none is used, and nothing else is reserved.
-    first: bool,
-    /// For the rate: a number, and when it was used.
-    measured: Option<(Instant, u64)>,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    /// As all members know it that have heard all, this one's pending raise included.
-    base: Checkpoint,
-    written: Stamp,
-    /// It may be that other members have not heard of it.
-    fresh: bool,
-    /// The outbound SA of this member may send above `.0` up to `.1`,
-    stands: (u64, u64),
-    /// after this ownership.
-    follows: Tenure,
-    own: Option<Own>,
-    /// This member is half of a view, and goes no further.
-    bound: Option<u64>,
-}
-
 /// The numbers of all CHILD_SAs of the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
@@ -142,53 +112,6 @@ pub(crate) struct Reservations {
     fixed: Option<u64>,
     /// There may be entries with a bound.
     alone: bool,
-}
-
-impl Reserved {
-    /// Of a new CHILD_SA.
-    pub(crate) const fn first(slot: Slot, tenure: Tenure) -> Self {
-        Self {
-            slot,
-            tenure,
-            ceiling: FIRST,
-            block: (FIRST * WIDTH) as u32,
-        }
-    }
-
-    /// The same, of an exchange that the other half of a view may bring to an end, too.
-    pub(crate) const fn starting_after(mut self, number: u64) -> Self {
-        self.ceiling += number;
-        self
-    }
-
-    /// Of a new CHILD_SA: what it starts after.
-    const fn first_number(&self) -> u64 {
-        self.ceiling.saturating_sub(FIRST)
-    }
-
-    /// The last number of ownership `tenure` of the slot.
-    pub(crate) fn limit(&self, tenure: Tenure) -> u64 {
-        let blocks = tenure.since(self.tenure);
-        self.ceiling
-            .saturating_add(blocks.saturating_mul(self.block.into()))
-            .saturating_add(tenure.jumps_since(self.tenure) * JUMP)
-    }
-
-    /// The lowest that [`Reserved::limit`] can be by what was reserved before this.
-    fn least(&self, tenure: Tenure) -> u64 {
-        let block = u64::from(self.block);
-        let blocks = tenure.since(self.tenure);
-        let ceiling = self.ceiling.saturating_sub(block / WIDTH);
-        ceiling
-            .saturating_add(blocks.saturating_mul(block / 2))
-            .saturating_add(tenure.jumps_since(self.tenure) * JUMP)
-    }
-}
-
-impl Default for Reserved {
-    fn default() -> Self {
-        Self::first(Slot(0), Tenure(0))
-    }
 }
 
 impl Reservations {
@@ -517,123 +440,5 @@ impl Reservations {
     /// Checkpoints that wait for being published.
     pub(crate) fn has_changes(&self) -> bool {
         !self.changed.is_empty()
-    }
-}
-
-impl Entry {
-    /// Where a copy stands that follows `tenure`.
-    fn place(&self, fixed: Option<u64>, tenure: Tenure) -> (u64, u64) {
-        let reserved = &self.base.reserved;
-        if let Some(index) = fixed {
-            let block = u64::from(reserved.block);
-            let start = reserved.ceiling + index * block;
-            return (start, start + block);
-        }
-        let next = Tenure(tenure.0.saturating_add(1));
-        let start = reserved.limit(tenure);
-        let end = if self.fresh {
-            reserved.least(next)
-        } else {
-            reserved.limit(next)
-        };
-        (start, end.max(start))
-    }
-
-    /// Forwards only.
-    fn move_to(&mut self, fixed: Option<u64>, tenure: Tenure) {
-        let (start, end) = self.place(fixed, tenure);
-        let used = self.own.map_or(0, |own| own.used);
-        let start = start.max(self.stands.0).max(used);
-        self.stands = (start, end.max(start));
-        self.follows = self.follows.max(tenure);
-    }
-
-    fn standing(&self) -> Standing {
-        let used = self.own.map_or(0, |own| own.used);
-        Standing {
-            sequence_out: self.stands.0.max(used),
-            ceiling: self.stands.1,
-            sequence_in: self.base.sequence_in,
-        }
-    }
-
-    /// Half of what this member has is used.
-    fn wants(&self) -> bool {
-        self.own.is_some_and(|own| {
-            let half = self.stands.1.saturating_sub(own.from) / 2;
-            let bounded = self.bound.is_some_and(|bound| bound <= self.stands.1);
-            !bounded && own.pending.is_none() && own.used >= own.from + half
-        })
-    }
-}
-
-impl Own {
-    const fn new(tenure: Tenure, from: u64) -> Self {
-        Self {
-            tenure,
-            from,
-            used: from,
-            ahead: FIRST,
-            pending: None,
-            first: false,
-            measured: None,
-        }
-    }
-
-    /// How many numbers to reserve: what goes in two seconds.
-    fn ahead(&mut self, now: Instant) -> u64 {
-        let (since, from) = *self.measured.get_or_insert((now, self.used));
-        let elapsed = now.saturating_since(since);
-        if elapsed.is_zero() {
-            return self.ahead;
-        }
-        let packets = u128::from(self.used - from);
-        let rate = packets * AHEAD.as_nanos() / elapsed.as_nanos();
-        self.measured = Some((now, self.used));
-        u64::try_from(rate).unwrap_or(MOST).clamp(FIRST, MOST)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SPI_IN: SpiIn = [1, 2, 3, 4];
-
-    /// Alone and very fast an owner uses no more than the bound; with a majority it goes on.
-    #[test]
-    fn half_of_a_view_stops_at_its_bound() {
-        let tenure = Tenure(3);
-        let holding = Holding {
-            tenure,
-            owned: true,
-        };
-        let mut numbers = Reservations::default();
-        let first = Reserved::first(Slot(1), tenure);
-        numbers.open([1; 8], SPI_IN, first, holding, true);
-        let shared = numbers.standing(SPI_IN).map_or(0, |s| s.ceiling);
-        numbers.isolate();
-        let mut seq = DeltaSeq(0);
-        let mut now = Instant::from_nanos(1);
-        let mut exhaust = |numbers: &mut Reservations, most: u64| loop {
-            let last = numbers.standing(SPI_IN).map_or(0, |s| s.ceiling);
-            if last > most || !numbers.sent(now, SPI_IN, last, tenure) {
-                return last;
-            }
-            seq = seq.next();
-            now = now + Duration::from_micros(1);
-            let stamp = Stamp {
-                epoch: Epoch(2),
-                seq,
-            };
-            assert!(numbers.write(SPI_IN, tenure, stamp).is_some());
-            numbers.released(seq);
-        };
-        assert_eq!(exhaust(&mut numbers, u64::MAX), shared + ALONE);
-        // Whoever took it over stands above all that.
-        let jumped = Tenure(tenure.0 + Tenure::new(1, 1).0);
-        assert!(first.limit(jumped) > shared + ALONE);
-        numbers.rejoin();
-        assert!(exhaust(&mut numbers, shared + ALONE) > shared + ALONE);
     }
 }
