@@ -185,10 +185,27 @@ impl Node {
                 .push_back(Effect::Kernel(KernelOp::RemoveCopy(child)));
         }
         self.held.forget(|slot| lost.contains(slot));
+        self.keep_negotiations(now, &lost, &before);
         self.leave_connections(now, &lost);
         self.gained = self.gained.union(&owned(&self.cluster).difference(&before));
         self.reconsider_orders(now);
         self.collect(now);
+    }
+
+    /// What peers have begun here and not completed goes on in slots that this member keeps, as long
+    /// as it has any: nobody else could complete it, and a peer asks for minutes before it begins anew.
+    fn keep_negotiations(&mut self, now: Instant, lost: &SlotSet, before: &SlotSet) {
+        let own = owned(&self.cluster);
+        let kept = before.intersection(&own);
+        let places = if kept.is_empty() { own } else { kept };
+        let negotiations = self.endpoint.negotiations();
+        let stray = negotiations.filter(|(_, slot)| lost.contains(*slot));
+        let stray: Vec<Spi> = stray.map(|(local_spi, _)| local_spi).collect();
+        let places: Vec<Slot> = places.iter().collect();
+        for (local_spi, slot) in stray.into_iter().zip(places.into_iter().cycle()) {
+            let reslot = Command::Reslot { local_spi, slot };
+            self.endpoint.handle_command(now, reslot);
+        }
     }
 
     /// The slots that `epoch` gave this member are its alone from now on: no other may transmit.

@@ -124,8 +124,9 @@ pub enum Command {
         /// Where to.
         gateway: Gateway,
     },
-    /// Moves an IKE SA and its children to another slot. A delta says so; the kernel, whose SAs
-    /// carry the slot as a mark, is the driver's business.
+    /// Moves an IKE SA and its children to another slot, also a half-open one
+    /// ([`super::Endpoint::negotiations`]). A delta says so; the kernel, whose SAs carry the slot as
+    /// a mark, is the driver's business.
     Reslot {
         /// Our SPI, network order.
         local_spi: [u8; 8],

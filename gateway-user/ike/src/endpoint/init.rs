@@ -6,11 +6,12 @@ use gateway_common::time::Instant;
 
 use super::admission::Admission;
 use super::cookie::Claim;
+use super::lifecycle::opened;
 use super::timers::Timer;
 use super::{Endpoint, Negotiation, RequestKey, spi};
 use crate::config::Connection;
 use crate::error::{IkeError, LocalError, PolicyError, notify_for};
-use crate::output::{Change, EventKind, Path};
+use crate::output::{EventKind, Path};
 use crate::proposal::{Chosen, IkeProposal, NoProposalChosen, select_ike};
 use crate::sa::{IkeSa, InitRequest, State, is_redirectable, redirect_data, redirected_from};
 use crate::wire::{
@@ -205,15 +206,7 @@ impl Endpoint {
         core.ike_spis.insert(local_spi);
         core.timers.set(deadline, Timer::HalfOpen(local_spi));
         core.counters.exchanges_processed += 1;
-        core.out.delta(
-            sa.slot,
-            Change::NegotiationOpened {
-                peer_cookie: sa.remote_spi,
-                local_cookie: local_spi,
-                peer: key.source,
-                expires: deadline,
-            },
-        );
+        core.out.delta(sa.slot, opened(&sa, key.source, deadline));
         if let State::ExpectAuth(init) = &sa.state {
             let bytes = init.transcript.response.to_vec();
             core.counters.sent(&request.header.to_response());

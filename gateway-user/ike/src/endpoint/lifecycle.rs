@@ -1,6 +1,8 @@
 //! What becomes of IKE SAs: establishment, succession, end, timers.
 
-use gateway_common::time::Instant;
+use std::net::IpAddr;
+
+use gateway_common::{slot::Slot, time::Instant};
 
 use super::Endpoint;
 use super::timers::Timer;
@@ -168,6 +170,17 @@ impl Endpoint {
         self.let_linger(now, &sa, after, farewell);
         if let Some(order) = again {
             self.initiate(now, &order);
+        }
+    }
+
+    /// Moves an IKE SA to another slot. What is said of a negotiation says so again.
+    pub(super) fn reslot(&mut self, now: Instant, local_spi: [u8; 8], slot: Slot) {
+        self.with_sa(now, local_spi, |sa, _| sa.move_to_slot(slot));
+        if let Some(negotiation) = self.negotiations.get(&local_spi).filter(|n| n.open)
+            && let Some(sa) = self.sas.get(&local_spi)
+        {
+            let change = opened(sa, negotiation.key.source, negotiation.deadline);
+            self.core.out.delta(slot, change);
         }
     }
 
@@ -346,5 +359,15 @@ impl Endpoint {
         self.core.iv_floor = self.core.iv_floor.max(sa.iv_position());
         sa.release_children(&mut self.core);
         self.core.ike_spis.remove(&spi);
+    }
+}
+
+/// A negotiation of a peer's that ends at `expires` unless IKE_AUTH is complete.
+pub(super) fn opened(sa: &IkeSa, peer: IpAddr, expires: Instant) -> Change {
+    Change::NegotiationOpened {
+        peer_cookie: sa.remote_spi,
+        local_cookie: sa.local_spi,
+        peer,
+        expires,
     }
 }

@@ -54,7 +54,7 @@ use crate::config::Config;
 use crate::crypto::CryptoProvider;
 use crate::output::{DeltaId, EventKind, KernelResult, Output};
 use crate::record::{CachedResponse, IkeSaRecord};
-use crate::sa::{ExpectInitResponse, IkeSa};
+use crate::sa::{ExpectInitResponse, IkeSa, State};
 
 /// The IKEv2 engine of one member.
 pub struct Endpoint {
@@ -214,9 +214,7 @@ impl Endpoint {
                     }
                 });
             }
-            Command::Reslot { local_spi, slot } => {
-                self.with_sa(now, local_spi, |sa, _| sa.move_to_slot(slot));
-            }
+            Command::Reslot { local_spi, slot } => self.reslot(now, local_spi, slot),
         }
     }
 
@@ -245,6 +243,15 @@ impl Endpoint {
     /// Half-open IKE SAs.
     pub fn half_open(&self) -> usize {
         self.half_open.total()
+    }
+
+    /// Our SPIs of the half-open IKE SAs whose IKE_AUTH a peer has not sent or not completed, with
+    /// their slots: nobody else has their secrets.
+    pub fn negotiations(&self) -> impl Iterator<Item = ([u8; 8], Slot)> + '_ {
+        let open = self.negotiations.iter().filter(|(_, n)| n.open);
+        let sas = open.filter_map(|(spi, _)| self.sas.get(spi));
+        sas.filter(|sa| matches!(sa.state, State::ExpectAuth(_)))
+            .map(|sa| (sa.local_spi, sa.slot))
     }
 
     /// CHILD_SAs, those included that the kernel has not confirmed yet.
