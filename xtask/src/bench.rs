@@ -19,10 +19,9 @@ enum Kind {
     Program(&'static str),
     /// The lab, as the tests build it: what counts there are the members' timers.
     Failover,
-    /// The same, by the lab's command of this name.
+    /// The lab's command of this name, everything built for release: what counts there is the
+    /// processor's time.
     Lab(&'static str),
-    /// The same, everything built for release: what counts there is the processor's time.
-    ReleasedLab(&'static str),
 }
 
 /// Benches by name.
@@ -30,8 +29,8 @@ const BENCHES: [(&str, Kind); 5] = [
     ("steering", Kind::Program("bench-steering")),
     ("failover", Kind::Failover),
     ("sync", Kind::Lab("bench-sync")),
-    ("handshake", Kind::ReleasedLab("bench-handshake")),
-    ("operator", Kind::ReleasedLab("bench-operator")),
+    ("handshake", Kind::Lab("bench-handshake")),
+    ("operator", Kind::Lab("bench-operator")),
 ];
 
 /// Longest that the failover bench may run in the VM.
@@ -68,10 +67,6 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         match kind {
             Kind::Program(binary) => program(binary, &report)?,
             Kind::Lab(command) => {
-                lab::build()?;
-                in_lab(&lab::program(), command, &report, &dir.join("lab"))?;
-            }
-            Kind::ReleasedLab(command) => {
                 let program = lab::build_released()?;
                 in_lab(&program, command, &report, &dir.join("lab"))?;
             }
