@@ -27,6 +27,8 @@ pub(crate) enum Act {
 /// The IKE SAs of a slot that something is done with.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    /// When it was begun.
+    pub(crate) since: Instant,
     pub(crate) slot: Slot,
     pub(crate) act: Act,
     pub(crate) left: VecDeque<Spi>,
@@ -34,29 +36,16 @@ pub(crate) struct Batch {
 
 /// What is not done yet, in its order.
 #[derive(Debug, Default)]
-pub(crate) struct Batches {
-    queue: VecDeque<Batch>,
-    /// Since when there is something.
-    since: Option<Instant>,
-}
+pub(crate) struct Batches(VecDeque<Batch>);
 
 impl Batches {
-    pub(crate) fn push(&mut self, now: Instant, batch: Batch) {
-        self.since.get_or_insert(now);
-        self.queue.push_back(batch);
+    pub(crate) fn push(&mut self, batch: Batch) {
+        self.0.push_back(batch);
     }
 
     /// When there is something to do: at once, if there is anything.
-    pub(crate) const fn next(&self) -> Option<Instant> {
-        self.since
-    }
-
-    fn take(&mut self) -> Option<Batch> {
-        let batch = self.queue.pop_front();
-        if batch.is_none() {
-            self.since = None;
-        }
-        batch
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.0.front().map(|batch| batch.since)
     }
 }
 
@@ -64,7 +53,7 @@ impl Node {
     /// Does what one turn has time for.
     pub(crate) fn work_off(&mut self, now: Instant) {
         let mut room = TURN;
-        while let Some(mut batch) = self.batches.take() {
+        while let Some(mut batch) = self.batches.0.pop_front() {
             while room > 0
                 && self.serves(now, batch.slot)
                 && let Some(spi) = batch.left.pop_front()
@@ -76,7 +65,7 @@ impl Node {
                 continue;
             }
             if self.serves(now, batch.slot) {
-                self.batches.queue.push_front(batch);
+                self.batches.0.push_front(batch);
                 return;
             }
             // Whoever serves the slot now sees to it; the order may be older than its patience.

@@ -172,7 +172,8 @@ impl Node {
         } else {
             self.cluster.handle_view(now, view);
         }
-        let lost = before.difference(&owned(&self.cluster));
+        let own = owned(&self.cluster);
+        let lost = before.difference(&own);
         for slot in lost.iter() {
             for local_spi in self.awake.remove(&slot).unwrap_or_default() {
                 self.endpoint
@@ -185,19 +186,19 @@ impl Node {
                 .push_back(Effect::Kernel(KernelOp::RemoveCopy(child)));
         }
         self.held.forget(|slot| lost.contains(slot));
-        self.keep_negotiations(now, &lost, &before);
+        let kept = before.intersection(&own);
+        let places = if kept.is_empty() { &own } else { &kept };
+        self.keep_negotiations(now, &lost, places);
         self.leave_connections(now, &lost);
-        self.gained = self.gained.union(&owned(&self.cluster).difference(&before));
+        self.gained = self.gained.union(&own.difference(&before));
         self.reconsider_orders(now);
         self.collect(now);
     }
 
-    /// What peers have begun here and not completed goes on in slots that this member keeps, as long
-    /// as it has any: nobody else could complete it, and a peer asks for minutes before it begins anew.
-    fn keep_negotiations(&mut self, now: Instant, lost: &SlotSet, before: &SlotSet) {
-        let own = owned(&self.cluster);
-        let kept = before.intersection(&own);
-        let places = if kept.is_empty() { own } else { kept };
+    /// What peers have begun here and not completed in slots that are `lost` goes on in `places`, which
+    /// are this member's, if there are any: nobody else could complete it, and a peer asks for minutes
+    /// before it begins anew.
+    fn keep_negotiations(&mut self, now: Instant, lost: &SlotSet, places: &SlotSet) {
         let negotiations = self.endpoint.negotiations();
         let stray = negotiations.filter(|(_, slot)| lost.contains(*slot));
         let stray: Vec<Spi> = stray.map(|(local_spi, _)| local_spi).collect();

@@ -519,7 +519,12 @@ impl Node {
             ..pending.clone()
         };
         let act = Act::Order(pending);
-        self.batches.push(now, Batch { slot, act, left });
+        self.batches.push(Batch {
+            since: now,
+            slot,
+            act,
+            left,
+        });
         Some(times)
     }
 

@@ -28,7 +28,12 @@ impl Node {
             let left: VecDeque<Spi> = all.collect();
             count += left.len();
             let act = Act::Redirect(gateway.clone());
-            self.batches.push(now, Batch { slot, act, left });
+            self.batches.push(Batch {
+                since: now,
+                slot,
+                act,
+                left,
+            });
         }
         self.work_off(now);
         self.collect(now);

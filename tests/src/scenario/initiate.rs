@@ -10,8 +10,11 @@ use super::Context;
 use super::harness::{Lab, Wishes};
 use crate::lab::{Tap, What, site_host, wait_until};
 
-/// A connection to the first site that the cluster can initiate.
-const OUT: &str = r#"
+/// A connection `out` to the first site that the cluster can initiate, with these selectors. More of
+/// its child can follow.
+pub(super) fn out_between(local_ts: &str, remote_ts: &str) -> String {
+    format!(
+        r#"
 [[connection]]
 name = "out"
 local_addrs = ["203.0.113.10"]
@@ -22,15 +25,18 @@ id = "gw.example.org"
 [connection.remote]
 id = "site-1"
 [connection.children.net]
-local_ts = ["10.1.0.0/16"]
-remote_ts = ["10.2.1.0/24"]
+local_ts = ["{local_ts}"]
+remote_ts = ["{remote_ts}"]
 esp_proposals = ["aes128gcm16"]
-"#;
+"#
+    )
+}
 
 /// With this start_action, and the connection in everything else.
 fn out(start_action: &str) -> Wishes {
+    let out = out_between("10.1.0.0/16", "10.2.1.0/24");
     Wishes {
-        tables: format!("{OUT}start_action = \"{start_action}\"\n"),
+        tables: format!("{out}start_action = \"{start_action}\"\n"),
         ..Wishes::default()
     }
 }

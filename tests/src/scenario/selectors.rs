@@ -8,25 +8,8 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::harness::{Lab, Wishes};
-use super::initiate::{ask, wait_one_tunnel};
+use super::initiate::{ask, out_between, wait_one_tunnel};
 use crate::lab::{VIP, site_address, wait_until};
-
-/// A tunnel from host to host, as swanctl.conf makes it by default.
-const DYNAMIC: &str = r#"
-[[connection]]
-name = "out"
-local_addrs = ["203.0.113.10"]
-remote_addrs = ["198.51.100.10"]
-proposals = ["aes128gcm16-prfsha256-x25519"]
-[connection.local]
-id = "gw.example.org"
-[connection.remote]
-id = "site-1"
-[connection.children.net]
-local_ts = ["dynamic"]
-remote_ts = ["dynamic"]
-esp_proposals = ["aes128gcm16"]
-"#;
 
 /// Pings from the peer's own address to the VIP. Every member has that, so each can answer what
 /// reaches it in clear, and the owner what is encrypted.
@@ -63,7 +46,8 @@ fn packets(sa: &Value) -> u64 {
 /// Both sides' selectors are `dynamic`: begun by the peer, then by the gateway; rekeyed, taken over.
 pub(super) fn dynamic(context: &Context) -> Result<String> {
     let wishes = Wishes {
-        tables: DYNAMIC.into(),
+        // As swanctl.conf makes it by default.
+        tables: out_between("dynamic", "dynamic"),
         change: Some(|connection| {
             connection.local_ts = "dynamic".into();
             connection.remote_ts = "dynamic".into();

@@ -150,17 +150,7 @@ fn crowded() -> World {
 
 /// One of the peers brings its tunnel up.
 fn joins(world: &mut World, number: usize) {
-    let order = InitiateOrder {
-        connection: format!("peer-{number}"),
-        ..InitiateOrder::default()
-    };
-    world
-        .peer
-        .handle_command(world.now, Command::Initiate(order));
-    for (path, bytes) in world.peer_says() {
-        let node = world.nodes[0].as_mut().unwrap();
-        node.handle_datagram(world.now, path, &bytes);
-    }
+    world.peer_begins(&format!("peer-{number}"));
     world.run();
 }
 

@@ -2,7 +2,6 @@
 
 use gateway_common::slot::Slot;
 use gateway_ike::config::StartAction;
-use gateway_ike::endpoint::{Command, InitiateOrder};
 
 use crate::world::{World, id};
 
@@ -12,17 +11,7 @@ use crate::world::{World, id};
 fn a_negotiation_survives_the_loss_of_its_slot() {
     for heard_by in [0, 1] {
         let mut world = World::new(StartAction::None, 1);
-        let order = InitiateOrder {
-            connection: "out".into(),
-            ..InitiateOrder::default()
-        };
-        world
-            .peer
-            .handle_command(world.now, Command::Initiate(order));
-        for (path, bytes) in world.peer_says() {
-            let node = world.nodes[0].as_mut().unwrap();
-            node.handle_datagram(world.now, path, &bytes);
-        }
+        world.peer_begins("out");
         world.frames();
         let lost = world.sent[0].1.slot;
         let mut owners = [Some(id(1)); Slot::COUNT];

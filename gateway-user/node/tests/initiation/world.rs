@@ -13,7 +13,7 @@ use gateway_ike::config::{
     Actions, Authentication, ChildConfig, Connection, Initiation, Limits, RemoteAddress, Secret,
     StartAction, Transport, Uniqueness, Volume,
 };
-use gateway_ike::endpoint::Endpoint;
+use gateway_ike::endpoint::{Command, Endpoint, InitiateOrder};
 use gateway_ike::output::{Change, KernelRequest, KernelResult, Output, Path, Transmit};
 use gateway_ike::proposal::{EspProposal, IkeProposal};
 use gateway_ike::record::Contact;
@@ -288,6 +288,19 @@ impl World {
             node.handle_timeout(self.now);
         }
         self.run();
+    }
+
+    /// The peer begins; member 1 hears it.
+    pub(crate) fn peer_begins(&mut self, connection: &str) {
+        let order = InitiateOrder {
+            connection: connection.into(),
+            ..InitiateOrder::default()
+        };
+        self.peer.handle_command(self.now, Command::Initiate(order));
+        for (path, bytes) in self.peer_says() {
+            let node = self.nodes[0].as_mut().unwrap();
+            node.handle_datagram(self.now, path, &bytes);
+        }
     }
 
     pub(crate) fn senders(&self) -> BTreeSet<u8> {
