@@ -41,6 +41,11 @@ impl Cluster {
         }
     }
 
+    /// Whether a CHILD_SA has used up half of what this member, which is half of a view, may use of it.
+    pub fn runs_out(&self, spi_in: SpiIn) -> bool {
+        self.reservations.runs_out(spi_in)
+    }
+
     /// XFRM told that the inbound SA of a CHILD_SA of this member has seen `sequence`.
     pub fn handle_received(&mut self, now: Instant, spi_in: SpiIn, sequence: u64) {
         let owned = self.slot_of_child(spi_in);

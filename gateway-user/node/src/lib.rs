@@ -10,6 +10,7 @@ mod children;
 mod config;
 mod configure;
 mod cookies;
+mod divided;
 pub mod effect;
 mod fresh;
 mod held;

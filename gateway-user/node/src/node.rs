@@ -20,6 +20,7 @@ use crate::batch::Batches;
 use crate::children::Children;
 use crate::config::Config;
 use crate::cookies::Cookies;
+use crate::divided::Divided;
 use crate::effect::{Effect, KernelEvent, KernelOp};
 use crate::fresh::Fresh;
 use crate::held::Held;
@@ -52,6 +53,7 @@ pub struct Node {
     pub(crate) gained: SlotSet,
     /// No majority stands behind the installed view.
     pub(crate) half_view: bool,
+    pub(crate) divided: Divided,
     pub(crate) moves: Moves,
     pub(crate) fresh: Fresh,
     pub(crate) cookies: Cookies,
@@ -81,6 +83,7 @@ impl Node {
             walk: Walk::new(config.walk),
             gained: SlotSet::EMPTY,
             half_view: false,
+            divided: Divided::default(),
             moves: Moves::default(),
             fresh: Fresh::default(),
             cookies: Cookies::default(),
@@ -155,8 +158,9 @@ impl Node {
     }
 
     /// As [`Node::handle_view`], but no majority stands behind the view: the other half of the one
-    /// before may be serving, too. Sequence numbers have jumped; all CHILD_SAs get other keys, at the
-    /// rate of rekeyings after takeovers, because what is left of the numbers is bounded.
+    /// before may be serving, too. Sequence numbers of slots that came have jumped, and their CHILD_SAs
+    /// get other keys, at the rate of rekeyings after takeovers; those of slots that stayed when what is
+    /// left of their numbers runs out, or when the halves have met again.
     pub fn handle_half_view(&mut self, now: Instant, view: View) {
         self.install(now, view, true);
     }
@@ -167,6 +171,7 @@ impl Node {
         }
         let before = owned(&self.cluster);
         self.half_view = half;
+        self.divide(now, &view, half);
         if half {
             self.cluster.handle_half_view(now, view);
         } else {
@@ -222,12 +227,10 @@ impl Node {
             .filter(|slot| self.cluster.owns(*slot))
             .collect();
         if self.half_view {
-            // Before the silence the other half may have done what this one has not heard of.
-            self.walk.add_with(now, gained.iter().copied(), Care::Doubt);
-            let own = owned(&self.cluster);
-            let kept = own.iter().filter(|slot| !gained.contains(slot));
-            self.walk.add_with(now, kept, Care::Rekey);
-        } else {
+            // What left the other half was on this one. If that lives on it asks the peers for nothing:
+            // under the same Message IDs one of the two would get the other's answers.
+            self.walk.add_with(now, gained.iter().copied(), Care::Rekey);
+        } else if !self.meet_again(now) {
             self.walk.add(now, gained.iter().copied());
         }
         self.refresh_cookies(now);
@@ -247,6 +250,13 @@ impl Node {
         match event {
             KernelEvent::SentUpTo { child, sequence } => {
                 self.cluster.handle_sent(now, child.spi_in, sequence);
+                let owner = self.children.owner(&child);
+                if self.cluster.runs_out(child.spi_in)
+                    && owner.is_some_and(|spi| self.wake(now, spi))
+                {
+                    let rekey = Command::Rekey(Target::Child(child.spi_in));
+                    self.endpoint.handle_command(now, rekey);
+                }
             }
             KernelEvent::ReceivedUpTo { child, sequence } => {
                 self.cluster.handle_received(now, child.spi_in, sequence);
@@ -275,6 +285,7 @@ impl Node {
         if self.next_cookie_secret().is_some_and(|due| due <= now) {
             self.refresh_cookies(now);
         }
+        self.end_division(now);
         self.look_after_orders(now);
         self.work_off(now);
         while let Some((spi, care)) = self.walk.step(now, &self.index) {
@@ -292,6 +303,7 @@ impl Node {
             self.next_cookie_secret(),
             self.orders.next(),
             self.batches.next(),
+            self.divided.next(),
         ];
         timers.into_iter().flatten().min()
     }
@@ -422,10 +434,7 @@ impl Node {
         if !self.wake(now, local_spi) {
             return;
         }
-        if care == Care::Doubt {
-            let sync = Command::SyncMessageIds { local_spi };
-            self.endpoint.handle_command(now, sync);
-        }
+        self.reconcile(now, local_spi);
         let held = self.cluster.ownership().sa(local_spi);
         let children = held.map_or(&[][..], |held| &held.sa.children);
         let children: Vec<_> = children.iter().map(|child| child.spi_in).collect();

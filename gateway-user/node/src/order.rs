@@ -11,6 +11,7 @@ use gateway_ike::endpoint::{Command, SaStatus, Target};
 
 use crate::batch::{Act, Batch};
 use crate::configure::SHARED;
+use crate::divided::REPORT;
 use crate::effect::{Effect, Event};
 use crate::node::Node;
 use crate::records::Spi;
@@ -299,6 +300,10 @@ impl Node {
     pub(crate) fn take_order(&mut self, now: Instant, from: MemberId, octets: Secret) {
         if octets.expose().first() == Some(&SHARED) {
             self.effects.push_back(Effect::Shared { from, octets });
+            return;
+        }
+        if let Some((&REPORT, record)) = octets.expose().split_first() {
+            self.take_report(now, record);
             return;
         }
         match Message::decode(octets.expose()) {

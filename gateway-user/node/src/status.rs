@@ -32,6 +32,8 @@ pub struct Counters {
     pub rekeyed_after_takeover: u64,
     /// Records that this release cannot read.
     pub unreadable_records: u64,
+    /// IKE SAs brought in line with what another member had done with them in a divided cluster.
+    pub reconciled: u64,
 }
 
 /// A member's numbers.

@@ -43,8 +43,6 @@ pub(crate) enum Care {
     /// Other keys for its CHILD_SAs: a packet of the peer could be replayed, or another member may
     /// be using the same ones.
     Rekey,
-    /// The same, and its record may lag behind: Message IDs first (RFC 6311).
-    Doubt,
 }
 
 /// Where the walk stands. Its cost at takeover is that of the slots, not of the SAs in them.
@@ -79,6 +77,24 @@ impl Walk {
 
     /// Slots need this much at least.
     pub(crate) fn add_with(&mut self, now: Instant, slots: impl Iterator<Item = Slot>, care: Care) {
+        let delay = match care {
+            Care::Check => self.limits.delay,
+            Care::Rekey => Duration::ZERO,
+        };
+        self.add_at(now + delay, slots, care);
+    }
+
+    /// As [`Walk::add_with`], after the pause before liveness checks.
+    pub(crate) fn add_later(
+        &mut self,
+        now: Instant,
+        slots: impl Iterator<Item = Slot>,
+        care: Care,
+    ) {
+        self.add_at(now + self.limits.delay, slots, care);
+    }
+
+    fn add_at(&mut self, at: Instant, slots: impl Iterator<Item = Slot>, care: Care) {
         for slot in slots {
             let known = self.slots.insert(slot, care);
             self.slots.insert(slot, care.max(known.unwrap_or(care)));
@@ -86,11 +102,6 @@ impl Walk {
             self.leave(slot);
         }
         if !self.slots.is_empty() {
-            let delay = match care {
-                Care::Check => self.limits.delay,
-                Care::Rekey | Care::Doubt => Duration::ZERO,
-            };
-            let at = now + delay;
             self.due = Some(self.due.map_or(at, |due| due.min(at)));
         }
     }
@@ -128,7 +139,7 @@ impl Walk {
                 self.cursor = Some((slot, Some(spi)));
                 let rate = match care {
                     Care::Check => self.limits.rate,
-                    Care::Rekey | Care::Doubt => self.limits.rekey_rate,
+                    Care::Rekey => self.limits.rekey_rate,
                 };
                 let pause = Duration::from_secs(1) / rate.max(1);
                 // After a pause of the whole member the walk does not catch up in a burst.
@@ -203,7 +214,7 @@ mod tests {
         };
         let mut walk = Walk::new(limits);
         walk.add(START, [Slot(0), Slot(1), Slot(2)].into_iter());
-        walk.add_with(START, [Slot(1)].into_iter(), Care::Doubt);
+        walk.add_with(START, [Slot(1)].into_iter(), Care::Rekey);
         // Later good news do not make less of it.
         walk.add(START, [Slot(1)].into_iter());
         assert_eq!(walk.next(), Some(START));
@@ -213,7 +224,7 @@ mod tests {
         assert!(
             turns[..25]
                 .iter()
-                .all(|(spi, care)| *care == Care::Doubt && spi[0] % 4 == 1)
+                .all(|(spi, care)| *care == Care::Rekey && spi[0] % 4 == 1)
         );
         assert!(turns[25..].iter().all(|(_, care)| *care == Care::Check));
         assert_eq!(millis, 25 * 100 + 50);

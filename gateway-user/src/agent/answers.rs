@@ -238,6 +238,7 @@ impl Agent {
             ("not_shared_dropped", node.not_shared_dropped),
             ("woken", node.woken),
             ("unreadable_records", node.unreadable_records),
+            ("reconciled", node.reconciled),
             ("send_errors", self.send_errors),
         ];
         engine.extend(more.map(|(name, n)| (name.to_owned(), n)));

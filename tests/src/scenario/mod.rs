@@ -424,6 +424,13 @@ const ROWS: &[Row] = &[
         "two members without a witness: the other's host is gone",
     ),
     (
+        "two-split",
+        // As two-availability.
+        Tier::EspNightly,
+        failover::split,
+        "two members without a witness: both live, and both serve what they have",
+    ),
+    (
         "two-agent-dies",
         Tier::RecordedNightly,
         failover::agent_dies,

@@ -279,6 +279,17 @@ impl Reservations {
         wanted
     }
 
+    /// Whether half of what a bound leaves is used.
+    pub(crate) fn runs_out(&self, spi_in: SpiIn) -> bool {
+        let entry = self.entries.get(&spi_in);
+        entry.is_some_and(|entry| {
+            let used = entry.own.map_or(0, |own| own.used);
+            entry
+                .bound
+                .is_some_and(|bound| used >= bound.saturating_sub(ALONE / 2))
+        })
+    }
+
     /// The inbound SA has seen `sequence`. `true` if there is something to publish.
     pub(crate) fn received(&mut self, spi_in: SpiIn, sequence: u64) -> bool {
         let Some(entry) = self.entries.get_mut(&spi_in) else {

@@ -109,6 +109,16 @@ pub enum Command {
     Rekey(Target),
     /// Deletes, with a DELETE to the peer.
     Terminate(Target),
+    /// The cluster is divided (split brain), or just not divided any more: another member may be asking
+    /// the peers for other things under the same Message IDs. As long as this is so, an answer that
+    /// does not fit, or that goes to the other member, costs no IKE SA; what was asked for is asked for
+    /// again later, and Message IDs are not synchronised (RFC 6311), since both would in turn.
+    SetDivided(bool),
+    /// While the cluster was divided another member has served this IKE SA, too, and has left it like
+    /// this. Nothing happens if it is not here. Message IDs go on behind those that either has used; CHILD_SAs
+    /// that only one of the two knows of are deleted and, if they are of ours, made anew. If the peer has
+    /// deleted the IKE SA there it is over.
+    Reconcile(Box<IkeSaRecord>),
     /// Agrees with the peer on Message IDs (RFC 6311), because the record that we went on from may
     /// lag behind. A peer that cannot do that, or that may lose the IKE SA by it (it has
     /// answered Message ID 0, and its IVs must not repeat), is asked for a sign of life instead.

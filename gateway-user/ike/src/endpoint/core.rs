@@ -34,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) wall_clock: Option<(Instant, u64)>,
     /// The slot of what is answered now, if the decision function is not to say it.
     pub(crate) slot: Option<Slot>,
+    /// Another member may serve the same IKE SAs, under the same Message IDs.
+    pub(crate) divided: bool,
 }
 
 impl Core {
@@ -51,6 +53,7 @@ impl Core {
             crls: Vec::new(),
             wall_clock: None,
             slot: None,
+            divided: false,
         }
     }
 

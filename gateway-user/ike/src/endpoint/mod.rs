@@ -201,6 +201,12 @@ impl Endpoint {
             }
             Command::Rekey(target) => self.rekey(now, target),
             Command::Terminate(target) => self.terminate(now, target),
+            Command::SetDivided(divided) => self.core.divided = divided,
+            Command::Reconcile(other) => {
+                self.at_sa(now, other.local_spi, |sa, core| {
+                    sa.reconcile(core, now, *other)
+                });
+            }
             Command::SyncMessageIds { local_spi } => self.with_sa(now, local_spi, |sa, _| {
                 if !sa.synchronise_in_doubt() {
                     sa.request_liveness();

@@ -185,7 +185,7 @@ impl IkeSa {
         let Body::Encrypted(encrypted) = message.body() else {
             return Step::Dropped(Silence::MessageId);
         };
-        if self.is_overtaken(core, message) {
+        if self.is_overtaken(core, now, message) {
             return Step::Waiting;
         }
         if !expects_sync || !looks_like_sync {

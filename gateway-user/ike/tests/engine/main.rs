@@ -14,6 +14,7 @@ mod closing;
 mod collisions;
 mod config;
 mod decision;
+mod divided;
 mod follow_up;
 mod fragments;
 mod gateway;

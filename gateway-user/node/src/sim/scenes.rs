@@ -44,6 +44,7 @@ fn staged(seed: u64, members: u8, peers: u8, availability: bool) -> World {
     };
     let options = Options {
         seed,
+        trace: std::env::var_os("SCENE_TRACE").is_some(),
         ..Options::default()
     };
     let mut world = World::planned(options, plan, Rng::new(seed));
@@ -266,6 +267,50 @@ fn halves_of_a_view_use_different_numbers() {
         for host in world.hosts.values() {
             let node = &host.agent.as_ref().unwrap().node;
             assert_eq!(node.view().members.len(), 2, "seed {seed}");
+        }
+    }
+}
+
+/// Two members that do not find each other both serve the same IKE SAs, and the peers hear both: whoever
+/// took slots over rekeys, or a peer does, and its answers reach either. When the halves are one again
+/// every peer has the IKE SA that it had, and CHILD_SAs that both sides have.
+#[test]
+fn halves_that_both_serve_lose_no_ike_sa() {
+    for seed in 0..12 {
+        let mut world = staged(seed, 2, 3, true);
+        (0..3).for_each(|peer| world.connect(peer));
+        let before: Vec<_> = world.peers.iter().map(Peer::gateway_spi).collect();
+        let ids: Vec<MemberId> = world.hosts.keys().copied().collect();
+        let mut blocked = Blocked::default();
+        blocked.both(ids[0], ids[1]);
+        let cut = world.net.cut(blocked);
+        world.pass(1500);
+        // One of the peers asks for something, too.
+        if seed % 2 == 1 {
+            let (_, children) = world.peers[0].own_spis()[0].clone();
+            world.command(0, Command::Rekey(Target::Child(children[0])));
+        }
+        world.pass(3500);
+        assert!(world.check.halves);
+        world.net.heal(cut);
+        world.pass(12_000);
+        let after: Vec<_> = world.peers.iter().map(Peer::gateway_spi).collect();
+        assert_eq!(before, after, "seed {seed}: {:?}", world.census());
+        assert_eq!(world.unsettled(), None, "seed {seed}");
+        for peer in 0..3 {
+            let (own, children) = world.peers[peer].own_spis()[0].clone();
+            assert_eq!(children.len(), 1, "seed {seed}");
+            world.command(peer, Command::Liveness { local_spi: own });
+            world.pass(500);
+            let received = world.peers[peer].notes.received;
+            let owner = world.owner(world.peers[peer].gateway_spi().unwrap());
+            world.encrypt(owner, peer, 10);
+            world.pass(100);
+            assert_eq!(
+                world.peers[peer].notes.received,
+                received + 1,
+                "seed {seed}"
+            );
         }
     }
 }

@@ -171,6 +171,31 @@ impl Network {
         self.switch.ip(&format!("link set {far} {word}"))
     }
 
+    /// Divides the members, or joins them again: none reaches another one over any network, and router,
+    /// inside host and peers reach all of them.
+    ///
+    /// # Errors
+    /// A bridge or the router refuses it.
+    pub fn divide(&self, divided: bool) -> Result<()> {
+        let word = if divided { "on" } else { "off" };
+        for member in &self.members {
+            let name = &member.name;
+            // Isolated ports of a bridge reach only those that are not.
+            self.switch.ip(&format!(
+                "link set s-{name} type bridge_slave isolated {word}\n\
+                 link set i-{name} type bridge_slave isolated {word}"
+            ))?;
+        }
+        let rule = match divided {
+            true => "ip saddr 192.0.2.0/24 ip daddr 192.0.2.0/24 drop",
+            false => "",
+        };
+        self.router.nft(&format!(
+            "table inet divided {{}}\ndelete table inet divided\ntable inet divided {{\n\
+             chain forward {{ type filter hook forward priority 0;\n{rule}\n}}\n}}"
+        ))
+    }
+
     fn restore_routes(&self, id: u8) -> Result<()> {
         let name = &self.member(id)?.name;
         let table = 100 + u16::from(id);

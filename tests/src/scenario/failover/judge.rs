@@ -201,7 +201,7 @@ impl Rig {
 }
 
 /// No member sent what it or another had sent.
-fn nothing_repeated(evidence: &Evidence) -> Result<()> {
+pub(super) fn nothing_repeated(evidence: &Evidence) -> Result<()> {
     let repeated = evidence.repeated();
     ensure!(
         repeated.is_empty(),
@@ -225,7 +225,7 @@ fn nothing_leaked(record: &Record) -> Result<()> {
 }
 
 /// Every tunnel carries traffic at the end: its last probes were answered.
-fn answered_in_the_end(probes: &[Probes]) -> Result<()> {
+pub(super) fn answered_in_the_end(probes: &[Probes]) -> Result<()> {
     for one in probes {
         let last = one.answered.iter().rev().take(5);
         ensure!(

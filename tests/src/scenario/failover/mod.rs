@@ -25,7 +25,7 @@ pub(super) use ha::addresses_move;
 pub(super) use judge::Hit;
 pub use judge::Outcome;
 pub(super) use rig::Rig;
-pub(super) use two::{agent_dies, availability, fast, witness};
+pub(super) use two::{agent_dies, availability, fast, split, witness};
 
 macro_rules! scenarios {
     ($($name:ident $fault:ident,)+) => {$(

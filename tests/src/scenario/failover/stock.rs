@@ -1,5 +1,10 @@
 //! What the cluster is compared with: two stock strongSwan gateways, of which the second takes the
 //! address when the first is gone, and whose peers have to negotiate anew.
+//!
+//! strongSwan's `ha` plugin has no row. Debian 12 packages it (libcharon-extra-plugins), and Debian's 6.1 kernel
+//! has the netfilter target that it drives (`CONFIG_IP_NF_TARGET_CLUSTERIP=m`, gone since Linux 6.3),
+//! so it may run in the VM, where times are not judged; it has not been tried. On a kernel from 6.3
+//! on, as on the hosts that measure, it cannot.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::super::Context;
 use super::super::harness::Wishes;
-use super::judge::Hit;
-use super::rig::Rig;
+use super::judge::{Hit, answered_in_the_end, milliseconds, nothing_repeated};
+use super::rig::{Rig, SITES as MANY};
 use super::{judged, one_with, struck};
-use crate::lab::{Fault, Moment, Plan, Timing, patience, wait_until};
+use crate::lab::{Fault, Moment, PeerSa, Plan, Probes, Timing, patience, wait_until};
 
 const SITES: u16 = 6;
 
@@ -84,6 +84,72 @@ pub(in super::super) fn availability(context: &Context) -> Result<String> {
         moves: 2,
     };
     Ok(judged(rig, hit, None)?.0.brief())
+}
+
+/// Both live, do not find each other, and are reached by router, inside host and peers: both serve
+/// everything. When they meet again no number has gone out twice, there is one view, and every tunnel
+/// carries traffic.
+pub(in super::super) fn split(context: &Context) -> Result<String> {
+    let mut wishes = wishes(false);
+    wishes.plan.sites = MANY;
+    let mut rig = Rig::start(context, "two-split", &wishes)?;
+    rig.start_traffic()?;
+    let at = Moment::now();
+    rig.lab.network.divide(true)?;
+    wait_until(
+        Duration::from_secs(10),
+        "both halves to go on alone",
+        || Ok(risky(&rig, 1)? == 1 && risky(&rig, 2)? == 1),
+    )?;
+    rig.go_on(Duration::from_secs(4));
+    rig.lab.network.divide(false)?;
+    let divided = Moment::now().since(at);
+    rig.wait_whole().context("the halves have met again")?;
+    // Behind the pause, 50 of them are seen to in a second.
+    rig.go_on(Duration::from_secs(8));
+    let record = rig.finish()?;
+    let after = rig.lab.peer.ike_sas()?;
+    let stays = |(site, sas): &(&String, &Vec<PeerSa>)| {
+        let now = after.get(*site).map_or(&[][..], Vec::as_slice);
+        sas.iter()
+            .all(|sa| now.iter().any(|one| one.spis == sa.spis))
+    };
+    let kept = rig.before.iter().filter(stays).count();
+    let reconciled = reconciled(&rig)?;
+    let lost: usize = record.probes.iter().map(Probes::lost).sum();
+    let sent: usize = record.probes.iter().map(|one| one.sent.len()).sum();
+    let gaps = record
+        .probes
+        .iter()
+        .map(|one| milliseconds(one.longest_silence().0));
+    let brief = format!(
+        "divided for {:.1} s, {} of {} IKE SAs are those of before, {reconciled} reconciled, {} INIT, \
+         {lost} of {sent} probes lost, longest silence of a tunnel {:.0} ms, {} ESP captured, {} replays at \
+         the peer",
+        divided.as_secs_f64(),
+        kept,
+        rig.before.len(),
+        record.evidence.new_negotiations(Moment(0)),
+        gaps.fold(0.0, f64::max),
+        record.evidence.esp_packets(),
+        rig.refused_by_peer()?.saturating_sub(rig.replay_drops),
+    );
+    nothing_repeated(&record.evidence).with_context(|| brief.clone())?;
+    answered_in_the_end(&record.probes).with_context(|| brief.clone())?;
+    ensure!(kept == rig.before.len(), "IKE SAs were lost: {brief}");
+    Ok(brief)
+}
+
+/// IKE SAs that the members have brought in line with each other.
+fn reconciled(rig: &Rig) -> Result<u64> {
+    let members = rig.lab.cluster.members.iter();
+    members
+        .map(|member| {
+            Ok(member.ask("stats")?["engine"]["reconciled"]
+                .as_u64()
+                .unwrap_or(0))
+        })
+        .sum()
 }
 
 /// An agent dies and its host goes on answering ARP: the other one does not take over, since for all

@@ -10,6 +10,7 @@ mod follow_up;
 mod ike;
 mod install;
 mod lifetime;
+mod reconcile;
 mod response;
 mod sync;
 
@@ -61,6 +62,8 @@ pub(crate) struct Outstanding {
     pub(super) request: OutstandingRequest,
     /// How often it was sent again.
     resent: u32,
+    /// When it was sent first; `None` after an import.
+    asked_at: Option<Instant>,
     /// The delta that it is in; `None` after an import.
     delta: Option<DeltaId>,
     /// The response has come, and the kernel is installing what it agreed to.
@@ -92,6 +95,7 @@ impl Outstanding {
         Self {
             request,
             resent: 0,
+            asked_at: None,
             delta: None,
             installing: None,
         }
@@ -329,6 +333,7 @@ impl IkeSa {
         let delta = self.publish(core, now);
         if let Some(outstanding) = self.outstanding_mut() {
             outstanding.delta = delta;
+            outstanding.asked_at = Some(now);
         }
         core.out.transmit(self.path, bytes, self.slot, delta);
         Ok(())
@@ -359,7 +364,7 @@ impl IkeSa {
         };
         let resent = outstanding.resent;
         if resent >= tries {
-            return self.give_up(core);
+            return self.give_up(core, now);
         }
         if resent >= PATIENCE && self.wants_sync() {
             self.ask_anew(core);
@@ -379,7 +384,7 @@ impl IkeSa {
 
     /// RFC 7296 §2.4: the peer is dead when "repeated attempts to contact it have gone unanswered
     /// for a timeout period".
-    fn give_up(&mut self, core: &mut Core) -> Step {
+    fn give_up(&mut self, core: &mut Core, now: Instant) -> Step {
         let purpose = self.outstanding_mut().map(|o| o.request.purpose.clone());
         match purpose {
             // The peer drops what it takes for a replay (RFC 6311 §5.1); a liveness check tells
@@ -399,6 +404,12 @@ impl IkeSa {
                 self.cause_of_closing(),
                 "deleted by us, without an answer of the peer",
             ),
+            // The peer is there; what it answers another member hears, and takes for its own.
+            _ if core.divided && self.heard_since() => {
+                self.drop_outstanding(core);
+                self.ask_later(core, now, purpose);
+                Step::Waiting
+            }
             _ => {
                 core.counters.peers_lost += 1;
                 Step::Gone(Cause::Failure, "the peer does not answer")

@@ -26,7 +26,7 @@ impl IkeSa {
         let id = message.header().message_id;
         let outstanding = self.established().and_then(|e| e.outstanding.as_ref());
         let Some(outstanding) = outstanding.filter(|o| o.request.message_id == id) else {
-            return if self.is_overtaken(core, message) {
+            return if self.is_overtaken(core, now, message) {
                 Step::Waiting
             } else {
                 Step::Dropped(Silence::UnexpectedResponse)
@@ -39,11 +39,15 @@ impl IkeSa {
             Ok(Some(whole)) => whole.opened,
             Ok(None) => return Step::Waiting,
             Err(Unsealed::Dropped(silence)) => return Step::Dropped(silence),
-            Err(Unsealed::Malformed(error)) => return self.useless_response(core, &error.into()),
+            Err(Unsealed::Malformed(error)) => {
+                let purpose = self.purpose().cloned();
+                return self.useless_response(core, now, purpose, &error.into());
+            }
         };
+        let purpose = self.purpose().cloned().filter(|_| core.divided);
         match self.finish_exchange(core, now, path, message, &opened) {
             Ok(step) => step,
-            Err(error) => self.useless_response(core, &error),
+            Err(error) => self.useless_response(core, now, purpose, &error),
         }
     }
 
@@ -74,7 +78,8 @@ impl IkeSa {
                 "the peer found our request unacceptable",
             ));
         }
-        if message.header().exchange != exchange_of(&outstanding.request.purpose) {
+        let answered = &outstanding.request.purpose;
+        if message.header().exchange != exchange_of(answered) && *answered != Purpose::Liveness {
             self.release_offer(core, &outstanding);
             return Err(PeerError::Syntax("a response of another exchange").into());
         }
@@ -150,10 +155,21 @@ impl IkeSa {
     }
 
     /// The response is authentic and cannot be used: nobody knows what the peer has made of our
-    /// request, so the IKE SA is closed (RFC 7296 §2.21.3).
-    fn useless_response(&mut self, core: &mut Core, error: &IkeError) -> Step {
+    /// request, so the IKE SA is closed (RFC 7296 §2.21.3). In a divided cluster it may answer what
+    /// the other half has asked for: then ours was not heard.
+    fn useless_response(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        purpose: Option<Purpose>,
+        error: &IkeError,
+    ) -> Step {
         self.failed(core, "response", error);
         self.drop_outstanding(core);
+        if core.divided {
+            self.ask_later(core, now, purpose);
+            return Step::Waiting;
+        }
         self.terminate_failed()
     }
 
@@ -175,7 +191,7 @@ impl IkeSa {
             return Step::Waiting;
         };
         let since = *established.refused_since.get_or_insert(now);
-        if now.saturating_since(since) >= limit {
+        if now.saturating_since(since) >= limit && !core.divided {
             let reason =
                 "the peer refuses it for too long (TEMPORARY_FAILURE, STATE_NOT_FOUND)".to_owned();
             self.event(core, EventKind::ExchangeFailed { reason });

@@ -73,7 +73,12 @@ impl IkeSa {
     /// nothing of: the record that it went on from was stale (RFC 6311 §3). Asks the peer to agree on
     /// Message IDs, once per takeover, if it can and if the message is authentic; no replay is,
     /// because its Message ID would have been used before. Whether it is that.
-    pub(in crate::sa) fn is_overtaken(&mut self, core: &mut Core, message: &Message<'_>) -> bool {
+    pub(in crate::sa) fn is_overtaken(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        message: &Message<'_>,
+    ) -> bool {
         let header = message.header();
         let ahead = match (header.response, self.established()) {
             (_, None) => false,
@@ -84,6 +89,9 @@ impl IkeSa {
         let Body::Encrypted(encrypted) = message.body() else {
             return false;
         };
+        if core.divided {
+            return header.response && ahead && self.catch_up_with(core, now, message);
+        }
         if !ahead
             || self.established().filter(asks).is_none()
             || self.open(core, encrypted).is_err()
@@ -106,42 +114,40 @@ impl IkeSa {
     /// Makes tasks of what is outstanding. What the peer may have of it and we do not is to be
     /// deleted.
     pub(super) fn ask_anew(&mut self, core: &mut Core) {
-        let Some(established) = self.established_mut() else {
-            return;
-        };
-        let purpose = established
-            .outstanding
-            .as_ref()
-            .map(|o| o.request.purpose.clone());
-        match purpose {
-            None | Some(Purpose::Liveness | Purpose::Redirect | Purpose::SyncMessageIds(_)) => {}
-            Some(Purpose::VerifyPath { .. }) => {
-                established.tasks.insert(Task::VerifyPath);
-            }
-            Some(Purpose::UpdateAddresses { .. }) => {
-                established.tasks.insert(Task::UpdateAddresses);
-            }
-            Some(Purpose::CloseIke) => {
-                established.tasks.insert(Task::CloseIke);
-            }
-            Some(Purpose::RekeyIke(_)) => {
-                established.tasks.insert(Task::RekeyIke);
-            }
-            Some(Purpose::CloseChildren(mut spis)) => {
-                spis.retain(|spi| established.child(*spi).is_none());
-                established.unwanted.append(&mut spis);
-                established.tasks.insert(Task::CloseChildren);
-            }
-            Some(Purpose::Child(offer)) => {
-                established.unwanted.push(offer.spi_in);
-                established.tasks.insert(Task::CloseChildren);
-                established.tasks.insert(match offer.rekeys {
-                    Some(spi) => Task::RekeyChild(spi),
-                    None => Task::CreateChild(offer.name),
-                });
-            }
+        let purpose = self.purpose().cloned();
+        let tasks = purpose.map_or_else(Vec::new, |purpose| self.tasks_of(purpose));
+        if let Some(established) = self.established_mut() {
+            established.tasks.extend(tasks);
         }
         self.drop_outstanding(core);
+    }
+
+    /// What has to be done so that a request is made again. What the peer may have of the first one is
+    /// noted as unwanted.
+    pub(super) fn tasks_of(&mut self, purpose: Purpose) -> Vec<Task> {
+        let Some(established) = self.established_mut() else {
+            return Vec::new();
+        };
+        match purpose {
+            Purpose::Liveness | Purpose::Redirect | Purpose::SyncMessageIds(_) => Vec::new(),
+            Purpose::VerifyPath { .. } => vec![Task::VerifyPath],
+            Purpose::UpdateAddresses { .. } => vec![Task::UpdateAddresses],
+            Purpose::CloseIke => vec![Task::CloseIke],
+            Purpose::RekeyIke(_) => vec![Task::RekeyIke],
+            Purpose::CloseChildren(mut spis) => {
+                spis.retain(|spi| established.child(*spi).is_none());
+                established.unwanted.append(&mut spis);
+                vec![Task::CloseChildren]
+            }
+            Purpose::Child(offer) => {
+                established.unwanted.push(offer.spi_in);
+                let again = match offer.rekeys {
+                    Some(spi) => Task::RekeyChild(spi),
+                    None => Task::CreateChild(offer.name),
+                };
+                vec![Task::CloseChildren, again]
+            }
+        }
     }
 
     /// RFC 6311 §5: Message ID 0, and nothing but the notification. Our next request is numbered
