@@ -22,7 +22,7 @@ impl Agent {
                 if unsafe_takeover {
                     tracing::warn!(
                         "a view without a majority: another member may still be serving; sequence \
-                         numbers jump, and all CHILD_SAs are rekeyed"
+                         numbers jump, and CHILD_SAs that it takes over are rekeyed"
                     );
                 }
                 let circumstances = Circumstances {
