@@ -20,6 +20,7 @@ mod operate;
 mod package;
 mod refuse;
 mod rest;
+mod roles;
 mod secrets;
 mod selectors;
 mod sites;
@@ -639,6 +640,12 @@ const ROWS: &[Row] = &[
         Tier::EspNightly,
         libreswan::nat,
         "stock libreswan from behind a NAT, with certificates",
+    ),
+    (
+        "roles",
+        Tier::Nightly,
+        roles::strongswan,
+        "stock strongSwan: RSA, ECDSA, Ed25519, PPK, MODP; each begun by either side",
     ),
     (
         "algorithms",
