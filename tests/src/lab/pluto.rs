@@ -168,6 +168,17 @@ impl Pluto {
         Ok(text.lines().filter(line).count())
     }
 
+    /// IKE SAs of a connection that are established.
+    ///
+    /// # Errors
+    /// whack fails.
+    pub fn ike_sas(&self, name: &str) -> Result<usize> {
+        let text = self.whack(&["--showstates"])?;
+        let quoted = format!("\"{name}\"");
+        let line = |line: &&str| line.contains(&quoted) && line.contains("ESTABLISHED_IKE_SA");
+        Ok(text.lines().filter(line).count())
+    }
+
     /// Messages that pluto has sent again.
     pub fn retransmissions(&self) -> usize {
         self.log().matches("retransmission; will wait").count()

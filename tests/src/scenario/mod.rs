@@ -19,6 +19,7 @@ mod monitoring;
 mod operate;
 mod package;
 mod refuse;
+mod rekeying;
 mod rest;
 mod roles;
 mod secrets;
@@ -284,6 +285,24 @@ const ROWS: &[Row] = &[
         Tier::Esp,
         tunnel::rekey,
         "the peer rekeys the CHILD_SA; pings go on",
+    ),
+    (
+        "rekeying",
+        Tier::EspNightly,
+        rekeying::strongswan,
+        "both kinds of SA are rekeyed by either side under traffic: nothing is lost",
+    ),
+    (
+        "rekeying-libreswan",
+        Tier::EspNightly,
+        rekeying::libreswan,
+        "the same with stock libreswan",
+    ),
+    (
+        "rekeying-at-once",
+        Tier::EspNightly,
+        rekeying::at_once,
+        "both sides rekey at the same moment, several times, under traffic",
     ),
     (
         "fragmentation",
