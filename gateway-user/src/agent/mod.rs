@@ -210,8 +210,12 @@ impl Agent {
         Ok(())
     }
 
-    /// Time until the node's next timer or the end, at most an hour.
+    /// Time until the node's next timer or the end, at most an hour. None as long as the kernel is asked
+    /// where SAs stand.
     fn pause(&self) -> Duration {
+        if self.tunnels.is_surveying() {
+            return Duration::ZERO;
+        }
         let next = [self.node.poll_timeout(), self.stop_at];
         let next = next.into_iter().flatten().min();
         next.map_or(Duration::from_secs(3600), |at| at - clock::now())
@@ -233,7 +237,7 @@ impl Agent {
             Wake::Notice(notice) => self.take_notice(now, notice),
             Wake::Decision(decision) => self.take_decision(now, decision),
             Wake::Kernel(event) => self.hear_kernel(now, event),
-            Wake::Timer => {}
+            Wake::Timer => self.survey(now),
             Wake::SignOfLife => self.show_life(),
             Wake::Housekeeping => self.keep_house(),
             Wake::Signal(name) => self.stop(now, name),
@@ -290,6 +294,13 @@ impl Agent {
                 }
             }
             Err(error) => tracing::warn!("after an event of the kernel: {error}"),
+        }
+    }
+
+    /// A part of the survey of SAs, if one is under way.
+    fn survey(&mut self, now: Instant) {
+        for event in self.tunnels.survey_part() {
+            self.node.handle_kernel_event(now, event);
         }
     }
 

@@ -45,7 +45,7 @@ impl Agent {
                 self.drop_inherited(self.config.cluster.local);
                 self.finish_adoption();
                 if self.has_gained() {
-                    self.tell_positions(now);
+                    self.tunnels.begin_survey();
                 }
             }
             Notice::Event(event) => {
@@ -97,7 +97,7 @@ impl Agent {
     }
 
     /// Whether there are slots that were not this member's when it was last asked. Most views give a
-    /// member nothing, and a dump of all SAs would hold up everything else.
+    /// member nothing, and asking where all SAs stand is not for nothing.
     fn has_gained(&mut self) -> bool {
         let local = self.config.cluster.local;
         let view = self.node.view();
@@ -109,18 +109,6 @@ impl Agent {
         let gained = !own.is_subset(&self.active_slots);
         self.active_slots = own;
         gained
-    }
-
-    /// Of slots that were gained now, events have not told what the copies used up.
-    fn tell_positions(&mut self, now: Instant) {
-        match self.tunnels.positions() {
-            Ok(events) => {
-                for event in events {
-                    self.node.handle_kernel_event(now, event);
-                }
-            }
-            Err(error) => tracing::warn!("the SAs' positions could not be read: {error}"),
-        }
     }
 
     /// This member's state as the membership sees it.

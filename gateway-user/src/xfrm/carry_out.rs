@@ -8,7 +8,7 @@ use super::error::XfrmError;
 use super::event::XfrmEvent;
 use super::replay::event_every;
 use super::tunnels::Tunnels;
-use super::types::{Request, SaId, SaState};
+use super::types::{Request, SaId};
 
 impl Tunnels {
     /// Carries out one operation. Only `Own { request: Install }` is answered.
@@ -160,7 +160,8 @@ impl Tunnels {
         self.pace(child, u64::from(by))
     }
 
-    /// What an event of [`super::Events`] means for the node.
+    /// What an event of [`super::Events`] means for the node. After an overrun a survey begins
+    /// ([`Self::survey_part`]).
     ///
     /// Of sequence numbers it tells only where the slot is this member's: what a copy uses up, the
     /// fence has stopped.
@@ -194,28 +195,18 @@ impl Tunnels {
             XfrmEvent::Overrun => {
                 let lost = self.reconcile()?.lost;
                 let gone = |child| KernelEvent::Expired { child, hard: true };
-                let mut events: Vec<KernelEvent> = lost.into_iter().map(gone).collect();
-                events.extend(self.positions()?);
-                Ok(events)
+                self.begin_survey();
+                Ok(lost.into_iter().map(gone).collect())
             }
         }
     }
 
-    /// Where all children stand whose slots are this member's, by one dump: after events were lost, and
-    /// after slots were gained (what a copy has used up before, events have not told).
-    ///
-    /// # Errors
-    /// When the kernel refuses the dump.
-    pub fn positions(&mut self) -> Result<Vec<KernelEvent>, XfrmError> {
-        let dump = self.kernel.dump_sas()?;
-        let told = |state: &SaState| {
-            let child = self.child_of(&state.id)?;
-            self.told(child, &state.id, (state.sequence_out, state.sequence_in))
-        };
-        Ok(dump.iter().filter_map(told).collect())
-    }
-
-    fn told(&self, child: ChildId, sa: &SaId, (sent, received): (u64, u64)) -> Option<KernelEvent> {
+    pub(super) fn told(
+        &self,
+        child: ChildId,
+        sa: &SaId,
+        (sent, received): (u64, u64),
+    ) -> Option<KernelEvent> {
         let installed = self.children.get(&child)?;
         if !self.gate.owns(installed.path.slot) {
             return None;

@@ -39,6 +39,7 @@ mod replay;
 mod reqid;
 mod selector;
 mod socket;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod trap;

@@ -15,6 +15,7 @@ use super::policies::{Place, PolicyBook};
 use super::replay::InboundPolicy;
 use super::reqid::Reqids;
 use super::selector::{Flow, flows};
+use super::survey::Survey;
 use super::trap::Standing;
 use super::types::{Direction, PolicyKey, Sa, SaId, SaState};
 
@@ -39,6 +40,7 @@ pub struct Tunnels {
     pub(super) traps: BTreeMap<PolicyKey, Standing>,
     /// SAs of an earlier process that nobody has claimed yet.
     pub(super) orphans: HashMap<SaId, SaState>,
+    pub(super) survey: Survey,
 }
 
 impl Tunnels {
@@ -58,6 +60,7 @@ impl Tunnels {
             copy_failures: 0,
             traps: BTreeMap::new(),
             orphans: HashMap::new(),
+            survey: Survey::default(),
         }
     }
 
