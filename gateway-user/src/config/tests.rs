@@ -6,8 +6,11 @@ use gateway_ike::proposal::EspProposal;
 use super::*;
 
 mod authentication;
+mod kernel;
+mod lifetimes;
 mod rest;
 mod schema;
+mod start;
 
 const GOOD: &str = r#"
 [cluster]
@@ -84,56 +87,6 @@ fn the_example_is_good() {
     assert_eq!(times(&config), times(&silent));
 }
 
-/// swanctl's defaults, and how what is given shapes what is not.
-#[test]
-fn lifetimes_follow_from_each_other() {
-    let secs = Duration::from_secs;
-    let ike = |lines: &str| {
-        let text = GOOD.replacen("local = { id", &format!("{lines}\nlocal = {{ id"), 1);
-        let connection = Config::parse(&text).unwrap().connections.remove(0);
-        let times = (connection.rekey_time, connection.over_time);
-        (times, connection.rand_time, connection.dpd_delay)
-    };
-    let h4 = secs(14_400);
-    let off = Duration::ZERO;
-    assert_eq!(ike(""), ((h4, h4 / 10), h4 / 10, off));
-    assert_eq!(
-        ike("rekey_time = \"100s\"\ndpd_delay = 30"),
-        ((secs(100), secs(10)), secs(10), secs(30))
-    );
-    assert_eq!(
-        ike("rekey_time = \"100s\"\nover_time = \"20s\""),
-        ((secs(100), secs(20)), secs(20), off)
-    );
-    assert_eq!(
-        ike("rekey_time = 100\nrand_time = 0"),
-        ((secs(100), secs(10)), off, off)
-    );
-    assert_eq!(ike("rekey_time = \"0s\""), ((off, off), off, off));
-
-    let child = |lines: &str| {
-        let text = GOOD.replacen("life_time = \"2h\"", lines, 1);
-        let config = Config::parse(&text).unwrap();
-        let child = &config.connections[0].children[0];
-        let times = [child.rekey_time, child.life_time, child.rand_time];
-        times.map(|time| time.as_secs())
-    };
-    assert_eq!(child(""), [3600, 3960, 360]);
-    assert_eq!(child("life_time = 3300"), [3000, 3300, 300]);
-    assert_eq!(child("rekey_time = \"50m\""), [3000, 3300, 300]);
-    assert_eq!(
-        child("rekey_time = 50\nlife_time = 1000"),
-        [50, 1000, 50],
-        "never more than rekey_time"
-    );
-    assert_eq!(
-        child("rekey_time = 50\nlife_time = 80\nrand_time = 5"),
-        [50, 80, 5]
-    );
-    assert_eq!(child("rekey_time = 0"), [0, 3960, 0]);
-    assert_eq!(child("rekey_time = 0\nlife_time = 100"), [0, 100, 0]);
-}
-
 #[test]
 fn uniqueness_has_swanctls_words() {
     let unique = |line: &str| {
@@ -155,48 +108,6 @@ fn uniqueness_has_swanctls_words() {
         error.contains("unique") && error.contains("replace"),
         "{error}"
     );
-}
-
-#[test]
-fn lifetimes_out_of_range_or_order_are_errors() {
-    let cases: [(&str, &str, &[&str]); 6] = [
-        (
-            "local = { id",
-            "rekey_time = \"5s\"\nlocal = { id",
-            &["connection[0].rekey_time", "0 to switch it off", "10s"],
-        ),
-        (
-            "local = { id",
-            "rekey_time = 60\nrand_time = 61\nlocal = { id",
-            &["connection[0].rand_time", "0s to 60s"],
-        ),
-        (
-            "local = { id",
-            "dpd_delay = \"2d\"\nlocal = { id",
-            &["connection[0].dpd_delay", "86400s"],
-        ),
-        (
-            "local = { id",
-            "over_time = 0\nlocal = { id",
-            &["connection[0].over_time", "is \"0\"", "1s"],
-        ),
-        (
-            "life_time = \"2h\"",
-            "life_time = \"2h\"\nrekey_time = \"2h\"",
-            &["children.net.rekey_time", "is 7200s", "less than life_time"],
-        ),
-        (
-            "life_time = \"2h\"",
-            "life_time = 0",
-            &["children.net.life_time", "10s"],
-        ),
-    ];
-    for (from, to, words) in cases {
-        let error = error(from, to);
-        for word in words {
-            assert!(error.contains(word), "{error}: no {word}");
-        }
-    }
 }
 
 #[test]
@@ -567,183 +478,4 @@ fn what_happens_after_a_takeover() {
     }
     let error = error("[sync]", "[takeover]\nrekeys_per_second = 0\n[sync]");
     assert!(error.contains("takeover.rekeys_per_second"), "{error}");
-}
-
-#[test]
-fn what_is_started_by_us() {
-    use gateway_ike::config::{CloseAction, DpdAction, StartAction, Volume};
-    const LIFE: &str = "life_time = \"2h\"";
-    const LOCAL: &str = "local = { id = \"gw.example.org\" }";
-    let file = GOOD.replacen(
-        LIFE,
-        "start_action = \"start\"\nclose_action = \"start\"\ndpd_action = \"restart\"\n\
-         rekey_bytes = 1000\nlife_packets = 7",
-        1,
-    );
-    let addressed = file.replacen(
-        LOCAL,
-        &format!(
-            "{LOCAL}\nremote_addrs = [\"198.51.100.1\"]\nkeyingtries = 0\nreauth_time = \"1d\""
-        ),
-        1,
-    );
-    let connection = Config::parse(&addressed).unwrap().connections.remove(0);
-    let child = &connection.children[0];
-    assert_eq!(child.actions.start, StartAction::Start);
-    assert_eq!(child.actions.close, CloseAction::Start);
-    assert_eq!(child.actions.dpd, DpdAction::Restart);
-    let volume = Volume {
-        rekey_bytes: 1000,
-        rand_bytes: 100,
-        life_bytes: 1100,
-        life_packets: 7,
-        ..Volume::default()
-    };
-    assert_eq!(child.volume, volume);
-    assert_eq!(connection.initiation.keyingtries, 0);
-    assert_eq!(
-        connection.initiation.reauth_time,
-        Duration::from_secs(86_400)
-    );
-    assert_eq!(connection.destinations().len(), 1);
-    // Without an address there is nobody to start with; packets start nothing.
-    let nobody = Config::parse(&file).unwrap_err().to_string();
-    assert!(nobody.contains("children.net could be started"), "{nobody}");
-    for (key, allowed) in [
-        ("close_action", "none or start"),
-        ("dpd_action", "clear or restart"),
-    ] {
-        let refused = error(LIFE, &format!("{key} = \"trap\""));
-        assert!(
-            refused.contains(key) && refused.contains(allowed),
-            "{refused}"
-        );
-    }
-    let late = error(LIFE, "rekey_packets = 10\nlife_packets = 10");
-    assert!(late.contains("it would end before it is rekeyed"), "{late}");
-}
-
-/// The trap stands as long as it is configured, so that "trap" after an end asks for nothing more.
-#[test]
-fn what_the_first_packet_starts() {
-    use gateway_ike::config::{CloseAction, DpdAction, StartAction};
-    const LOCAL: &str = "local = { id = \"gw.example.org\" }";
-    let file = |child: &str| {
-        let addressed = format!("{LOCAL}\nremote_addrs = [\"198.51.100.1\"]");
-        let text = GOOD.replacen(LOCAL, &addressed, 1);
-        text.replacen("life_time = \"2h\"", child, 1)
-    };
-    let all = "start_action = \"trap\"\nclose_action = \"trap\"\ndpd_action = \"trap\"";
-    let connection = Config::parse(&file(all)).unwrap().connections.remove(0);
-    let actions = connection.children[0].actions;
-    assert_eq!(
-        (actions.start, actions.close, actions.dpd),
-        (StartAction::Trap, CloseAction::None, DpdAction::Clear)
-    );
-    // Nobody to ask.
-    let nobody = GOOD.replacen("life_time = \"2h\"", all, 1);
-    let nobody = Config::parse(&nobody).unwrap_err().to_string();
-    assert!(nobody.contains("children.net could be started"), "{nobody}");
-    // With the tunnel's own address it has to be known.
-    let dynamic = |text: String| text.replacen("[\"10.2.0.0/16\"]", "[\"dynamic\"]", 1);
-    assert!(Config::parse(&dynamic(file(all))).is_ok());
-    let several = file(all).replacen(".1\"]", ".1\", \"198.51.100.2\"]", 1);
-    assert!(Config::parse(&several).is_ok());
-    let several = Config::parse(&dynamic(several)).unwrap_err().to_string();
-    assert!(
-        several.contains("net.start_action") && several.contains("a single address"),
-        "{several}"
-    );
-    let wide = file(all).replacen("remote_ts = [", "remote_ts = [\"0.0.0.0/0\", ", 1);
-    let wide = Config::parse(&wide).unwrap_err().to_string();
-    assert!(
-        wide.contains("start_action") && wide.contains("if_id_out"),
-        "{wide}"
-    );
-}
-
-#[test]
-fn replay_windows_from_none_to_the_kernels_widest() {
-    let child = |line: &str| {
-        let text = GOOD.replacen("life_time", &format!("{line}\nlife_time"), 1);
-        Config::parse(&text).map(|config| {
-            let child = &config.connections[0].children[0];
-            assert!(child.replay_window > 0 || child.esp_proposals.iter().all(|suite| !suite.esn));
-            child.replay_window
-        })
-    };
-    assert_eq!(child("").unwrap(), 32);
-    assert_eq!(child("replay_window = 0").unwrap(), 0);
-    assert_eq!(child("replay_window = 4096").unwrap(), 4096);
-    for (line, words) in [
-        ("replay_window = 4097", ["replay_window", "0 to 4096"]),
-        (
-            "replay_window = 0\nesp_proposals = [\"aes128gcm16-esn\"]",
-            ["replay_window", "esn"],
-        ),
-        (
-            "hw_offload = \"packet\"",
-            ["hw_offload", "sequence numbers"],
-        ),
-        ("hw_offload = \"auto\"", ["hw_offload", "cluster"]),
-    ] {
-        let error = child(line).unwrap_err().to_string();
-        for word in words {
-            assert!(error.contains(word), "{line}: {error}");
-        }
-    }
-    assert_eq!(child("hw_offload = \"no\"").unwrap(), 32);
-}
-
-fn with_marks(lines: &str) -> Result<Marks, String> {
-    let text = GOOD.replacen("life_time = \"2h\"", lines, 1);
-    let config = Config::parse(&text).map_err(|error| error.to_string())?;
-    Ok(config.connections[0].children[0].marks)
-}
-
-#[test]
-fn marks_are_swanctls() {
-    assert_eq!(with_marks(""), Ok(Marks::default()));
-    let marks = with_marks(
-        "mark_in = \"42\"\nmark_in_sa = true\nmark_out = \"0x2b/0xff\"\n\
-         set_mark_in = \"%same\"\nset_mark_out = \"%same/0xfffc00ff\"",
-    );
-    let expected = Marks {
-        inbound: Mark::new(42, u32::MAX),
-        inbound_sa: true,
-        outbound: Mark::new(0x2b, 0xff),
-        set_in: Mark::new(42, u32::MAX),
-        set_out: Mark::new(0x2b, 0xfffc_00ff),
-    };
-    assert_eq!(marks, Ok(expected));
-    // Bits of ours in the mask alone: packets that are not encrypted yet have none of them.
-    assert!(with_marks("mark_out = \"0xff/0xffffff\"").is_ok());
-}
-
-#[test]
-fn marks_that_the_gateway_needs_itself_are_refused_with_the_free_bits() {
-    for (line, problem) in [
-        ("mark_in = \"0x100\"", "values of the free bits, 0xfffc00ff"),
-        (
-            "mark_out = \"0x20000/0xf0000\"",
-            "values of the free bits, 0xfffc00ff",
-        ),
-        (
-            "set_mark_in = \"0x1ff\"",
-            "values of the free bits, 0xfffc00ff",
-        ),
-        ("set_mark_out = \"42\"", "like \"0x2a/0xfffc00ff\""),
-        ("mark_in = \"%unique\"", "a mark of its own for each child"),
-        (
-            "mark_out = \"%unique-dir\"",
-            "a mark of its own for each child",
-        ),
-        ("mark_in = \"red\"", "a mark like \"42\""),
-        ("mark_in_sa = true", "there is no mark_in"),
-    ] {
-        let error = with_marks(line).unwrap_err();
-        let key = line.split(' ').next().unwrap();
-        assert!(error.contains(&format!("children.net.{key}")), "{error}");
-        assert!(error.contains(problem), "{line}: {error}");
-    }
 }
