@@ -274,7 +274,7 @@ impl ChildSa {
 }
 
 /// A traffic selector (RFC 7296 §3.13.1): an address range, a port range and a protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrafficSelector {
     /// IP protocol, 0 = any.
     pub protocol: u8,

@@ -101,7 +101,7 @@ pub struct Agent {
     crls: Crls,
     preparation: Preparation,
     porters: Porters,
-    inherited: Vec<Inherited>,
+    inherited: Inherited,
     /// Those of the last view in which this member became active.
     active_slots: BTreeSet<Slot>,
     /// SAs of an earlier run still wait for their records.
@@ -210,10 +210,10 @@ impl Agent {
         Ok(())
     }
 
-    /// Time until the node's next timer or the end, at most an hour. None as long as the kernel is asked
-    /// where SAs stand.
+    /// Time until the node's next timer or the end, at most an hour. None as long as there is work that
+    /// is done in parts.
     fn pause(&self) -> Duration {
-        if self.tunnels.is_surveying() {
+        if self.tunnels.is_surveying() || self.tunnels.is_tidying() {
             return Duration::ZERO;
         }
         let next = [self.node.poll_timeout(), self.stop_at];
@@ -237,7 +237,7 @@ impl Agent {
             Wake::Notice(notice) => self.take_notice(now, notice),
             Wake::Decision(decision) => self.take_decision(now, decision),
             Wake::Kernel(event) => self.hear_kernel(now, event),
-            Wake::Timer => self.survey(now),
+            Wake::Timer => self.go_on(now),
             Wake::SignOfLife => self.show_life(),
             Wake::Housekeeping => self.keep_house(),
             Wake::Signal(name) => self.stop(now, name),
@@ -297,10 +297,15 @@ impl Agent {
         }
     }
 
-    /// A part of the survey of SAs, if one is under way.
-    fn survey(&mut self, now: Instant) {
+    /// The next part of what takes too long for one turn when there are many SAs.
+    fn go_on(&mut self, now: Instant) {
         for event in self.tunnels.survey_part() {
             self.node.handle_kernel_event(now, event);
+        }
+        match self.tunnels.tidy_part() {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("removed {count} SAs of an earlier run"),
+            Err(error) => tracing::error!("SAs of an earlier run: {error}"),
         }
     }
 

@@ -77,15 +77,8 @@ impl Agent {
 
     /// Everything that still stands is known by now: this member is in a view.
     fn finish_adoption(&mut self) {
-        if !std::mem::take(&mut self.adopting) {
-            return;
-        }
-        match self.tunnels.finish_adoption() {
-            Ok(found) if found.sas_deleted > 0 => {
-                tracing::info!("removed {} SAs of an earlier run", found.sas_deleted);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!("SAs of an earlier run: {error}"),
+        if std::mem::take(&mut self.adopting) {
+            self.tunnels.finish_adoption();
         }
     }
 

@@ -1,7 +1,7 @@
 //! Bringing a member up, in the order in which no cleartext can leak and no packet is steered to a
 //! member that is not ready.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl Agent {
             crls: Crls::new(&config.crl_files),
             preparation: Preparation::default(),
             porters,
-            inherited: Vec::new(),
+            inherited: BTreeMap::new(),
             active_slots: BTreeSet::new(),
             adopting: true,
             stop_at: None,

@@ -1,6 +1,6 @@
 //! The steering tables: what the cluster core wants in them, and what a restart finds in them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use gateway_cluster::table::TableChange;
@@ -12,16 +12,12 @@ use ipnet::IpNet;
 use super::Agent;
 use crate::steering::{TableError, Tables};
 
-/// An entry that an earlier process wrote and that this one's core has not confirmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Inherited {
-    key: Key,
-    slot: Option<Slot>,
-}
+/// The entries that an earlier process wrote and that this one's core has not written again.
+pub(super) type Inherited = BTreeMap<Key, Option<Slot>>;
 
 /// A key of any table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+pub(super) enum Key {
     Negotiation(NegotiationKey),
     IkeSa(IkeSaKey),
     EspSa(EspSaKey),
@@ -72,7 +68,6 @@ impl Agent {
             .chain(esp_sas)
             .chain(esp_outs)
             .chain(nets)
-            .map(|(key, slot)| Inherited { key, slot })
             .collect();
         if !self.inherited.is_empty() {
             let count = self.inherited.len();
@@ -87,26 +82,22 @@ impl Agent {
             return;
         }
         let owner = |slot: Slot| self.node.view().slots.owner(slot);
-        let known: BTreeSet<Key> = self
-            .node
-            .cluster()
-            .ownership()
-            .tables()
-            .filter_map(|change| put_key(&change))
-            .collect();
-        let (told, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inherited)
+        let (untold, waiting): (Inherited, Inherited) = std::mem::take(&mut self.inherited)
             .into_iter()
-            .partition(|entry| entry.slot.and_then(owner) == Some(member));
+            .partition(|(_, slot)| slot.and_then(owner) == Some(member));
         self.inherited = waiting;
         let tables = self.steering.tables();
-        for entry in told.iter().filter(|entry| !known.contains(&entry.key)) {
-            if let Err(error) = entry.key.remove(&*tables) {
+        for key in untold.into_keys() {
+            if let Err(error) = key.remove(&*tables) {
                 tracing::warn!("{error}");
             }
         }
     }
 
-    pub(super) fn write_table(&self, change: &TableChange) {
+    pub(super) fn write_table(&mut self, change: &TableChange) {
+        if let Some(key) = put_key(change).filter(|_| !self.inherited.is_empty()) {
+            self.inherited.remove(&key);
+        }
         if let Err(error) = write(&*self.steering.tables(), change) {
             tracing::error!("{error}: packets of this entry stay where they arrive");
         }

@@ -12,9 +12,10 @@ use super::error::XfrmError;
 use super::installed::Start;
 use super::reqid::is_ours;
 use super::selector::flows;
+use super::socket::BATCH;
 use super::tunnels::Tunnels;
-use super::types::{Action, KeyCheck, Sa, SaState};
-use super::upkeep::{Reconciled, is_our_policy};
+use super::types::{Action, KeyCheck, Request, Sa, SaId, SaState};
+use super::upkeep::is_our_policy;
 
 impl Tunnels {
     /// Takes note of the SAs and policies that an earlier process left, and leaves them alone until
@@ -42,16 +43,41 @@ impl Tunnels {
         Ok(self.orphans.len())
     }
 
-    /// Removes what no record has claimed, and puts everything else right: to be called when full
-    /// sync is complete.
+    /// What no record has claimed goes, a part at a time ([`Self::tidy_part`]): to be called when full
+    /// sync is complete. A record that comes later still finds what has not gone yet.
+    pub fn finish_adoption(&mut self) {
+        self.reqids.finish_reservation();
+        self.unclaimed = Some(self.book.disown());
+    }
+
+    /// Whether [`Self::tidy_part`] has something to do.
+    pub const fn is_tidying(&self) -> bool {
+        self.unclaimed.is_some()
+    }
+
+    /// Removes the next few policies and SAs that nobody has claimed; returns the number of SAs. What
+    /// the kernel refuses to remove stays, and is not tried again.
     ///
     /// # Errors
-    /// As for [`Self::reconcile`].
-    pub fn finish_adoption(&mut self) -> Result<Reconciled, XfrmError> {
-        self.orphans.clear();
-        self.reqids.finish_reservation();
-        self.book.disown();
-        self.reconcile()
+    /// What the kernel answered.
+    pub fn tidy_part(&mut self) -> Result<usize, XfrmError> {
+        let Some(policies) = &mut self.unclaimed else {
+            return Ok(0);
+        };
+        let rest = policies.len().saturating_sub(BATCH);
+        let keys = policies.split_off(rest);
+        let sas: Vec<SaId> = self.orphans.keys().take(BATCH).copied().collect();
+        for sa in &sas {
+            self.orphans.remove(sa);
+        }
+        if keys.is_empty() && sas.is_empty() {
+            self.unclaimed = None;
+            return Ok(0);
+        }
+        let requests: Vec<Request<'_>> = sas.iter().map(Request::DeleteSa).collect();
+        let deleted = self.delete_all(&requests);
+        self.book.sync(&mut *self.kernel, &keys)?;
+        deleted
     }
 
     /// Whether the SAs of `child` stand in the kernel since an earlier process, and are in the books

@@ -135,11 +135,16 @@ impl PolicyBook {
         }
     }
 
-    /// What was found is nobody's any more.
-    pub(super) fn disown(&mut self) {
-        for entry in self.entries.values_mut() {
-            entry.found = None;
+    /// What was found is nobody's any more. Returns the keys that this leaves without a claim, or with
+    /// another one than is installed.
+    pub(super) fn disown(&mut self) -> Vec<PolicyKey> {
+        let mut differing = Vec::new();
+        for (key, entry) in &mut self.entries {
+            if entry.found.take().is_some() && entry.wanted() != entry.installed {
+                differing.push(*key);
+            }
         }
+        differing
     }
 
     /// Moves `child`'s claim on `key` directly above `other`'s, if both have one.

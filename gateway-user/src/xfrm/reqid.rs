@@ -1,6 +1,6 @@
 //! Numbers that link SAs to policies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use gateway_ike::mark::Mark;
 use gateway_ike::output::{ChildSa, TrafficSelector};
@@ -19,7 +19,7 @@ pub(super) const fn is_ours(reqid: u32) -> bool {
 }
 
 /// What children have in common that may share an inbound reqid.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Profile {
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
@@ -48,8 +48,8 @@ impl Profile {
 pub(super) struct Reqids {
     last: u32,
     in_use: BTreeMap<u32, usize>,
-    shared: HashMap<Profile, u32>,
-    profiles: HashMap<u32, Vec<Profile>>,
+    shared: BTreeMap<Profile, u32>,
+    profiles: BTreeMap<u32, Vec<Profile>>,
 }
 
 impl Reqids {

@@ -1,6 +1,6 @@
 //! CHILD_SAs over a [`SaKernel`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use gateway_ike::output::{ChildId, ChildSa, TrafficSelector};
 use ipnet::IpNet;
@@ -26,7 +26,7 @@ use super::types::{Direction, PolicyKey, Sa, SaId, SaState};
 pub struct Tunnels {
     pub(super) kernel: Box<dyn SaKernel>,
     pub(super) children: BTreeMap<ChildId, Installed>,
-    pub(super) by_sa: HashMap<SaId, ChildId>,
+    pub(super) by_sa: BTreeMap<SaId, ChildId>,
     // Rekeyed children that do not send yet, each with the one whose outbound policies it awaits.
     pub(super) waiting: BTreeMap<ChildId, ChildId>,
     pub(super) book: PolicyBook,
@@ -34,12 +34,14 @@ pub struct Tunnels {
     pub(super) gate: Gate,
     pub(super) inbound_policy: InboundPolicy,
     // Generations of what is the same CHILD_SA to an operator, the oldest first.
-    pub(super) kin: HashMap<u64, Vec<ChildId>>,
+    pub(super) kin: BTreeMap<u64, Vec<ChildId>>,
     pub(super) copy_failures: u64,
     /// Children that packets bring up, by the policies that catch them.
     pub(super) traps: BTreeMap<PolicyKey, Standing>,
     /// SAs of an earlier process that nobody has claimed yet.
-    pub(super) orphans: HashMap<SaId, SaState>,
+    pub(super) orphans: BTreeMap<SaId, SaState>,
+    /// Policies of an earlier process that go, when it is known that nobody claims them.
+    pub(super) unclaimed: Option<Vec<PolicyKey>>,
     pub(super) survey: Survey,
 }
 
@@ -50,16 +52,17 @@ impl Tunnels {
         Self {
             kernel,
             children: BTreeMap::new(),
-            by_sa: HashMap::new(),
+            by_sa: BTreeMap::new(),
             waiting: BTreeMap::new(),
             book: PolicyBook::default(),
             reqids: Reqids::default(),
             gate: Gate::new(),
             inbound_policy: InboundPolicy::default(),
-            kin: HashMap::new(),
+            kin: BTreeMap::new(),
             copy_failures: 0,
             traps: BTreeMap::new(),
-            orphans: HashMap::new(),
+            orphans: BTreeMap::new(),
+            unclaimed: None,
             survey: Survey::default(),
         }
     }

@@ -147,7 +147,7 @@ impl Tunnels {
         Ok(done)
     }
 
-    fn delete_all(&mut self, requests: &[Request<'_>]) -> Result<usize, XfrmError> {
+    pub(super) fn delete_all(&mut self, requests: &[Request<'_>]) -> Result<usize, XfrmError> {
         let mut deleted = 0;
         for result in self.kernel.apply(requests) {
             match result {

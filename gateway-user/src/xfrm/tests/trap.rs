@@ -171,7 +171,10 @@ fn a_restart_keeps_the_trap() {
     again.protect(&[network("10.2.0.0/16")], &[]).unwrap();
     assert!(set(&mut again, &[("site", &child)]).is_empty());
     assert_eq!(kernel.dump_policies().unwrap().len(), before);
-    again.finish_adoption().unwrap();
+    again.finish_adoption();
+    while again.is_tidying() {
+        again.tidy_part().unwrap();
+    }
     assert_eq!(kernel.dump_policies().unwrap().len(), before);
     let policies = kernel.dump_policies().unwrap();
     assert!(policies.iter().any(|p| again.trapped(&p.key).is_some()));

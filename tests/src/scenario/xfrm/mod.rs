@@ -22,6 +22,16 @@ use super::Context;
 use crate::lab::wait_until;
 use pair::{Kind, PLAIN, Pair, ends};
 
+/// Removes what no record has claimed; returns the number of SAs.
+fn finish_adoption(tunnels: &mut Tunnels) -> Result<usize> {
+    tunnels.finish_adoption();
+    let mut removed = 0;
+    while tunnels.is_tidying() {
+        removed += tunnels.tidy_part()?;
+    }
+    Ok(removed)
+}
+
 /// Every kind of tunnel carries both families both ways, each packet marked with its slot, and
 /// leaves nothing behind.
 pub(super) fn kinds(context: &Context) -> Result<String> {

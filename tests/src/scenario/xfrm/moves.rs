@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use gateway_ike::output::ChildSa;
 use gateway_ike::secret::SecretBytes;
 use gateway_node::effect::Standing;
-use gateway_user::xfrm::{SaState, Tunnels, Xfrm};
+use gateway_user::xfrm::{Reconciled, SaState, Tunnels, Xfrm};
 
 use super::copies::{inbound, outbound, send};
 use super::pair::{Kind, PLAIN, Pair, SLOT, ends, networks};
@@ -61,8 +61,10 @@ pub(in crate::scenario) fn adopt(context: &Context) -> Result<String> {
     let new = sa(pair.near.kernel(), other_key.spi_out)?;
     ensure!(new.key != old.key && new.sequence_out == 1, "{new:?}");
 
-    let done = pair.near.finish_adoption()?;
-    ensure!(done.sas_deleted == 2 && done.lost.is_empty(), "{done:?}");
+    let removed = super::finish_adoption(&mut pair.near)?;
+    ensure!(removed == 2, "{removed} SAs removed");
+    let left = pair.near.reconcile()?;
+    ensure!(left == Reconciled::default(), "{left:?}");
     pair.near.remove_child(other_key.id())?;
     pair.near.gate().gain(|slot| slot == SLOT);
     pair.ping_all(2)?;

@@ -78,11 +78,8 @@ fn round(pair: &Pair, children: &[ChildSa]) -> Result<Costs> {
         let found = tunnels.begin_adoption()?;
         ensure!(found == 2 * COUNT as usize, "{found} SAs");
         install_all(&mut tunnels, children, 49_152)?;
-        let done = tunnels.finish_adoption()?;
-        ensure!(
-            (done.sas_deleted, done.policies_deleted) == (0, 0),
-            "{done:?}"
-        );
+        let removed = super::finish_adoption(&mut tunnels)?;
+        ensure!(removed == 0, "{removed} SAs removed");
         Ok(())
     })?;
     let remove = time(|| {
