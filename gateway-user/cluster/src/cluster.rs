@@ -50,8 +50,13 @@ pub struct Cluster {
     pub(crate) told: [Epoch; Slot::COUNT],
     /// The ownership that all copies in the slot may follow where they stand; and those that move on.
     pub(crate) placed: [Tenure; Slot::COUNT],
-    /// Slots of this member that no majority gave to it.
+    /// Slots of this member that no majority gave to it, or in which another half may have finished
+    /// exchanges that are under way here.
     pub(crate) half_gained: SlotSet,
+    /// No majority stood behind the last view in which this member was.
+    pub(crate) alone: bool,
+    /// The halves have met; what was under way when they parted may be finished until then.
+    pub(crate) met_until: Instant,
     pub(crate) placing: Option<Placing>,
     /// The other members of the view, while this one is in it: when they have to have told everything.
     pub(crate) needs: BTreeMap<Run, Epoch>,
@@ -109,6 +114,8 @@ impl Cluster {
             told: [Epoch(0); Slot::COUNT],
             placed: [Tenure(0); Slot::COUNT],
             half_gained: SlotSet::EMPTY,
+            alone: false,
+            met_until: Instant::default(),
             placing: None,
             needs: BTreeMap::new(),
             ended: BTreeMap::new(),

@@ -187,7 +187,8 @@ impl Cluster {
     /// The number after which this member's new outbound SAs in `slot` start.
     ///
     /// In slots that it got by a view without a majority the former owner may have finished the same
-    /// exchange, and have the same keys: there it is one to three times [`crate::reservation::JUMP`],
+    /// exchange, and have the same keys; so may, once the halves have met, the one whose state did not
+    /// prevail: there it is one to three times [`crate::reservation::JUMP`],
     /// by the jumps of the slot so far. This member may keep the slot and be alone again before the
     /// exchange ends; who takes it over then stands one jump further.
     pub fn first_number(&self, slot: Slot) -> u64 {

@@ -23,6 +23,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway_common::{member::MemberId, slot::Slot, time::Instant};
 
@@ -35,6 +36,9 @@ use crate::slot_set::SlotSet;
 use crate::status::FullSync;
 use crate::stream::Ended;
 use crate::view::{Epoch, View};
+
+/// An exchange ends within so long, whatever its timers and however many members take it over.
+const EXCHANGE: Duration = Duration::from_secs(600);
 
 /// A run of a member.
 pub(crate) type Run = (MemberId, Incarnation);
@@ -57,6 +61,16 @@ impl Cluster {
         self.ready = self.ready.intersection(&owned);
         self.unshared = self.unshared.intersection(&owned).union(&gained);
         self.half_gained = self.half_gained.intersection(&owned);
+        if std::mem::take(&mut self.alone) {
+            if self.admitted() {
+                self.met_until = now + EXCHANGE;
+            } else {
+                self.alone = true;
+            }
+        }
+        if now < self.met_until {
+            self.half_gained = owned;
+        }
         self.reservations.rejoin();
         self.place_gained();
         self.end_streams(&old);
@@ -98,7 +112,9 @@ impl Cluster {
     pub fn handle_half_view(&mut self, now: Instant, view: View) {
         if view.epoch > self.view.epoch {
             let before = self.owned();
+            self.alone = false;
             self.handle_view(now, view);
+            self.alone = true;
             let gained = self.owned().difference(&before);
             self.half_gained = self.half_gained.union(&gained);
             self.reservations.isolate();

@@ -2,6 +2,7 @@
 
 mod convergence;
 mod feeding;
+mod halves;
 mod moves;
 mod net;
 mod protocol;
