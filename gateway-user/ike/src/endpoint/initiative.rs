@@ -5,7 +5,7 @@ use gateway_common::time::Instant;
 use super::core::Core;
 use super::{Endpoint, Target};
 use crate::output::ChildId;
-use crate::sa::{IkeSa, Step, Succession};
+use crate::sa::{Cause, IkeSa, Step, Succession};
 use crate::wire::Message;
 
 impl Endpoint {
@@ -91,6 +91,8 @@ impl Endpoint {
                 self.bequeath(now, &mut sa, rival);
                 successor.terminate();
                 self.add_successor(now, successor);
+                self.finish_succession(now, sa, local_spi);
+                return self.with_sa(now, rival, |_, _| ());
             }
             // The peer goes on to make its own, which will inherit.
             _ if rival_to_come => {
@@ -145,16 +147,44 @@ impl Endpoint {
         }
     }
 
-    /// Gives the children to the peer's successor, if it still is. Its record goes out first.
+    /// Gives the children to the peer's successor, if it still is. Its record goes out first; what
+    /// it asks for next it asks when the old one is back in the table, or gone: the peer may not know
+    /// it yet.
     pub(super) fn bequeath(&mut self, now: Instant, sa: &mut IkeSa, rival: [u8; 8]) {
         let Some(mut heir) = self.sas.remove(&rival) else {
             return;
         };
         let decided = sa.is_replaced();
         heir.inherit(&mut self.core, sa);
-        self.keep(now, heir);
+        heir.publish_if_dirty(&mut self.core, now);
+        self.sas.insert(rival, heir);
         if !decided {
             self.superseded(now, sa, rival);
+        }
+    }
+
+    /// Successors of an IKE SA that the peer has made and may not know.
+    pub(super) fn unconfirmed_heirs(&self, sa: &IkeSa) -> Vec<[u8; 8]> {
+        let kin = self.kin(sa).filter_map(|spi| self.sas.get(&spi));
+        kin.filter(|heir| heir.unconfirmed_successor_of() == Some(sa.local_spi))
+            .map(|heir| heir.local_spi)
+            .collect()
+    }
+
+    pub(super) fn has_unconfirmed_heir(&self, spi: [u8; 8]) -> bool {
+        let sa = self.sas.get(&spi);
+        sa.is_some_and(|sa| !self.unconfirmed_heirs(sa).is_empty())
+    }
+
+    /// Their predecessor is gone: they are all that the peer can know. If it did not answer under that
+    /// one, it may because it has deleted it, so it is asked again.
+    pub(super) fn release(&mut self, now: Instant, heirs: &[[u8; 8]], cause: Cause) {
+        for heir in heirs {
+            self.with_sa(now, *heir, |heir, _| {
+                if cause == Cause::Failure {
+                    heir.request_liveness();
+                }
+            });
         }
     }
 }

@@ -8,7 +8,7 @@ use super::Endpoint;
 use super::timers::Timer;
 use crate::output::{Change, DecisionHandle, EventKind, Verdict};
 use crate::record::{IkeSaRecord, Role};
-use crate::sa::{Answer, Cause, Establishment, Farewell, IkeSa, Step};
+use crate::sa::{Answer, Cause, Clock, Establishment, Farewell, IkeSa, Step};
 
 impl Endpoint {
     /// Does the endpoint's part of a step, and puts the IKE SA back unless it is over.
@@ -46,6 +46,7 @@ impl Endpoint {
             Step::Conceded(rival) => {
                 self.bequeath(now, &mut sa, rival);
                 self.keep(now, sa);
+                self.with_sa(now, rival, |_, _| ());
             }
         }
     }
@@ -145,6 +146,7 @@ impl Endpoint {
         farewell: Option<Farewell>,
     ) {
         let again = self.to_make_anew(&sa, cause);
+        let heirs = self.unconfirmed_heirs(&sa);
         // RFC 7296 §2.8.2: the peer deletes it in favour of its own successor.
         if let Some(rival) = sa.rival() {
             self.bequeath(now, &mut sa, rival);
@@ -168,6 +170,7 @@ impl Endpoint {
         }
         self.core.iv_floor = self.core.iv_floor.max(sa.iv_position());
         self.let_linger(now, &sa, after, farewell);
+        self.release(now, &heirs, cause);
         if let Some(order) = again {
             self.initiate(now, &order);
         }
@@ -234,6 +237,9 @@ impl Endpoint {
                 }
                 Timer::Opening(spi) => self.opening_overdue(now, spi),
                 Timer::Initiation(id) => self.initiation_due(now, id),
+                Timer::Sa(spi, Clock::Replaced) if self.has_unconfirmed_heir(spi) => {
+                    self.at_sa(now, spi, |sa, core| sa.postpone_closing(core, now));
+                }
                 Timer::Sa(spi, clock) => {
                     self.at_sa(now, spi, |sa, core| sa.clock_due(core, now, clock));
                 }

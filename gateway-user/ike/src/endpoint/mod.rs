@@ -287,6 +287,19 @@ impl Endpoint {
     /// Puts an IKE SA back after an input has been dealt with, and lets it start what is to be
     /// done next.
     fn keep(&mut self, now: Instant, mut sa: Box<IkeSa>) {
+        let held_by = sa
+            .unconfirmed_successor_of()
+            .filter(|old| self.sas.contains_key(old));
+        sa.hold(held_by.is_some());
+        // Of the two, the peer knows the predecessor.
+        let asks = sa.take_held_liveness();
+        self.go_on(now, sa);
+        if let Some(old) = held_by.filter(|_| asks) {
+            self.with_sa(now, old, |old, _| old.request_liveness());
+        }
+    }
+
+    fn go_on(&mut self, now: Instant, mut sa: Box<IkeSa>) {
         match sa.advance(&mut self.core, now) {
             Some(step) => self.settle(now, sa, step),
             None => {

@@ -87,6 +87,13 @@ impl Endpoint {
         }
     }
 
+    /// Our SPIs of the IKE SAs of its identities, itself included.
+    pub(super) fn kin(&self, sa: &IkeSa) -> impl Iterator<Item = [u8; 8]> + '_ {
+        let pair = identity_pair(sa);
+        let kin = pair.and_then(|pair| self.by_identity.get(&pair));
+        kin.into_iter().flatten().copied()
+    }
+
     pub(super) fn book_identity(&mut self, sa: &IkeSa) {
         if let Some(pair) = identity_pair(sa) {
             self.by_identity

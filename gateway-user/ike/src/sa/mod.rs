@@ -139,6 +139,13 @@ pub(crate) struct Established {
     failed: bool,
     /// Our SPI of the IKE SA that it was made from.
     pub(crate) predecessor: Option<[u8; 8]>,
+    /// The peer has said something under it.
+    heard: bool,
+    /// The peer may not know it yet, and may still be asking under its predecessor: no request of
+    /// ours goes out.
+    held: bool,
+    /// Since when it has a successor, as far as this member knows.
+    replaced_since: Option<Instant>,
     /// What the first record says of it, and no later one.
     pub(crate) contact: Option<Contact>,
     /// Its record has changed since it was published.
@@ -191,6 +198,9 @@ impl Established {
             closing: false,
             failed: false,
             predecessor: None,
+            heard: false,
+            held: false,
+            replaced_since: None,
             contact: None,
             dirty: false,
             peer_syncs: false,

@@ -1,7 +1,11 @@
 //! CREATE_CHILD_SA that rekeys the IKE SA (RFC 7296 §1.3.2, §2.18).
 
+use std::time::Duration;
+
+use gateway_common::member::MemberId;
 use gateway_ike::crypto::{CryptoProvider, KeyExchangeMethod};
-use gateway_ike::output::{Change, Output};
+use gateway_ike::endpoint::{Command, Target};
+use gateway_ike::output::{Change, Output, Transmit};
 use gateway_ike::proposal::IkeProposal;
 use gateway_ike::wire::{DeleteRepr, ExchangeType, KeRepr, NonceRepr, NotifyType, Payload, SaRepr};
 
@@ -37,6 +41,15 @@ fn request(
 
 /// Rekeys to `suite` and returns the peer's side of the successor.
 fn rekey(gateway: &mut Gateway, peer: &mut Initiator, suite: &str) -> Initiator {
+    rekey_seen(gateway, peer, suite).0
+}
+
+/// As [`rekey`]; returns request and response, too.
+fn rekey_seen(
+    gateway: &mut Gateway,
+    peer: &mut Initiator,
+    suite: &str,
+) -> (Initiator, [Vec<u8>; 2]) {
     let suite = IkeProposal::parse(suite).unwrap()[0];
     let ke = peer.crypto.key_exchange(suite.ke).unwrap();
     let value = KeRepr {
@@ -54,7 +67,8 @@ fn rekey(gateway: &mut Gateway, peer: &mut Initiator, suite: &str) -> Initiator 
         .unwrap();
     let shared = ke.agree(payloads.require_ke().unwrap().data).unwrap();
     let nonce_r = payloads.require_nonce().unwrap().data;
-    peer.rekeyed((NEW_SPI, spi_r), (&NONCE, nonce_r), &[shared], suite)
+    let successor = peer.rekeyed((NEW_SPI, spi_r), (&NONCE, nonce_r), &[shared], suite);
+    (successor, [request, response])
 }
 
 #[test]
@@ -177,4 +191,97 @@ fn what_is_refused() {
     let refused = request(&mut peer, suite, &[0; 8], Some(wrong));
     let response = gateway.exchange(peer.path, &refused);
     assert_eq!(peer.error(&response).unwrap().0, NotifyType::INVALID_SYNTAX);
+}
+
+const SUITE: &str = "aes128gcm16-prfsha256-x25519";
+
+fn order(gateway: &mut Gateway, command: Command) -> Vec<Transmit> {
+    gateway.endpoint.handle_command(gateway.now, command);
+    gateway.drain()
+}
+
+/// Responder SPIs of what is sent: the IKE SAs of a peer that has made them.
+fn under(sent: &[Transmit]) -> Vec<[u8; 8]> {
+    let spi = |sent: &Transmit| sent.bytes[8..16].try_into().unwrap();
+    sent.iter().map(spi).collect()
+}
+
+/// The member that takes everything over.
+fn heir_of(gateway: &Gateway) -> Gateway {
+    let mut config = config();
+    config.member = MemberId::new(6).unwrap();
+    let mut other = Gateway::seeded(config, 106);
+    other.now = gateway.now;
+    for record in gateway.endpoint.export(gateway.now) {
+        let command = Command::Import(Box::new(record));
+        other.endpoint.handle_command(other.now, command);
+    }
+    other.advance(Duration::ZERO);
+    other
+}
+
+/// Our answer is lost: a peer that only has the old IKE SA cannot answer anything under the new one,
+/// and goes on to retransmit under the old one.
+#[test]
+fn nothing_goes_out_under_a_successor_that_the_peer_may_not_know() {
+    for taken_over in [false, true] {
+        let (mut gateway, mut peer, _) = established(94);
+        let (mut successor, [request, response]) = rekey_seen(&mut gateway, &mut peer, SUITE);
+        if taken_over {
+            gateway = heir_of(&gateway);
+        }
+        let local_spi = successor.spi_r;
+        let sent = order(&mut gateway, Command::Liveness { local_spi });
+        assert_eq!(under(&sent), [peer.spi_r], "the one that the peer knows");
+        let sent = order(&mut gateway, Command::Rekey(Target::Ike(local_spi)));
+        assert_eq!(under(&sent), [[0; 8]; 0]);
+        // The old one is not deleted when it should have been.
+        let limits = config().limits;
+        let sent = gateway.advance(limits.replaced_timeout + Duration::from_secs(1));
+        assert!(under(&sent).iter().all(|spi| *spi == peer.spi_r));
+        assert_eq!(gateway.exchange(peer.path, &request), response);
+        assert_eq!(gateway.endpoint.sas().count(), 2);
+        let mut records = gateway.endpoint.export(gateway.now);
+        assert!(records.all(|record| !record.closing));
+        drop(records);
+
+        // It has heard the answer now.
+        let request = successor.request(ExchangeType::INFORMATIONAL, &[]);
+        let sent = gateway.receive(successor.path, &request);
+        assert_eq!(under(&sent), [local_spi; 2], "the answer, and the rekeying");
+    }
+}
+
+#[test]
+fn a_successor_that_the_peer_may_not_know_is_used_when_the_old_ike_sa_is_deleted() {
+    let (mut gateway, mut peer, _) = established(95);
+    let successor = rekey(&mut gateway, &mut peer, SUITE);
+    let local_spi = successor.spi_r;
+    let sent = order(&mut gateway, Command::Rekey(Target::Ike(local_spi)));
+    assert_eq!(under(&sent), [[0; 8]; 0]);
+    let delete = [Payload::Delete(DeleteRepr::ike())];
+    let delete = peer.request(ExchangeType::INFORMATIONAL, &delete);
+    let sent = gateway.receive(peer.path, &delete);
+    assert_eq!(under(&sent), [peer.spi_r, local_spi]);
+}
+
+/// The peer is dead: first the old IKE SA ends, then the successor, which nobody answers under.
+#[test]
+fn a_dead_peer_loses_a_successor_that_it_may_not_have_known() {
+    let (mut gateway, mut peer, _) = established(96);
+    let successor = rekey(&mut gateway, &mut peer, SUITE);
+    let local_spi = successor.spi_r;
+    order(&mut gateway, Command::Liveness { local_spi });
+    let mut sent = Vec::new();
+    for _ in 0..1000 {
+        sent.extend(gateway.advance(Duration::from_secs(1)));
+    }
+    assert_eq!(gateway.endpoint.sas().count(), 0);
+    let first = under(&sent).iter().position(|spi| *spi == local_spi);
+    assert!(
+        under(&sent)[first.unwrap()..]
+            .iter()
+            .all(|spi| *spi == local_spi)
+    );
+    assert_eq!(gateway.removals().len(), 1);
 }

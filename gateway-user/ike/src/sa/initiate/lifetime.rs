@@ -105,6 +105,9 @@ impl IkeSa {
             self.set_clock(core, Clock::Idle, now + dpd);
         }
         if replaced && !closing {
+            if let Some(established) = self.established_mut() {
+                established.replaced_since.get_or_insert(now);
+            }
             let timeout = core.config.limits.replaced_timeout;
             self.set_clock(core, Clock::Replaced, now + timeout);
         }

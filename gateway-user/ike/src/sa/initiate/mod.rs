@@ -6,6 +6,7 @@
 
 mod child;
 mod close;
+mod confirm;
 mod follow_up;
 mod ike;
 mod install;
@@ -14,12 +15,14 @@ mod reconcile;
 mod response;
 mod sync;
 
+use std::time::Duration;
+
 use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 
 use super::clock::{Clock, jitter};
 use super::{Cause, Established, IkeSa, Step};
-use crate::config::Gateway;
+use crate::config::{Gateway, Limits};
 use crate::endpoint::core::Core;
 use crate::error::{IkeError, LocalError};
 use crate::output::{Change, ChildId, ChildSa, DeltaId, EventKind, KernelRequest};
@@ -229,7 +232,7 @@ impl IkeSa {
     /// Takes out the most urgent task that may start now.
     fn next_task(&mut self) -> Option<Task> {
         let established = self.established_mut()?;
-        if established.outstanding.is_some() {
+        if established.outstanding.is_some() || established.held {
             return None;
         }
         // RFC 7296 §2.18: a replaced IKE SA makes nothing new; while the kernel installs a child for
@@ -241,7 +244,13 @@ impl IkeSa {
         let child_awaited = established.awaits_child();
         let awaited = |task: &&Task| match task {
             Task::RekeyIke => ike_awaited || child_awaited,
-            Task::RekeyChild(spi) => ike_awaited || established.awaits_successor_of(*spi),
+            // While the kernel installs the peer's successor of it, the two would not be seen to collide.
+            Task::RekeyChild(spi) => {
+                let pending = established.pending.as_ref().and_then(|p| p.replaces);
+                ike_awaited
+                    || established.awaits_successor_of(*spi)
+                    || pending.is_some_and(|old| old.spi_in == *spi)
+            }
             Task::CloseChildren | Task::CreateChild(_) => ike_awaited,
             _ => false,
         };
@@ -347,10 +356,7 @@ impl IkeSa {
     /// kept so; with jitter, because after a takeover many do it.
     fn start_retransmission(&mut self, core: &mut Core, now: Instant) {
         let resent = self.outstanding_mut().map_or(0, |o| o.resent);
-        let mut interval = core.config.limits.retransmit_timeout;
-        for _ in 0..resent.min(32) {
-            interval = interval.saturating_mul(9) / 5;
-        }
+        let interval = retransmission_interval(&core.config.limits, resent);
         let interval = interval + jitter(&*core.crypto, interval / 8);
         self.set_clock(core, Clock::Retransmit, now + interval);
     }
@@ -462,11 +468,17 @@ impl IkeSa {
         Some(core.out.delta(self.slot, Change::Upsert(Box::new(record))))
     }
 
-    pub(super) fn publish_if_dirty(&mut self, core: &mut Core, now: Instant) {
+    pub(crate) fn publish_if_dirty(&mut self, core: &mut Core, now: Instant) {
         if self.established().is_some_and(|e| e.dirty) {
             self.publish(core, now);
         }
     }
+}
+
+/// How long a request that was sent again `resent` times waits, without jitter.
+fn retransmission_interval(limits: &Limits, resent: u32) -> Duration {
+    let first = limits.retransmit_timeout;
+    (0..resent.min(32)).fold(first, |interval, _| interval.saturating_mul(9) / 5)
 }
 
 /// Whether no later request can be sent either, not even a DELETE: the Message IDs (RFC 7296 §2.2:

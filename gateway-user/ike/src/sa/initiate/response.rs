@@ -134,6 +134,7 @@ impl IkeSa {
     pub(in crate::sa) fn heard(&mut self, now: Instant) {
         if let Some(established) = self.established_mut() {
             established.heard_at = now;
+            established.heard = true;
         }
     }
 

@@ -101,6 +101,7 @@ impl IkeSa {
         core.counters.replicas_overtaken += 1;
         if let Some(established) = self.established_mut() {
             established.resumed = false;
+            established.heard = true;
         }
         self.synchronise()
     }
