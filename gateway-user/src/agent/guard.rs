@@ -7,7 +7,7 @@ use gateway_ike::selector::{SelectorConfig, TrafficSelector};
 
 use super::translate;
 use crate::config::Config;
-use crate::xfrm::{Trap, Tunnels, XfrmError, ask_again_soon};
+use crate::xfrm::{Blocks, Trap, Tunnels, XfrmError, ask_again_soon};
 
 /// Puts them in line with `connections`. They are the same on every member, whoever owns the
 /// connections' slots: a packet may reach any.
@@ -41,15 +41,20 @@ fn block(
     connections: &[Arc<Connection>],
 ) -> Result<(), XfrmError> {
     let children = connections.iter().flat_map(|c| &c.children);
-    let remote: Vec<_> = children
-        .clone()
-        .flat_map(|child| &child.remote_ts)
-        .filter_map(SelectorConfig::fixed)
-        .collect();
-    let local = children.flat_map(|child| &child.local_ts);
-    let exempt = translate::exempt_networks(config, local.filter_map(SelectorConfig::fixed));
-    let hosts = dynamic_flows(connections);
-    for open in tunnels.protect_flows(&remote, &hosts, &exempt)? {
+    let remote = |routed: bool| -> Vec<TrafficSelector> {
+        let children = children.clone();
+        let these = children.filter(|child| (child.if_id_out != 0) == routed);
+        let selectors = these.flat_map(|child| &child.remote_ts);
+        selectors.filter_map(SelectorConfig::fixed).collect()
+    };
+    let local = children.clone().flat_map(|child| &child.local_ts);
+    let blocks = Blocks {
+        remote: &remote(false),
+        routed: &remote(true),
+        pairs: &dynamic_flows(connections),
+        exempt: &translate::exempt_networks(config, local.filter_map(SelectorConfig::fixed)),
+    };
+    for open in tunnels.block_cleartext(&blocks)? {
         tracing::warn!(
             "remote_ts {open} is everything: cleartext to it is not blocked while its tunnel is down"
         );
@@ -63,7 +68,8 @@ fn dynamic_flows(connections: &[Arc<Connection>]) -> Vec<(TrafficSelector, Traff
     let mut flows = Vec::new();
     for connection in connections {
         for ends in connection.destinations() {
-            for child in &connection.children {
+            let children = connection.children.iter();
+            for child in children.filter(|child| child.if_id_out == 0) {
                 let dynamic = child.remote_ts.iter().filter(|ts| ts.is_dynamic());
                 for remote in dynamic.map(|ts| ts.resolve(ends.1)) {
                     let local = child.local_ts.iter().map(|ts| ts.resolve(ends.0));

@@ -13,9 +13,30 @@ use super::types::{Action, Direction, Policy, PolicyKey};
 /// Weaker than every tunnel policy and than what operators usually install by hand.
 const BASE_PRIORITY: u32 = 0x7f00_0000;
 
+/// Directions of policies, of which `Fwd` is about what comes in.
+const BOTH_WAYS: [Direction; 3] = [Direction::In, Direction::Out, Direction::Fwd];
+const INWARDS: [Direction; 2] = [Direction::In, Direction::Fwd];
+
 /// Whether a block or bypass policy of this priority is one of ours.
 pub(super) const fn is_base_priority(priority: u32) -> bool {
     priority <= BASE_PRIORITY && priority > BASE_PRIORITY - 1024
+}
+
+/// Where cleartext is not let through without an SA.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Blocks<'a> {
+    /// Peers' networks: nothing enters from them or leaves for them in clear.
+    pub remote: &'a [TrafficSelector],
+    /// Those that are reached through an XFRM interface: nothing enters from them in clear. What leaves
+    /// for them is looked up once without an interface id before the route leads it into the
+    /// interface, so that a block would stop it there; that nothing leaves beside the interface is
+    /// up to the routes.
+    pub routed: &'a [TrafficSelector],
+    /// Selectors of ours and of a peer's: nothing passes between the two in clear. No exemption applies.
+    pub pairs: &'a [(TrafficSelector, TrafficSelector)],
+    /// Networks that lie within a remote one but are reached in clear (our own protected networks, sync
+    /// addresses). The longest prefix decides between block and exemption.
+    pub exempt: &'a [IpNet],
 }
 
 /// Policies that stand under the tunnels.
@@ -27,33 +48,25 @@ pub(super) struct Bases {
     pub(super) open: Vec<IpNet>,
 }
 
-/// Blocks for `remote` and for the `pairs` of ours and a peer's, and bypasses for those of `exempt`
-/// that overlap `remote`. The longer prefix is the stronger; of equal ones the bypass.
-pub(super) fn bases(
-    remote: &[TrafficSelector],
-    pairs: &[(TrafficSelector, TrafficSelector)],
-    exempt: &[IpNet],
-) -> Result<Bases, XfrmError> {
+/// Blocks, and bypasses for what is exempt and overlaps them. The longer prefix is the stronger; of equal
+/// ones the bypass.
+pub(super) fn bases(blocks: &Blocks<'_>) -> Result<Bases, XfrmError> {
     let mut bases = Bases::default();
-    let mut blocked = Vec::new();
-    for ts in remote {
-        for flow in flows(&[everything(ts)], &[*ts])? {
-            let network = flow.selector(Direction::Out).dst;
-            if network.prefix_len() == 0 {
-                bases.open.push(network);
-                continue;
-            }
-            blocked.push(network);
-            bases.block(&flow);
+    let remote = bases.block_all(blocks.remote, &BOTH_WAYS)?;
+    let routed = bases.block_all(blocks.routed, &INWARDS)?;
+    for network in &routed {
+        // Of a wider one that is reached by policies this part is not.
+        if !remote.contains(network) && remote.iter().any(|wider| wider.contains(network)) {
+            bases.bypass(Direction::Out, *network);
         }
     }
-    for (local, remote) in pairs {
+    for (local, remote) in blocks.pairs {
         for flow in flows(&[*local], &[*remote])? {
-            bases.block(&flow);
+            bases.block(&flow, &BOTH_WAYS);
         }
     }
-    for network in exempt {
-        if blocked.iter().any(|b| b.contains(network)) {
+    for network in blocks.exempt {
+        if remote.iter().chain(&routed).any(|b| b.contains(network)) {
             bases.exempt(*network);
         }
     }
@@ -86,24 +99,49 @@ impl Bases {
         });
     }
 
-    fn block(&mut self, flow: &Flow) {
+    /// Blocks what lies between anything and `remote`; returns the networks.
+    fn block_all(
+        &mut self,
+        remote: &[TrafficSelector],
+        directions: &[Direction],
+    ) -> Result<Vec<IpNet>, XfrmError> {
+        let mut blocked = Vec::new();
+        for ts in remote {
+            for flow in flows(&[everything(ts)], &[*ts])? {
+                let network = flow.selector(Direction::Out).dst;
+                if network.prefix_len() == 0 {
+                    self.open.push(network);
+                    continue;
+                }
+                blocked.push(network);
+                self.block(&flow, directions);
+            }
+        }
+        Ok(blocked)
+    }
+
+    fn block(&mut self, flow: &Flow, directions: &[Direction]) {
         let network = flow.selector(Direction::Out).dst;
         let priority = BASE_PRIORITY - 2 * u32::from(network.prefix_len());
-        for direction in [Direction::In, Direction::Out, Direction::Fwd] {
+        for &direction in directions {
             self.push(direction, flow.selector(direction), priority, Action::Block);
         }
     }
 
     fn exempt(&mut self, network: IpNet) {
+        for direction in BOTH_WAYS {
+            self.bypass(direction, network);
+        }
+    }
+
+    fn bypass(&mut self, direction: Direction, network: IpNet) {
         let priority = BASE_PRIORITY - 2 * u32::from(network.prefix_len()) - 1;
         let any = any_network(network.addr());
-        for direction in [Direction::In, Direction::Out, Direction::Fwd] {
-            let selector = match direction {
-                Direction::Out => PolicySelector::between(any, network.trunc()),
-                Direction::In | Direction::Fwd => PolicySelector::between(network.trunc(), any),
-            };
-            self.push(direction, selector, priority, Action::Bypass);
-        }
+        let selector = match direction {
+            Direction::Out => PolicySelector::between(any, network.trunc()),
+            Direction::In | Direction::Fwd => PolicySelector::between(network.trunc(), any),
+        };
+        self.push(direction, selector, priority, Action::Bypass);
     }
 }
 

@@ -49,6 +49,7 @@ mod uapi;
 mod upkeep;
 
 pub use algorithms::{CryptoApi, transform_name};
+pub use block::Blocks;
 pub use copies::{CopyMove, Moved};
 pub use error::{Refusal, XfrmError};
 pub use event::{

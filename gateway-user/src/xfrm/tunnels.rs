@@ -6,7 +6,7 @@ use gateway_ike::output::{ChildId, ChildSa, TrafficSelector};
 use ipnet::IpNet;
 
 use super::SaKernel;
-use super::block;
+use super::block::{self, Blocks};
 use super::child::{id_in, id_out, inbound, inbound_replay, policies};
 use super::error::XfrmError;
 use super::gate::Gate;
@@ -82,38 +82,33 @@ impl Tunnels {
         &mut *self.kernel
     }
 
+    /// As [`Self::block_cleartext`], for networks that are reached by policies alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn protect(
+        &mut self,
+        remote: &[TrafficSelector],
+        exempt: &[IpNet],
+    ) -> Result<Vec<IpNet>, XfrmError> {
+        self.block_cleartext(&Blocks {
+            remote,
+            exempt,
+            ..Blocks::default()
+        })
+    }
+
     /// Blocks cleartext from and to the peers' configured networks, at the lowest priority: tunnel
     /// policies are stronger, and what an SA decrypted matches one of them first. To be called
     /// with everything configured, before any child is installed; the policies stay after exit.
-    ///
-    /// `exempt`: networks that lie within a remote one but are reached in clear (our own protected
-    /// networks, sync addresses). The longest prefix decides between block and exemption.
     ///
     /// Returns the networks of prefix length 0, which are left open: blocking them would cut the
     /// host off from everything, its operator included.
     ///
     /// # Errors
     /// When a selector cannot be expressed, or the kernel refuses.
-    pub fn protect(
-        &mut self,
-        remote: &[TrafficSelector],
-        exempt: &[IpNet],
-    ) -> Result<Vec<IpNet>, XfrmError> {
-        self.protect_flows(remote, &[], exempt)
-    }
-
-    /// As [`Self::protect`], and blocks cleartext between the two selectors of each of `pairs`, ours
-    /// first: no exemption applies to these.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn protect_flows(
-        &mut self,
-        remote: &[TrafficSelector],
-        pairs: &[(TrafficSelector, TrafficSelector)],
-        exempt: &[IpNet],
-    ) -> Result<Vec<IpNet>, XfrmError> {
-        let bases = block::bases(remote, pairs, exempt)?;
+    pub fn block_cleartext(&mut self, blocks: &Blocks<'_>) -> Result<Vec<IpNet>, XfrmError> {
+        let bases = block::bases(blocks)?;
         let keys = self.book.set_bases(&bases.policies);
         self.book.sync(&mut *self.kernel, &keys)?;
         Ok(bases.open)

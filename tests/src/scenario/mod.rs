@@ -12,6 +12,7 @@ mod flood;
 mod harness;
 mod hostile;
 mod initiate;
+mod interface;
 mod libreswan;
 mod load;
 mod lossy;
@@ -665,6 +666,12 @@ const ROWS: &[Row] = &[
         Tier::Nightly,
         roles::strongswan,
         "stock strongSwan: RSA, ECDSA, Ed25519, PPK, MODP; each begun by either side",
+    ),
+    (
+        "route-based",
+        Tier::EspNightly,
+        interface::routed,
+        "a tunnel behind an XFRM interface",
     ),
     (
         "algorithms",

@@ -1,7 +1,7 @@
 //! The policies beneath the tunnels, and putting the kernel right.
 
 use super::{child, contents, ip, network, recorded, reqids};
-use crate::xfrm::{Action, Direction, Policy, Reconciled, SaId, SaKernel, Tunnels};
+use crate::xfrm::{Action, Blocks, Direction, Policy, Reconciled, SaId, SaKernel, Tunnels};
 
 fn policy<'a>(policies: &'a [Policy], direction: Direction, text: &str) -> &'a Policy {
     policies
@@ -29,6 +29,43 @@ fn remote_networks_are_blocked_in_all_directions_below_every_tunnel() {
     }
 }
 
+/// The kernel asks for a policy without an interface id first, where the packet is forwarded to the
+/// interface: a block would stop it there.
+#[test]
+fn what_a_route_leads_into_an_interface_is_blocked_inwards_only() {
+    let (mut kernel, mut tunnels) = recorded();
+    let (both, interface, part) = (
+        network("10.2.0.0/16"),
+        network("10.3.0.0/16"),
+        network("10.2.1.0/24"),
+    );
+    let blocks = Blocks {
+        remote: &[both],
+        routed: &[interface, both, part],
+        ..Blocks::default()
+    };
+    tunnels.block_cleartext(&blocks).unwrap();
+    let policies = kernel.dump_policies().unwrap();
+    let mut told: Vec<String> = policies
+        .iter()
+        .map(|p| format!("{:?} {} {}", p.action, p.key.direction, p.key.selector))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "Block fwd src 10.2.0.0/16 dst 0.0.0.0/0",
+            "Block fwd src 10.2.1.0/24 dst 0.0.0.0/0",
+            "Block fwd src 10.3.0.0/16 dst 0.0.0.0/0",
+            "Block in src 10.2.0.0/16 dst 0.0.0.0/0",
+            "Block in src 10.2.1.0/24 dst 0.0.0.0/0",
+            "Block in src 10.3.0.0/16 dst 0.0.0.0/0",
+            "Block out src 0.0.0.0/0 dst 10.2.0.0/16",
+            "Bypass out src 0.0.0.0/0 dst 10.2.1.0/24",
+        ]
+    );
+}
+
 /// A tunnel whose remote selector is the peer's own address: other cleartext goes on.
 #[test]
 fn a_peers_own_address_is_blocked_for_the_tunnels_own_end_only() {
@@ -38,7 +75,12 @@ fn a_peers_own_address_is_blocked_for_the_tunnels_own_end_only() {
     c.remote_ts = vec![network("198.51.100.7/32")];
     let exempt = ["203.0.113.10/32".parse().unwrap()];
     let pairs = [(c.local_ts[0], c.remote_ts[0])];
-    tunnels.protect_flows(&[], &pairs, &exempt).unwrap();
+    let blocks = Blocks {
+        pairs: &pairs,
+        exempt: &exempt,
+        ..Blocks::default()
+    };
+    tunnels.block_cleartext(&blocks).unwrap();
     let policies = kernel.dump_policies().unwrap();
     assert_eq!(policies.len(), 3);
     let out = "src 203.0.113.10/32 dst 198.51.100.7/32";
