@@ -60,17 +60,15 @@ impl Cluster {
         self.active = self.active.intersection(&owned);
         self.ready = self.ready.intersection(&owned);
         self.unshared = self.unshared.intersection(&owned).union(&gained);
-        self.half_gained = self.half_gained.intersection(&owned);
-        if std::mem::take(&mut self.alone) {
-            if self.admitted() {
-                self.met_until = now + EXCHANGE;
-            } else {
-                self.alone = true;
-            }
+        if self.alone && self.admitted() {
+            self.alone = false;
+            self.met_until = now + EXCHANGE;
         }
-        if now < self.met_until {
-            self.half_gained = owned;
-        }
+        self.half_gained = if now < self.met_until {
+            owned
+        } else {
+            self.half_gained.intersection(&owned)
+        };
         self.reservations.rejoin();
         self.place_gained();
         self.end_streams(&old);

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use gateway_cluster::secret::Secret;
 use gateway_cluster::view::{Epoch, View};
-use gateway_common::slot::Slot;
 use gateway_common::time::Instant;
 use gateway_ike::endpoint::Command;
 use gateway_ike::record::IkeSaRecord;
 
-use crate::node::Node;
+use crate::node::{Node, owned};
 use crate::records::Spi;
 use crate::walk::Care;
 
@@ -78,9 +77,8 @@ impl Node {
             self.report(spi, &record);
         }
         // Numbers have jumped, and what the other half has told peers shows when they are asked.
-        let all = (0..=u8::MAX).map(Slot);
-        let own: Vec<Slot> = all.filter(|slot| self.cluster.owns(*slot)).collect();
-        self.walk.add_later(now, own.into_iter(), Care::Rekey);
+        let own = owned(&self.cluster);
+        self.walk.add_later(now, own.iter(), Care::Rekey);
         true
     }
 

@@ -451,7 +451,7 @@ impl Node {
     }
 }
 
-fn owned(cluster: &Cluster) -> SlotSet {
+pub(crate) fn owned(cluster: &Cluster) -> SlotSet {
     let all = (0..=u8::MAX).map(Slot);
     all.filter(|slot| cluster.owns(*slot)).collect()
 }

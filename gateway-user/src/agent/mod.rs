@@ -303,8 +303,8 @@ impl Agent {
             self.node.handle_kernel_event(now, event);
         }
         match self.tunnels.tidy_part() {
-            Ok(0) => {}
-            Ok(count) => tracing::info!("removed {count} SAs of an earlier run"),
+            Ok(None | Some(0)) => {}
+            Ok(Some(count)) => tracing::info!("removed {count} SAs of an earlier run"),
             Err(error) => tracing::error!("SAs of an earlier run: {error}"),
         }
     }

@@ -14,8 +14,14 @@ use super::reqid::is_ours;
 use super::selector::flows;
 use super::socket::BATCH;
 use super::tunnels::Tunnels;
-use super::types::{Action, KeyCheck, Request, Sa, SaId, SaState};
+use super::types::{Action, KeyCheck, PolicyKey, Request, Sa, SaId, SaState};
 use super::upkeep::is_our_policy;
+
+/// What goes when it is known that nobody claims it; the SAs are those that are orphans still.
+pub(super) struct Unclaimed {
+    policies: Vec<PolicyKey>,
+    sas_removed: usize,
+}
 
 impl Tunnels {
     /// Takes note of the SAs and policies that an earlier process left, and leaves them alone until
@@ -47,7 +53,10 @@ impl Tunnels {
     /// sync is complete. A record that comes later still finds what has not gone yet.
     pub fn finish_adoption(&mut self) {
         self.reqids.finish_reservation();
-        self.unclaimed = Some(self.book.disown());
+        self.unclaimed = Some(Unclaimed {
+            policies: self.book.disown(),
+            sas_removed: 0,
+        });
     }
 
     /// Whether [`Self::tidy_part`] has something to do.
@@ -55,29 +64,32 @@ impl Tunnels {
         self.unclaimed.is_some()
     }
 
-    /// Removes the next few policies and SAs that nobody has claimed; returns the number of SAs. What
-    /// the kernel refuses to remove stays, and is not tried again.
+    /// Removes the next few policies and SAs that nobody has claimed. When none are left it returns how
+    /// many SAs there were. What the kernel refuses to remove stays, and is not tried again.
     ///
     /// # Errors
     /// What the kernel answered.
-    pub fn tidy_part(&mut self) -> Result<usize, XfrmError> {
-        let Some(policies) = &mut self.unclaimed else {
-            return Ok(0);
+    pub fn tidy_part(&mut self) -> Result<Option<usize>, XfrmError> {
+        let Some(unclaimed) = &mut self.unclaimed else {
+            return Ok(None);
         };
-        let rest = policies.len().saturating_sub(BATCH);
-        let keys = policies.split_off(rest);
+        let rest = unclaimed.policies.len().saturating_sub(BATCH);
+        let keys = unclaimed.policies.split_off(rest);
         let sas: Vec<SaId> = self.orphans.keys().take(BATCH).copied().collect();
         for sa in &sas {
             self.orphans.remove(sa);
         }
         if keys.is_empty() && sas.is_empty() {
-            self.unclaimed = None;
-            return Ok(0);
+            return Ok(self.unclaimed.take().map(|done| done.sas_removed));
         }
         let requests: Vec<Request<'_>> = sas.iter().map(Request::DeleteSa).collect();
         let deleted = self.delete_all(&requests);
         self.book.sync(&mut *self.kernel, &keys)?;
-        deleted
+        let deleted = deleted?;
+        if let Some(unclaimed) = &mut self.unclaimed {
+            unclaimed.sas_removed += deleted;
+        }
+        Ok(None)
     }
 
     /// Whether the SAs of `child` stand in the kernel since an earlier process, and are in the books

@@ -6,6 +6,7 @@ use gateway_ike::output::{ChildId, ChildSa, TrafficSelector};
 use ipnet::IpNet;
 
 use super::SaKernel;
+use super::adopt::Unclaimed;
 use super::block::{self, Blocks};
 use super::child::{id_in, id_out, inbound, inbound_replay, policies};
 use super::error::XfrmError;
@@ -40,8 +41,8 @@ pub struct Tunnels {
     pub(super) traps: BTreeMap<PolicyKey, Standing>,
     /// SAs of an earlier process that nobody has claimed yet.
     pub(super) orphans: BTreeMap<SaId, SaState>,
-    /// Policies of an earlier process that go, when it is known that nobody claims them.
-    pub(super) unclaimed: Option<Vec<PolicyKey>>,
+    /// While what nobody has claimed is removed.
+    pub(super) unclaimed: Option<Unclaimed>,
     pub(super) survey: Survey,
 }
 

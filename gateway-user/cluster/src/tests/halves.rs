@@ -4,29 +4,16 @@ use std::time::Duration;
 
 use gateway_common::{slot::Slot, time::Instant};
 
-use super::net::{config, id};
+use super::net::{config, id, next_view};
 use crate::Cluster;
 use crate::config::Limits;
-use crate::frame::Incarnation;
 use crate::reservation::JUMP;
-use crate::slot_map::{Mode, Weighted};
-use crate::view::{Tenures, View};
+use crate::view::View;
 
 const NOW: Instant = Instant::from_nanos(1);
 
 fn next(before: &View, members: &[u8]) -> View {
-    let weighted = |member: &u8| Weighted {
-        member: id(*member),
-        weight: 1,
-    };
-    let weighted: Vec<Weighted> = members.iter().map(weighted).collect();
-    let next = View {
-        epoch: before.epoch.next(),
-        members: members.iter().map(|m| (id(*m), Incarnation(1))).collect(),
-        slots: before.slots.next(&weighted, Mode::LoadSharing),
-        tenures: Tenures::default(),
-    };
-    next.following(before)
+    next_view(before, members.iter().map(|member| (*member, 1)))
 }
 
 fn slot_of(view: &View, member: u8) -> Slot {

@@ -84,6 +84,26 @@ pub(super) fn slot_of(core: &Cluster, cookie: Cookie) -> Slot {
     known.or(owned.iter().nth(nth)).unwrap_or(Slot(0))
 }
 
+/// The view after `before`, of these members and their runs, which share the slots.
+pub(super) fn next_view(before: &View, members: impl Iterator<Item = (u8, u64)> + Clone) -> View {
+    let weighted: Vec<Weighted> = members
+        .clone()
+        .map(|(member, _)| Weighted {
+            member: id(member),
+            weight: 1,
+        })
+        .collect();
+    let next = View {
+        epoch: before.epoch.next(),
+        members: members
+            .map(|(member, run)| (id(member), Incarnation(run)))
+            .collect(),
+        slots: before.slots.next(&weighted, Mode::LoadSharing),
+        tenures: Tenures::default(),
+    };
+    next.following(before)
+}
+
 /// One member: its core, and what a driver would have done with its outputs.
 pub(super) struct Node {
     pub(super) core: Cluster,
@@ -156,23 +176,8 @@ impl Net {
 
     /// All members install the next view, of these.
     pub(super) fn install(&mut self, members: &[u8]) {
-        let weighted: Vec<Weighted> = members
-            .iter()
-            .map(|member| Weighted {
-                member: id(*member),
-                weight: 1,
-            })
-            .collect();
-        let runs = members.iter();
-        let next = View {
-            epoch: self.view.epoch.next(),
-            members: runs
-                .map(|m| (id(*m), Incarnation(self.nodes[m].run)))
-                .collect(),
-            slots: self.view.slots.next(&weighted, Mode::LoadSharing),
-            tenures: Tenures::default(),
-        };
-        self.view = next.following(&self.view);
+        let runs = members.iter().map(|m| (*m, self.nodes[m].run));
+        self.view = next_view(&self.view, runs);
         for member in 1..=self.members {
             let (now, view) = (self.now, self.view.clone());
             let core = &mut self.node(member).core;

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use gateway_common::{slot::Slot, time::Instant};
 
-use super::net::{Net, cookie, id, opened};
+use super::net::{Net, cookie, id, next_view, opened};
 use crate::change::{Change, Child, Cookie, Mirror, Reserved, Sa};
 use crate::config::Limits;
 use crate::frame::{DeltaSeq, Incarnation};
 use crate::output::Output;
 use crate::secret::Secret;
-use crate::slot_map::{Mode, Weighted};
 use crate::table::TableChange;
-use crate::view::{Epoch, Tenures, View};
+use crate::view::{Epoch, View};
 
 /// SplitMix64: the seed decides everything.
 pub(super) struct Dice(pub(super) u64);
@@ -109,23 +108,8 @@ impl World {
 
     /// A majority of the view before has agreed.
     pub(super) fn decide(&mut self, members: &[u8]) {
-        let weighted: Vec<Weighted> = members
-            .iter()
-            .map(|member| Weighted {
-                member: id(*member),
-                weight: 1,
-            })
-            .collect();
-        let next = View {
-            epoch: self.view.epoch.next(),
-            members: members
-                .iter()
-                .map(|m| (id(*m), Incarnation(self.net.nodes[m].run)))
-                .collect(),
-            slots: self.view.slots.next(&weighted, Mode::LoadSharing),
-            tenures: Tenures::default(),
-        };
-        self.view = next.following(&self.view);
+        let runs = members.iter().map(|m| (*m, self.net.nodes[m].run));
+        self.view = next_view(&self.view, runs);
         for member in self.alive() {
             let view = self.view.clone();
             self.installs.entry(member).or_default().push_back(view);

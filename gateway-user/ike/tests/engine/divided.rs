@@ -5,22 +5,12 @@ use std::time::Duration;
 use gateway_common::member::MemberId;
 use gateway_ike::endpoint::{Command, Target};
 use gateway_ike::output::Transmit;
-use gateway_ike::record::IkeSaRecord;
 use gateway_ike::wire::{ExchangeType, HeaderRepr, Message, MessageBuilder};
 
 use crate::config::config;
 use crate::gateway::Gateway;
 use crate::initiator::Initiator;
-
-fn ordered(gateway: &mut Gateway, command: Command) -> Vec<Transmit> {
-    gateway.endpoint.handle_command(gateway.now, command);
-    gateway.drain()
-}
-
-fn record(gateway: &Gateway) -> Box<IkeSaRecord> {
-    let (_, record) = gateway.last_record();
-    Box::new(IkeSaRecord::decode(record.encode().expose()).unwrap())
-}
+use crate::takeover::{ordered, transfer};
 
 fn header(sent: &[Transmit]) -> HeaderRepr {
     *Message::parse(&sent[0].bytes).unwrap().header()
@@ -34,7 +24,7 @@ fn halves(seed: u64) -> (Gateway, Gateway, Initiator) {
     let mut config = config();
     config.member = MemberId::new(6).unwrap();
     let mut second = Gateway::seeded(config, 106);
-    ordered(&mut second, Command::Import(record(&first)));
+    ordered(&mut second, Command::Import(transfer(&first)));
     for half in [&mut first, &mut second] {
         ordered(half, Command::SetDivided(true));
     }
@@ -57,7 +47,7 @@ fn an_answer_to_the_other_half_costs_no_ike_sa() {
         };
         let answer = peer.seal(MessageBuilder::new(other.to_response()));
         first.receive(peer.path, &answer);
-        assert_eq!(record(&first).closing, !divided);
+        assert_eq!(transfer(&first).closing, !divided);
         if divided {
             let sent = first.advance(Duration::from_secs(60));
             assert_eq!(header(&sent).message_id, 1);
@@ -81,7 +71,7 @@ fn message_ids_go_on_behind_those_of_the_other_half() {
         // A request of the peer's came there, too.
         let request = peer.request(ExchangeType::INFORMATIONAL, &[]);
         let response = second.exchange(peer.path, &request);
-        ordered(&mut first, Command::Reconcile(record(&second)));
+        ordered(&mut first, Command::Reconcile(transfer(&second)));
         assert_eq!(first.exchange(peer.path, &request), response);
         peer.is_alive(&mut first);
         let again = first.advance(Duration::from_millis(1));
@@ -101,7 +91,7 @@ fn message_ids_go_on_behind_those_of_the_other_half() {
 #[test]
 fn what_the_peer_has_deleted_at_the_other_half_is_over() {
     let (mut first, second, _) = halves(182);
-    let mut closed = record(&first);
+    let mut closed = transfer(&first);
     closed.closed = Some(Duration::from_secs(4));
     drop(second);
     let sent = ordered(&mut first, Command::Reconcile(closed));

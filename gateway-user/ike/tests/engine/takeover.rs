@@ -23,13 +23,13 @@ fn member(id: u8, incarnation: u16) -> Gateway {
     Gateway::seeded(config, 100 + u64::from(id))
 }
 
-fn ordered(gateway: &mut Gateway, command: Command) -> Vec<Transmit> {
+pub(crate) fn ordered(gateway: &mut Gateway, command: Command) -> Vec<Transmit> {
     gateway.endpoint.handle_command(gateway.now, command);
     gateway.drain()
 }
 
 /// As it comes out of the wire of the sync network.
-fn transfer(from: &Gateway) -> Box<IkeSaRecord> {
+pub(crate) fn transfer(from: &Gateway) -> Box<IkeSaRecord> {
     let (_, record) = from.last_record();
     Box::new(IkeSaRecord::decode(record.encode().expose()).unwrap())
 }

@@ -44,7 +44,6 @@ fn staged(seed: u64, members: u8, peers: u8, availability: bool) -> World {
     };
     let options = Options {
         seed,
-        trace: std::env::var_os("SCENE_TRACE").is_some(),
         ..Options::default()
     };
     let mut world = World::planned(options, plan, Rng::new(seed));

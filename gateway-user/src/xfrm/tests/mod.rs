@@ -74,6 +74,16 @@ pub(crate) fn recorded() -> (Recording, Tunnels) {
     (kernel.clone(), Tunnels::new(Box::new(kernel)))
 }
 
+/// Removes what no record has claimed; returns the number of SAs.
+pub(crate) fn finish_adoption(tunnels: &mut Tunnels) -> usize {
+    tunnels.finish_adoption();
+    loop {
+        if let Some(removed) = tunnels.tidy_part().unwrap() {
+            return removed;
+        }
+    }
+}
+
 /// SAs and policies, to compare. Counters and times are left out.
 pub(crate) fn contents(kernel: &mut dyn SaKernel) -> (Vec<(SaId, u32)>, Vec<Policy>) {
     let sas = kernel.dump_sas().unwrap();

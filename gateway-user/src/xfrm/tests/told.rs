@@ -4,7 +4,7 @@ use gateway_common::slot::Slot;
 use gateway_node::effect::KernelEvent;
 
 use super::copies::{BLOCK, at, in_id, look, out_id, sent};
-use super::{child, contents, network, recorded, reqid_of, reqids};
+use super::{child, contents, finish_adoption, network, recorded, reqid_of, reqids};
 use crate::xfrm::{Direction, Recording, SaKernel, Tunnels, XfrmEvent};
 
 fn heard(kernel: &Recording, tunnels: &mut Tunnels) -> Vec<KernelEvent> {
@@ -179,15 +179,6 @@ fn restarted() -> (Recording, Tunnels) {
     (kernel, next)
 }
 
-/// SAs that are removed after the end of an adoption.
-fn tidied(tunnels: &mut Tunnels) -> usize {
-    let mut removed = 0;
-    while tunnels.is_tidying() {
-        removed += tunnels.tidy_part().unwrap();
-    }
-    removed
-}
-
 #[test]
 fn an_earlier_process_s_sas_stay_until_their_records_come() {
     let (mut kernel, mut tunnels) = restarted();
@@ -203,8 +194,7 @@ fn an_earlier_process_s_sas_stay_until_their_records_come() {
     tunnels.install_copy(&child(2), at(10)).unwrap();
     assert_eq!(sent(&mut kernel, &child(2)), 1_000);
 
-    tunnels.finish_adoption();
-    assert_eq!(tidied(&mut tunnels), 2);
+    assert_eq!(finish_adoption(&mut tunnels), 2);
     assert_eq!(tunnels.reconcile().unwrap(), Default::default());
     assert_eq!(kernel.dump_sas().unwrap().len(), 5);
     for n in [2, 3] {
@@ -232,8 +222,7 @@ fn what_does_not_fit_its_record_is_installed_anew() {
         let state = kernel.query_sa(&in_id(c)).unwrap();
         assert_eq!(state.sequence_in, 0, "not the old one");
     }
-    tunnels.finish_adoption();
-    tidied(&mut tunnels);
+    finish_adoption(&mut tunnels);
     assert_eq!(kernel.dump_sas().unwrap().len(), 7);
     assert_eq!(tunnels.reconcile().unwrap(), Default::default());
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gateway_ike::config::{Actions, ChildConfig, StartAction, Volume};
 use gateway_ike::output::ChildSa;
 
-use super::{child, contents, network, recorded};
+use super::{child, contents, finish_adoption, network, recorded};
 use crate::xfrm::{Action, Direction, SaKernel, Trap, Tunnels};
 
 /// The configuration that a CHILD_SA of the tests could be of.
@@ -171,10 +171,7 @@ fn a_restart_keeps_the_trap() {
     again.protect(&[network("10.2.0.0/16")], &[]).unwrap();
     assert!(set(&mut again, &[("site", &child)]).is_empty());
     assert_eq!(kernel.dump_policies().unwrap().len(), before);
-    again.finish_adoption();
-    while again.is_tidying() {
-        again.tidy_part().unwrap();
-    }
+    finish_adoption(&mut again);
     assert_eq!(kernel.dump_policies().unwrap().len(), before);
     let policies = kernel.dump_policies().unwrap();
     assert!(policies.iter().any(|p| again.trapped(&p.key).is_some()));

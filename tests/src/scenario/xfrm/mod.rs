@@ -25,11 +25,11 @@ use pair::{Kind, PLAIN, Pair, ends};
 /// Removes what no record has claimed; returns the number of SAs.
 fn finish_adoption(tunnels: &mut Tunnels) -> Result<usize> {
     tunnels.finish_adoption();
-    let mut removed = 0;
-    while tunnels.is_tidying() {
-        removed += tunnels.tidy_part()?;
+    loop {
+        if let Some(removed) = tunnels.tidy_part()? {
+            return Ok(removed);
+        }
     }
-    Ok(removed)
 }
 
 /// Every kind of tunnel carries both families both ways, each packet marked with its slot, and

@@ -74,6 +74,7 @@ fn round(pair: &Pair, children: &[ChildSa]) -> Result<Costs> {
     };
     let out_only = time(|| moves(&mut tunnels, children, out_only))?;
     let mut tunnels = open()?;
+    let policies = tunnels.kernel().dump_policies()?.len();
     let adopt = time(|| {
         let found = tunnels.begin_adoption()?;
         ensure!(found == 2 * COUNT as usize, "{found} SAs");
@@ -82,6 +83,8 @@ fn round(pair: &Pair, children: &[ChildSa]) -> Result<Costs> {
         ensure!(removed == 0, "{removed} SAs removed");
         Ok(())
     })?;
+    let kept = tunnels.kernel().dump_policies()?.len();
+    ensure!(kept == policies, "{kept} of {policies} policies kept");
     let remove = time(|| {
         for child in children {
             tunnels.remove_child(child.id())?;
