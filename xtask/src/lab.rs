@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::vm::{self, Machine};
 use crate::{host, process};
 
 /// Longest that one boot of the VM may take with everything it runs.
-const VM_LIMIT: Duration = Duration::from_secs(20 * 60);
+const VM_LIMIT: Duration = Duration::from_secs(40 * 60);
 /// The same for the nightly run.
 const VM_NIGHTLY_LIMIT: Duration = Duration::from_secs(10 * 60 * 60);
 
@@ -125,7 +125,7 @@ pub(crate) fn native(choice: Choice) -> Result<Vec<Scenario>> {
     let _ = std::fs::remove_file(&results);
     println!("$ {}", process::shown(&command));
     let status = command.status().context("cannot start gateway-lab")?;
-    read(&results, status.success())
+    read(&results, Ok(status.success()))
 }
 
 /// Runs scenarios in one boot of the VM.
@@ -152,22 +152,40 @@ pub(crate) fn in_vm(choice: Choice) -> Result<Vec<Scenario>> {
         Choice::Gating => VM_LIMIT,
         Choice::Nightly => VM_NIGHTLY_LIMIT,
     };
-    let ok = vm::run(&machine, &line, limit)?;
-    read(&results, ok)
+    read(&results, vm::run(&machine, &line, limit))
 }
 
-fn read(file: &Path, ended_well: bool) -> Result<Vec<Scenario>> {
-    let bytes = std::fs::read(file).context("the lab left no results; see its output above")?;
-    let (scenarios, complete) = parse(&bytes)?;
+/// What the lab has written, whether or not it came to its end.
+fn read(file: &Path, ended_well: Result<bool>) -> Result<Vec<Scenario>> {
+    match (std::fs::read(file), ended_well) {
+        (Err(_), Err(error)) => Err(error),
+        (bytes, ended_well) => {
+            let bytes = bytes.context("the lab left no results; see its output above")?;
+            judge(&bytes, ended_well)
+        }
+    }
+}
+
+/// The scenarios, and one that has failed if the lab did not come to its end, or says that something
+/// failed which is not among them.
+fn judge(results: &[u8], ended_well: Result<bool>) -> Result<Vec<Scenario>> {
+    let (mut scenarios, complete) = parse(results)?;
     let failed = scenarios
         .iter()
         .any(|scenario| !scenario.passed && !scenario.skipped);
-    if !complete {
-        bail!("the lab was cut off after {} scenario(s)", scenarios.len());
-    }
-    if !ended_well && !failed {
-        bail!("the lab failed although every scenario passed; see its output above");
-    }
+    let wrong = match ended_well {
+        Err(error) => Some(format!("{error:#}")),
+        Ok(_) if !complete => Some("the lab was cut off".to_owned()),
+        Ok(false) if !failed => Some("the lab failed; see its output above".to_owned()),
+        Ok(_) => None,
+    };
+    scenarios.extend(wrong.map(|detail| Scenario {
+        name: "the lab itself".to_owned(),
+        passed: false,
+        skipped: false,
+        seconds: 0.0,
+        detail,
+    }));
     Ok(scenarios)
 }
 
@@ -199,5 +217,26 @@ mod tests {
         let (scenarios, complete) = parse(text).unwrap();
         assert!(complete && scenarios[0].passed && !scenarios[1].passed);
         assert!(parse(b"[]").is_err());
+    }
+
+    #[test]
+    fn what_ran_before_the_lab_was_cut_off_is_told() {
+        let text = br#"{"complete": false, "scenarios": [{"scenario": "a", "passed": true}]}"#;
+        let verdicts = |ended_well| -> Vec<(String, bool)> {
+            let scenarios = judge(text, ended_well).unwrap().into_iter();
+            scenarios.map(|row| (row.detail, row.passed)).collect()
+        };
+        let cut_off = anyhow::anyhow!("no end in 5 s");
+        let expected = |why: &str| vec![(String::new(), true), (why.to_owned(), false)];
+        assert_eq!(verdicts(Err(cut_off)), expected("no end in 5 s"));
+        assert_eq!(verdicts(Ok(true)), expected("the lab was cut off"));
+        let text = br#"{"complete": true, "scenarios": [{"scenario": "a", "passed": true}]}"#;
+        assert!(judge(text, Ok(true)).unwrap().iter().all(|row| row.passed));
+        assert!(
+            judge(text, Ok(false))
+                .unwrap()
+                .iter()
+                .any(|row| !row.passed)
+        );
     }
 }

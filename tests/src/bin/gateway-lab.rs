@@ -304,6 +304,11 @@ fn selected(options: &RunOptions, kernel_esp: bool) -> Result<Vec<Scenario>> {
 fn run_scenarios(options: &RunOptions) -> Result<ExitCode> {
     let context = context(&options.logs)?;
     let scenarios = selected(options, context.kernel_esp)?;
+    // Asked first: what it is in a machine that was booted for this depends on the time since.
+    match lab::patience() {
+        1 => {}
+        factor => println!("lab: a slow machine: times are {factor} times as long"),
+    }
     let mut results = Vec::new();
     let (mut failed, mut skipped) = (0_u32, 0_usize);
     for scenario in &scenarios {
