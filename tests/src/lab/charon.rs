@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::limit;
 use super::node::{Node, Process, tail};
 use super::wait::{patience, wait_until};
 
@@ -174,7 +175,7 @@ impl Charon {
     /// swanctl refuses them.
     pub fn load_folder(&self, folder: &Path) -> Result<()> {
         let mut command = self.swanctl_command(&["--load-all", "--clear"]);
-        let output = command.env("SWANCTL_DIR", folder).output()?;
+        let output = limit::output(command.env("SWANCTL_DIR", folder))?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let errors = String::from_utf8_lossy(&output.stderr);
@@ -191,10 +192,7 @@ impl Charon {
     /// # Errors
     /// It fails; the error carries what it printed.
     pub fn swanctl(&self, args: &[&str]) -> Result<String> {
-        let output = self
-            .swanctl_command(args)
-            .output()
-            .context("cannot start swanctl")?;
+        let output = limit::output(&mut self.swanctl_command(args)).context("swanctl")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr);

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::charon::Connection;
+use super::limit;
 use super::member::Member;
 use super::network::{
     Network, Plan, VIP, VIP6, inside_address, public_address, segment_address, site_address,
@@ -18,7 +19,7 @@ use super::network::{
 };
 use super::run::Run;
 use super::timing::Timing;
-use super::wait::wait_until;
+use super::wait::{patience, wait_until};
 
 /// The cluster's IKE identity.
 pub const GATEWAY_ID: &str = "gw.example.org";
@@ -75,6 +76,8 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// How fast the members judge each other.
     pub timing: Timing,
+    /// Epoch of the view in which they began.
+    pub first_view: Option<u64>,
 }
 
 /// The pre-shared key of a site (0-based).
@@ -127,12 +130,31 @@ impl Cluster {
             members.push(Member::start(binaries, node, id, &config)?);
         }
         members.iter_mut().try_for_each(Member::wait_ready)?;
-        let cluster = Self {
+        let mut cluster = Self {
             members,
             timing: settings.timing,
+            first_view: None,
         };
         cluster.wait_connected()?;
+        cluster.first_view = cluster.newest_view()?;
         Ok(cluster)
+    }
+
+    /// Whether the members have made another view on an emulated machine: starved, they call each
+    /// other late. Slots move then, and what was on its way has to be repeated.
+    ///
+    /// # Errors
+    /// A member does not answer.
+    pub fn was_starved(&self) -> Result<bool> {
+        Ok(patience() > 1 && self.newest_view()? != self.first_view)
+    }
+
+    fn newest_view(&self) -> Result<Option<u64>> {
+        let mut newest = None;
+        for member in &self.members {
+            newest = newest.max(member.ask("view")?["epoch"].as_u64());
+        }
+        Ok(newest)
     }
 
     /// Waits until every member has a sync channel to every other, and all are in one view.
@@ -252,7 +274,7 @@ fn issue_certificates(binaries: &Path, run: &Run, members: u8) -> Result<PathBuf
     let gatewayctl = |args: &[&str]| -> Result<()> {
         let mut command = Command::new(binaries.join("gatewayctl"));
         command.arg("pki").args(args).arg("--dir").arg(&dir);
-        let output = command.output().context("cannot start gatewayctl")?;
+        let output = limit::output(&mut command).context("gatewayctl")?;
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr).into_owned();
             bail!("gatewayctl pki {} failed: {errors}", args.join(" "));

@@ -4,11 +4,14 @@ use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::device;
 use super::enter::{self, Enclosure};
+use super::limit;
 use super::run::{self, Run};
 use super::wait::wait_until;
 
@@ -22,6 +25,8 @@ pub struct Node {
     logs: PathBuf,
     run_dir: PathBuf,
     bpf_dir: Option<PathBuf>,
+    /// Lines for `ip` that are collected, if they are.
+    lines: Mutex<Option<String>>,
 }
 
 impl Node {
@@ -31,6 +36,27 @@ impl Node {
     /// Without root, or a kernel without network namespaces.
     pub fn new(run: &Run, name: &str) -> Result<Self> {
         Self::make(run, name, name)
+    }
+
+    /// Several nodes at once. What [`Node::ip`] is told they collect until [`Node::flush`]: on an
+    /// emulated machine a program takes half a second to start.
+    ///
+    /// # Errors
+    /// As for [`Node::new`].
+    pub fn collecting(run: &Run, names: &[String]) -> Result<Vec<Self>> {
+        let mut lines = String::new();
+        for name in names {
+            let namespace = run.namespace(name);
+            run::register_namespace(&namespace);
+            lines += &format!("netns add {namespace}\n");
+        }
+        batch(None, &lines)?;
+        let node = |name: &String| {
+            let mut node = Self::of_namespace(run, name, name)?;
+            node.lines = Mutex::new(Some(String::new()));
+            Ok(node)
+        };
+        names.iter().map(node).collect()
     }
 
     /// Another node of a name that was used before: the same name, nothing else in common.
@@ -43,18 +69,22 @@ impl Node {
 
     fn make(run: &Run, name: &str, unique: &str) -> Result<Self> {
         let namespace = run.namespace(unique);
-        let run_dir = run.folder(unique, "run")?;
-        command("ip", &["netns", "add", &namespace])?;
         run::register_namespace(&namespace);
+        command("ip", &["netns", "add", &namespace])?;
+        Self::of_namespace(run, name, unique)
+    }
+
+    fn of_namespace(run: &Run, name: &str, unique: &str) -> Result<Self> {
         let node = Self {
             name: name.into(),
             unique: unique.into(),
-            namespace,
+            namespace: run.namespace(unique),
             logs: run.logs().to_owned(),
-            run_dir,
+            run_dir: run.folder(unique, "run")?,
             bpf_dir: None,
+            lines: Mutex::new(None),
         };
-        node.ip("link set lo up")?;
+        node.inside(|| device::up("lo"))?;
         Ok(node)
     }
 
@@ -157,12 +187,32 @@ impl Node {
         Ok(command)
     }
 
-    /// Runs `ip` with one command per line.
+    /// Runs `ip` with one command per line; a node that collects them runs them when it is flushed.
     ///
     /// # Errors
     /// A line fails; the error quotes it.
     pub fn ip(&self, lines: &str) -> Result<()> {
-        batch(Some(&self.namespace), lines)
+        let mut collected = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *collected {
+            Some(collected) => {
+                collected.push_str(lines.trim_end());
+                collected.push('\n');
+                Ok(())
+            }
+            None => batch(Some(&self.namespace), lines),
+        }
+    }
+
+    /// Runs the lines that were collected, and from here on every one at once.
+    ///
+    /// # Errors
+    /// A line fails; the error quotes it.
+    pub fn flush(&self) -> Result<()> {
+        let mut collected = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        match collected.take() {
+            Some(lines) => batch(Some(&self.namespace), &lines),
+            None => Ok(()),
+        }
     }
 
     /// Runs a program in the namespace and returns its standard output.
@@ -170,7 +220,7 @@ impl Node {
     /// # Errors
     /// It cannot be started or fails; the error carries its messages.
     pub fn output(&self, program: &str, args: &[&str]) -> Result<String> {
-        let output = self.command(program)?.args(args).output();
+        let output = limit::output(self.command(program)?.args(args));
         let output = output.with_context(|| format!("cannot start {program}"))?;
         text_of(program, args, &output)
     }
@@ -238,11 +288,7 @@ impl Node {
             args.extend(["-I", source]);
         }
         args.push(&to);
-        let output = self
-            .command("ping")?
-            .args(&args)
-            .output()
-            .context("cannot start ping")?;
+        let output = limit::output(self.command("ping")?.args(&args)).context("ping")?;
         let text = String::from_utf8_lossy(&output.stdout);
         received(&text).with_context(|| {
             format!(
@@ -403,19 +449,8 @@ pub(crate) fn batch(namespace: Option<&str>, lines: &str) -> Result<()> {
 
 /// Runs a command with `input` on its standard input.
 fn feed(command: &mut Command, input: &str) -> Result<()> {
-    use std::io::Write;
     let program = command.get_program().to_string_lossy().into_owned();
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot start {program}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
+    let output = limit::output_of_input(command, input).with_context(|| program.clone())?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         bail!("{program} failed: {}\n{}", errors.trim(), numbered(input));
@@ -435,10 +470,7 @@ fn numbered(input: &str) -> String {
 /// # Errors
 /// It cannot be started or fails.
 pub fn command(program: &str, args: &[&str]) -> Result<String> {
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output();
+    let output = limit::output(Command::new(program).args(args).stdin(Stdio::null()));
     text_of(
         program,
         args,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::authority::secret_file;
+use super::limit;
 use super::node::{Node, Process, tail};
 use super::wait::{patience, wait_until};
 
@@ -200,10 +201,8 @@ impl Pluto {
 
 fn printed(command: &mut Command) -> Result<(i32, String)> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(std::process::Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {program}"))?;
+    let output = limit::output(command.stdin(std::process::Stdio::null()))
+        .with_context(|| program.clone())?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     Ok((output.status.code().unwrap_or(-1), text))

@@ -134,8 +134,11 @@ pub(crate) fn remove_namespace(name: &str) {
     with_registry(|registry| registry.namespaces.remove(name));
 }
 
+/// As `ip netns delete` does it.
 fn delete_namespace(name: &str) {
-    let _ = Command::new("ip").args(["netns", "delete", name]).status();
+    let handle = Path::new("/run/netns").join(name);
+    enter::unmount(&handle);
+    let _ = fs::remove_file(handle);
 }
 
 /// Kills and removes everything that is registered.

@@ -98,6 +98,7 @@ impl Running {
         let cluster = Cluster {
             members,
             timing: Timing::usual(),
+            first_view: None,
         };
         cluster.wait_connected()?;
         Ok(cluster)

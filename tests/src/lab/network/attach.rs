@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::super::node::Node;
 use super::super::run::Run;
 use super::{
-    BASICS, FORWARDING, Network, ROUTER_SEGMENT, VIP, VIP6, connect, inside_address,
+    BASICS, FORWARDING, Network, ROUTER_SEGMENT, VIP, VIP6, Veth, connect, inside_address,
     public_address, segment_address, sync_address,
 };
 
@@ -23,11 +23,9 @@ impl Network {
         node.with_context(|| format!("there is no member {id}"))
     }
 
-    /// Links, addresses and routes of one member. The routes by which the router reaches the VIP
-    /// through it alone are made here; who is used is [`Network::upstream`]'s business.
-    pub(super) fn attach(&self, id: u8) -> Result<()> {
+    /// What a member is set to before it has links.
+    pub(super) fn prepare_member(&self, id: u8) -> Result<()> {
         let member = self.member(id)?;
-        let name = &member.name;
         member.sysctl(BASICS)?;
         member.sysctl(FORWARDING)?;
         // What the pre-flight of the agent demands: no member may claim the VIP by ARP, unless it
@@ -37,9 +35,30 @@ impl Network {
             "net.ipv4.conf.default.arp_ignore=1",
             "net.ipv4.conf.all.arp_announce=2",
             "net.ipv4.conf.default.arp_announce=2",
-        ])?;
-        connect(member, "eth1", &self.switch, &format!("s-{name}"))?;
-        connect(member, "eth2", &self.switch, &format!("i-{name}"))?;
+        ])
+    }
+
+    /// A member's links.
+    pub(super) fn member_cables(&self, id: u8) -> Result<Vec<Veth<'_>>> {
+        let member = self.member(id)?;
+        let name = &member.name;
+        let public = if self.plan.segment {
+            Veth::new(member, "eth0", &self.switch, &format!("p-{name}"))
+        } else {
+            Veth::new(member, "eth0", &self.router, name)
+        };
+        Ok(vec![
+            Veth::new(member, "eth1", &self.switch, &format!("s-{name}")),
+            Veth::new(member, "eth2", &self.switch, &format!("i-{name}")),
+            public,
+        ])
+    }
+
+    /// Addresses and routes of one member. The routes by which the router reaches the VIP
+    /// through it alone are made here; who is used is [`Network::upstream`]'s business.
+    pub(super) fn configure_member(&self, id: u8) -> Result<()> {
+        let member = self.member(id)?;
+        let name = &member.name;
         self.switch.ip(&format!(
             "link set s-{name} master sync\nlink set i-{name} master inside"
         ))?;
@@ -57,7 +76,6 @@ impl Network {
 
     fn join_segment(&self, id: u8, member: &Node) -> Result<()> {
         let name = &member.name;
-        connect(member, "eth0", &self.switch, &format!("p-{name}"))?;
         self.switch
             .ip(&format!("link set p-{name} master public"))?;
         member.ip(&format!(
@@ -70,7 +88,6 @@ impl Network {
 
     fn own_link(&self, id: u8, member: &Node) -> Result<()> {
         let name = &member.name;
-        connect(member, "eth0", &self.router, name)?;
         let (public, router) = (public_address(id), Ipv4Addr::new(192, 0, 2, 4 * id + 1));
         member.ip(&format!(
             "addr add {public}/30 dev eth0\naddr add 2001:db8:2:{id}::2/64 dev eth0 nodad\n\
@@ -115,7 +132,7 @@ impl Network {
             Cable::Inside => ("inside", 16),
             Cable::Public => ("public", 24),
         };
-        connect(&node, "eth0", &self.switch, name)?;
+        connect(&[Veth::new(&node, "eth0", &self.switch, name)])?;
         self.switch
             .ip(&format!("link set {name} master {bridge}"))?;
         node.ip(&format!("addr add {address}/{length} dev eth0"))?;
@@ -148,7 +165,9 @@ impl Network {
             .members
             .get_mut(index)
             .with_context(|| format!("there is no member {id}"))? = node;
-        self.attach(id)
+        self.prepare_member(id)?;
+        connect(&self.member_cables(id)?)?;
+        self.configure_member(id)
     }
 
     /// Cuts or mends a member's cable: `public`, `sync` or `inside`. Both ends lose their carrier.

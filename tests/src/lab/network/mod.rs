@@ -16,14 +16,17 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 mod attach;
 mod upstream;
 
+use super::device;
 use super::node::Node;
 use super::run::Run;
+use super::wait::wait_until;
 
 pub use attach::Cable;
 pub use upstream::Spray;
@@ -72,6 +75,9 @@ impl Default for Plan {
         }
     }
 }
+
+/// Longest that links take to come up.
+const CARRIER: Duration = Duration::from_secs(5);
 
 /// What every node is set to before it has an address.
 const BASICS: &[&str] = &[
@@ -151,30 +157,49 @@ impl Network {
     /// # Errors
     /// A command fails; what was built so far is removed.
     pub fn new(run: &Run, plan: Plan) -> Result<Self> {
-        let node = |name: &str| Node::new(run, name);
-        let mut members = Vec::new();
-        for id in 1..=plan.members {
-            members.push(Node::new(run, &format!("m{id}"))?.with_bpffs(run)?);
-        }
-        let network = Self {
-            plan,
-            peer: node("p")?,
-            nat: if plan.nat { Some(node("n")?) } else { None },
-            router: node("r")?,
-            members,
-            host: node("h")?,
-            switch: node("s")?,
-        };
-        network.prepare()?;
-        network.link()?;
-        network.configure_outside()?;
         let all: Vec<u8> = (1..=plan.members).collect();
+        let mut names = ["p", "r", "h", "s"].map(str::to_owned).to_vec();
+        names.extend(plan.nat.then(|| "n".to_owned()));
+        names.extend(all.iter().map(|id| format!("m{id}")));
+        let mut nodes = Node::collecting(run, &names)?.into_iter();
+        let mut node = || nodes.next().context("as many nodes as names");
+        let mut network = Self {
+            plan,
+            peer: node()?,
+            router: node()?,
+            host: node()?,
+            switch: node()?,
+            nat: if plan.nat { Some(node()?) } else { None },
+            members: Vec::new(),
+        };
+        for _ in &all {
+            network.members.push(node()?.with_bpffs(run)?);
+        }
+        network.prepare()?;
         for id in &all {
-            network.attach(*id)?;
+            network.prepare_member(*id)?;
+        }
+        let mut cables = network.fixed_cables();
+        for id in &all {
+            cables.extend(network.member_cables(*id)?);
+        }
+        connect(&cables)?;
+        network.bridges()?;
+        network.configure_outside()?;
+        for id in &all {
+            network.configure_member(*id)?;
         }
         network.configure_host()?;
         network.upstream(&all)?;
         network.inside_among(&all)?;
+        for node in network.fixed_nodes().chain(&network.members) {
+            node.flush()?;
+        }
+        for (node, name) in cables.iter().flat_map(|cable| &cable.ends) {
+            let what = format!("a carrier of {name} of {}", node.name);
+            node.inside(|| wait_until(CARRIER, &what, || device::is_running(name)))?;
+        }
+        drop(cables);
         Ok(network)
     }
 
@@ -200,23 +225,32 @@ impl Network {
         ])
     }
 
-    fn link(&self) -> Result<()> {
+    /// What is plugged in whatever members there are.
+    fn fixed_cables(&self) -> Vec<Veth<'_>> {
         let next = self.nat.as_ref().unwrap_or(&self.peer);
-        connect(next, "eth0", &self.router, "outside")?;
+        let mut cables = vec![
+            Veth::new(next, "eth0", &self.router, "outside"),
+            Veth::new(&self.host, "eth0", &self.switch, "i-host"),
+        ];
         if let Some(nat) = &self.nat {
-            connect(&self.peer, "eth0", nat, "lan")?;
+            cables.push(Veth::new(&self.peer, "eth0", nat, "lan"));
         }
+        if self.plan.segment {
+            cables.push(Veth::new(&self.router, "segment", &self.switch, "p-router"));
+        }
+        cables
+    }
+
+    fn bridges(&self) -> Result<()> {
         self.switch
             .ip("link add sync type bridge\nlink add inside type bridge\n\
-                 link set sync up\nlink set inside up")?;
+             link set sync up\nlink set inside up\nlink set i-host master inside")?;
         if self.plan.segment {
             self.switch
-                .ip("link add public type bridge\nlink set public up")?;
-            connect(&self.router, "segment", &self.switch, "p-router")?;
-            self.switch.ip("link set p-router master public")?;
+                .ip("link add public type bridge\nlink set public up\n\
+                 link set p-router master public")?;
         }
-        connect(&self.host, "eth0", &self.switch, "i-host")?;
-        self.switch.ip("link set i-host master inside")
+        Ok(())
     }
 
     fn configure_outside(&self) -> Result<()> {
@@ -284,23 +318,40 @@ impl Network {
     }
 }
 
-/// A veth pair between two nodes, up at both ends.
+/// A veth pair between two nodes.
+struct Veth<'a> {
+    ends: [(&'a Node, String); 2],
+}
+
+impl<'a> Veth<'a> {
+    fn new(a: &'a Node, a_name: &str, b: &'a Node, b_name: &str) -> Self {
+        let ends = [(a, a_name.to_owned()), (b, b_name.to_owned())];
+        Self { ends }
+    }
+}
+
+/// Makes veth pairs, up at both ends.
 ///
 /// Transmit checksum offload is off: a frame that native XDP redirects keeps the half-finished
 /// checksum that the sender left to a device. GRO is on: it gives the receiving side the NAPI
 /// context without which a native redirect to its other end is lost silently.
-fn connect(a: &Node, a_name: &str, b: &Node, b_name: &str) -> Result<()> {
-    super::node::batch(
-        None,
-        &format!(
-            "link add {a_name} netns {} type veth peer name {b_name} netns {}",
+fn connect(cables: &[Veth<'_>]) -> Result<()> {
+    let line = |cable: &Veth<'_>| {
+        let [(a, a_name), (b, b_name)] = &cable.ends;
+        format!(
+            "link add {a_name} netns {} type veth peer name {b_name} netns {}\n",
             a.namespace(),
             b.namespace()
-        ),
-    )?;
-    for (node, name) in [(a, a_name), (b, b_name)] {
-        node.ip(&format!("link set {name} up"))?;
-        node.output("ethtool", &["-K", name, "tx", "off", "gro", "on"])?;
+        )
+    };
+    super::node::batch(None, &cables.iter().map(line).collect::<String>())?;
+    for (node, name) in cables.iter().flat_map(|cable| &cable.ends) {
+        node.inside(|| {
+            device::up(name)?;
+            device::offload(name, device::TX_CHECKSUM, false)?;
+            device::offload(name, device::GRO, true)
+        })
+        .with_context(|| format!("{name} of {}", node.name))?;
     }
     Ok(())
 }
