@@ -111,12 +111,18 @@ fn run(cli: &Cli, recent: Recent) -> Result<()> {
     }
     let config = Config::load(&cli.config)?;
     agent::forbid_core_dumps().context("core dumps could not be switched off")?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("the runtime could not be started")?
-        .block_on(async { Agent::start(config, &cli.config, recent).await?.run().await })
+        .context("the runtime could not be started")?;
+    let file = cli.config.clone();
+    // On a worker, where what was received wakes the agent without another thread's waking up.
+    let agent =
+        runtime.spawn(async move { Agent::start(config, &file, recent).await?.run().await });
+    runtime
+        .block_on(agent)
+        .context("the agent ended without a result")?
 }
 
 fn check_config(cli: &Cli) -> Result<()> {
