@@ -1,5 +1,7 @@
 //! Stock libreswan as peer: it negotiates, rekeys and deletes in its own ways.
 
+mod redirect;
+mod takeover;
 mod ways;
 
 use std::time::Duration;
@@ -14,6 +16,8 @@ use crate::lab::{
     PlutoSettings, Run, Spray, VIP, secret, site_address, wait_until,
 };
 
+pub(super) use redirect::redirect;
+pub(super) use takeover::{killed, killed_behind_nat};
 pub(super) use ways::{nat, ways};
 
 /// What libreswan calls the proposals that the members take.
@@ -78,7 +82,7 @@ pub(super) fn psk(context: &Context) -> Result<String> {
     })?;
     let repeated = peer.retransmissions();
     ensure!(
-        repeated == 0,
+        repeated == 0 || cluster.was_starved()?,
         "libreswan had to repeat {repeated} message(s)"
     );
     Ok(format!(

@@ -13,19 +13,21 @@ use super::super::harness::ping_both_ways;
 use super::{hint, peer_connection, peer_secret, spis};
 use crate::lab::{
     Authority, Cluster, ClusterSettings, ESP_PROPOSAL, GATEWAY_ID, INSIDE_NETWORK, Network,
-    PROPOSAL, Plan, Pluto, PlutoConnection, PlutoIdentity, PlutoSettings, Run, Spray, VIP6,
+    PROPOSAL, Plan, Pluto, PlutoConnection, PlutoIdentity, PlutoSettings, Run, Spray, VIP, VIP6,
     site_address, site_address6, wait_until,
 };
 
 /// IKE and ESP in libreswan's words.
 const IKE: &str = "aes_gcm128-sha2_256-dh31";
 const ESP: &str = "aes_gcm128";
+/// What pluto logs of a message that it does not look at.
+const DROPPED: &str = "discarding packet received during asynchronous work";
 /// Pings each way per look.
 const PINGS: u32 = 3;
 
 /// What a site's tunnel is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// RSA-2048 on both sides.
     Rsa,
     /// ECDSA P-256 on both sides.
@@ -38,6 +40,12 @@ enum Way {
     V6,
     /// MOBIKE is announced (RFC 4555).
     Mobike,
+    /// The gateway would begin without CHILD_SA, which the peer does not announce (RFC 6023).
+    Childless,
+    /// The gateway sends the peer to where it is already (RFC 5685).
+    Redirected,
+    /// The peer sends the gateway to another address of its own.
+    Redirecting,
 }
 
 /// One site: its way, and who begins.
@@ -77,25 +85,38 @@ pub(in super::super) fn nat(context: &Context) -> Result<String> {
     Ok(format!("{}: {simultaneous}", bench.peer.version()))
 }
 
-struct Bench<'a> {
-    context: &'a Context,
-    peer: Pluto,
-    cluster: Cluster,
-    network: Network,
+pub(super) struct Bench<'a> {
+    pub(super) context: &'a Context,
+    pub(super) peer: Pluto,
+    pub(super) cluster: Cluster,
+    pub(super) network: Network,
     sites: &'a [(Way, bool)],
     _run: Run,
 }
 
 impl<'a> Bench<'a> {
-    fn start(
+    pub(super) fn start(
         context: &'a Context,
         name: &str,
         nat: bool,
         sites: &'a [(Way, bool)],
     ) -> Result<Self> {
+        Self::with_members(context, name, Plan::default().members, nat, sites)
+    }
+
+    /// The same with so many members.
+    pub(super) fn with_members(
+        context: &'a Context,
+        name: &str,
+        members: u8,
+        nat: bool,
+        sites: &'a [(Way, bool)],
+    ) -> Result<Self> {
         let run = Run::new(&context.logs, name)?;
         let plan = Plan {
-            sites: u16::try_from(sites.len())?,
+            // The last is an address to be redirected to.
+            sites: u16::try_from(sites.len())? + 1,
+            members,
             nat,
             ..Plan::default()
         };
@@ -119,14 +140,18 @@ impl<'a> Bench<'a> {
     }
 
     /// One tunnel, begun by who is to begin it, with pings.
-    fn bring_up(&self, site: usize) -> Result<()> {
+    pub(super) fn bring_up(&self, site: usize) -> Result<()> {
         let (way, gateway_begins) = self.sites[site];
         let name = name(site);
         let limit = Duration::from_secs(20);
         let up = if gateway_begins {
             let order = json!({ "command": "initiate", "connection": name });
             let asked = self.cluster.members[0].request(&order);
-            asked.and_then(|_| self.peer.wait_up(&name, limit))
+            let theirs = match way {
+                Way::Redirecting => elsewhere(&name),
+                _ => name.clone(),
+            };
+            asked.and_then(|_| self.peer.wait_up(&theirs, limit))
         } else {
             self.peer.initiate(&name, limit)
         };
@@ -134,35 +159,44 @@ impl<'a> Bench<'a> {
         self.ping(site).with_context(|| format!("{way:?}"))
     }
 
-    fn ping(&self, site: usize) -> Result<()> {
+    pub(super) fn ping(&self, site: usize) -> Result<()> {
         let number = u16::try_from(site)?;
         let (sent, lost) = ping_both_ways(&self.network, self.context.kernel_esp, number, PINGS)?;
         ensure!(lost == 0, "{}: {lost} of {sent} pings lost", name(site));
         Ok(())
     }
 
-    /// Both sides rekey the CHILD_SA at the same time: one is left.
+    /// Both sides rekey the CHILD_SA at the same time: one is left. Unless our answer came while pluto
+    /// was computing: it drops that one, asks no more, and has no reason to delete what we have made
+    /// for it.
     fn rekey_at_once(&self, site: usize) -> Result<String> {
         let name = name(site);
         let before = spis(&self.cluster, &name)?.1;
         let order = json!({ "command": "rekey", "connection": name, "child": "net" });
+        let dropped = || self.peer.log().matches(DROPPED).count();
+        let dropped_before = dropped();
         self.peer
             .whack(&["--name", &name, "--rekey-ipsec", "--asynchronous"])?;
         self.cluster.members[0].request(&order)?;
+        let mut by_both = "one CHILD_SA is left";
         wait_until(Duration::from_secs(20), "one new CHILD_SA", || {
             let sas = self.cluster.ike_sas()?;
             let mine = sas.iter().find(|(_, sa)| sa["remote_id"] == name.as_str());
             let children = mine.and_then(|(_, sa)| sa["children"].as_array());
             let alone = children
                 .is_some_and(|children| children.len() == 1 && children[0]["spi_in"] != before);
+            if dropped() > dropped_before && spis(&self.cluster, &name)?.1 != before {
+                by_both = "the peer dropped our answer";
+                return Ok(true);
+            }
             Ok(alone && self.peer.children(&name)? == 1)
         })
         .with_context(|| hint(&self.cluster))?;
-        Ok("rekeyed by both sides at once, one CHILD_SA is left".into())
+        Ok(format!("rekeyed by both sides at once, {by_both}"))
     }
 }
 
-fn name(site: usize) -> String {
+pub(super) fn name(site: usize) -> String {
     format!("site-{}", site + 1)
 }
 
@@ -216,6 +250,17 @@ fn both_sides(
             }
             Way::Encapsulated => set(&mut connection, "encapsulation", "yes"),
             Way::Mobike => set(&mut connection, "mobike", "yes"),
+            Way::Childless => {}
+            Way::Redirected => set(&mut connection, "accept-redirect", "yes"),
+            Way::Redirecting => {
+                let spare = site_address(&network.plan, u16::try_from(sites.len())?).to_string();
+                let mut other = connection.clone();
+                other.name = elsewhere(&name);
+                set(&mut other, "left", &spare);
+                theirs.connections.push(other);
+                set(&mut connection, "send-redirect", "yes");
+                set(&mut connection, "redirect-to", &spare);
+            }
             Way::V6 => {
                 set(&mut connection, "left", &site_address6(site).to_string());
                 set(&mut connection, "right", &VIP6.to_string());
@@ -226,6 +271,11 @@ fn both_sides(
         theirs.connections.push(connection);
     }
     Ok((tables, theirs))
+}
+
+/// The peer's connection at its other address.
+fn elsewhere(name: &str) -> String {
+    format!("{name}-elsewhere")
 }
 
 /// Sets a keyword, in place of an earlier value.
@@ -256,6 +306,9 @@ fn table(network: &Network, site: u16, way: Way, folder: &Path) -> String {
             format!("ppk_id = \"ppk-{name}\"\nppk_required = true\n"),
         ),
         Way::Encapsulated => ("psk", "encap = true\n".into()),
+        Way::Childless => ("psk", "childless = \"prefer\"\n".into()),
+        Way::Redirected => ("psk", format!("redirect_to = \"{VIP}\"\n")),
+        Way::Redirecting => ("psk", "follow_redirects = true\n".into()),
         Way::V6 | Way::Mobike => ("psk", String::new()),
     };
     let certs = match auth {
