@@ -25,10 +25,7 @@ struct Value {
 /// There is no such device, or without privileges.
 pub(crate) fn up(name: &str) -> Result<()> {
     let mut request = request(name)?;
-    call(libc::SIOCGIFFLAGS, &mut request).with_context(|| format!("flags of {name}"))?;
-    // SAFETY: the call above has written this field of the union.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags(name)? | libc::IFF_UP as libc::c_short;
     call(libc::SIOCSIFFLAGS, &mut request).with_context(|| format!("setting {name} up"))
 }
 
@@ -38,11 +35,14 @@ pub(crate) fn up(name: &str) -> Result<()> {
 /// # Errors
 /// There is no such device.
 pub(crate) fn is_running(name: &str) -> Result<bool> {
+    Ok(flags(name)? & libc::IFF_RUNNING as libc::c_short != 0)
+}
+
+fn flags(name: &str) -> Result<libc::c_short> {
     let mut request = request(name)?;
     call(libc::SIOCGIFFLAGS, &mut request).with_context(|| format!("flags of {name}"))?;
     // SAFETY: the call above has written this field of the union.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    Ok(flags & libc::IFF_RUNNING as libc::c_short != 0)
+    Ok(unsafe { request.ifr_ifru.ifru_flags })
 }
 
 /// Switches an offload on or off: [`TX_CHECKSUM`] or [`GRO`].

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::authority::secret_file;
+use super::limit;
 use super::node::{Node, Process};
 use super::tap::Moment;
 use super::wait::wait_until;
@@ -186,10 +187,7 @@ impl Member {
     pub fn gatewayctl(&self, args: &[&str]) -> Result<std::process::Output> {
         let mut command = Command::new(self.binaries.join("gatewayctl"));
         command.arg("--socket").arg(&self.socket).args(args);
-        command
-            .stdin(std::process::Stdio::null())
-            .output()
-            .context("cannot start gatewayctl")
+        limit::output(&mut command).context("gatewayctl")
     }
 
     /// The agent's process.

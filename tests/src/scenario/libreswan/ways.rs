@@ -49,7 +49,7 @@ pub(super) enum Way {
 }
 
 /// One site: its way, and who begins.
-const SITES: [(Way, bool); 8] = [
+pub(super) const SITES: [(Way, bool); 8] = [
     (Way::Rsa, false),
     (Way::Rsa, true),
     (Way::Ecdsa, false),
@@ -183,13 +183,15 @@ impl<'a> Bench<'a> {
             let sas = self.cluster.ike_sas()?;
             let mine = sas.iter().find(|(_, sa)| sa["remote_id"] == name.as_str());
             let children = mine.and_then(|(_, sa)| sa["children"].as_array());
-            let alone = children
-                .is_some_and(|children| children.len() == 1 && children[0]["spi_in"] != before);
-            if dropped() > dropped_before && spis(&self.cluster, &name)?.1 != before {
+            let oldest = children.and_then(|children| children.first());
+            if oldest.is_none_or(|child| child["spi_in"] == before) {
+                return Ok(false);
+            }
+            if dropped() > dropped_before {
                 by_both = "the peer dropped our answer";
                 return Ok(true);
             }
-            Ok(alone && self.peer.children(&name)? == 1)
+            Ok(children.map(Vec::len) == Some(1) && self.peer.children(&name)? == 1)
         })
         .with_context(|| hint(&self.cluster))?;
         Ok(format!("rekeyed by both sides at once, {by_both}"))
