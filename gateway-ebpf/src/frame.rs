@@ -7,7 +7,7 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_skb_pull_data, bpf_xdp_get_buff_len};
 use gateway_common::abi::MemberValue;
-use gateway_common::packet::{Frame, MAX_OFFSET};
+use gateway_common::packet::{Frame, MAX_OFFSET, MAX_WIDENED};
 
 /// Whether the kernel knows frames in several buffers, as it does from 5.18 on. The loader sets it
 /// to 0 on older ones, and their verifier then never sees the call that they do not have.
@@ -94,6 +94,11 @@ impl Frame for XdpFrame {
         }
         self.octets.get() >= length
     }
+
+    #[inline(always)]
+    fn widen(&self, value: usize) -> usize {
+        widen(value, self.octets.get())
+    }
 }
 
 /// Octets of a frame that hold all headers that the fence looks at: Ethernet with two tags, IPv4
@@ -144,6 +149,11 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn reaches(&self, length: usize) -> bool {
         self.octets as usize >= length
+    }
+
+    #[inline(always)]
+    fn widen(&self, value: usize) -> usize {
+        widen(value, self.octets as usize)
     }
 }
 
@@ -203,6 +213,28 @@ fn opaque(mut value: usize) -> usize {
     // SAFETY: moves a register to itself.
     unsafe {
         core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack));
+    }
+    value
+}
+
+/// See [`Frame::widen`]. The verifier computes with bits that it knows, but `unknown` is a number of
+/// which it knows none: combined with it twice, the value is the same to the machine and unknown to
+/// the verifier. To swap its octets twice would do too, had newer verifiers not learned to follow.
+/// The bound is set here because older verifiers, as Linux 6.1's, do not know that a number on the
+/// stack equals its copy in a register: of one bounded by a comparison they would not bound the other.
+#[inline(always)]
+fn widen(mut value: usize, unknown: usize) -> usize {
+    // SAFETY: registers only. In assembly because the compiler would see through it.
+    unsafe {
+        core::arch::asm!(
+            "{value} ^= {unknown}",
+            "{value} ^= {unknown}",
+            "{value} &= {bound}",
+            value = inout(reg) value,
+            unknown = in(reg) unknown,
+            bound = const MAX_WIDENED,
+            options(pure, nomem, nostack),
+        );
     }
     value
 }

@@ -178,7 +178,7 @@ impl Ip {
             return Ok(false);
         }
         self.protocol = (head >> 24) as u8;
-        self.transport = at + length;
+        self.transport = frame.widen(at + length);
         Ok(true)
     }
 

@@ -23,6 +23,11 @@ pub const NAT_T_PORT: u16 = 4500;
 /// the kernel needs to see before a variable offset is added to a packet pointer.
 pub const MAX_OFFSET: usize = 0x0fff;
 
+/// Greatest number that [`Frame::widen`] leaves as it is: the longest extension header (2,048
+/// octets) behind one that begins before [`MAX_OFFSET`] ends below it. All bits are ones.
+pub const MAX_WIDENED: usize = 0x1fff;
+const _: () = assert!(MAX_OFFSET + 8 + 8 * 255 <= MAX_WIDENED);
+
 /// A frame that can be read at any offset without fear.
 pub trait Frame {
     /// The `N` octets at `offset`; `None` if the frame ends before them or `offset` is above
@@ -31,6 +36,16 @@ pub trait Frame {
 
     /// Whether the frame has at least `length` octets.
     fn reaches(&self, length: usize) -> bool;
+
+    /// The same number, which must not be above [`MAX_WIDENED`]. Where it is one of several that
+    /// the frame's headers may yield, an eBPF program hides from the kernel's verifier which: else
+    /// the verifier follows each of them to the program's end, and those of one header times those
+    /// of the next.
+    #[inline(always)]
+    fn widen(&self, value: usize) -> usize {
+        debug_assert!(value <= MAX_WIDENED);
+        value
+    }
 
     /// The octet at `offset`.
     #[inline(always)]

@@ -194,6 +194,18 @@ impl Kernel {
         }
     }
 
+    /// Instructions that the verifier went through for `program`; `None` on kernels that do not
+    /// tell.
+    pub(crate) fn verified(&self, program: Program) -> Option<u32> {
+        let loaded = self.bpf.program(program.as_str()).expect("loaded");
+        let info = match loaded {
+            aya::programs::Program::Xdp(loaded) => loaded.info(),
+            aya::programs::Program::SchedClassifier(loaded) => loaded.info(),
+            _ => panic!("{program:?} is neither XDP nor a classifier"),
+        };
+        info.expect("program info").verified_instruction_count()
+    }
+
     /// The counters that are not zero, by index of `STATS` or `PEER_STATS`.
     pub(crate) fn counters(&self, name: &str) -> BTreeMap<u32, (u64, u64)> {
         let stats = self.bpf.map(name).expect(name);
