@@ -526,6 +526,12 @@ pub(super) const ROWS: &[Row] = &[
         "stock libreswan: certificates, PPK, UDP, IPv6, MOBIKE; either side begins",
     ),
     (
+        "libreswan-at-once",
+        Tier::EspNightly,
+        libreswan::at_once,
+        "stock libreswan: both sides rekey a CHILD_SA at the same time",
+    ),
+    (
         "libreswan-nat",
         Tier::EspNightly,
         libreswan::nat,

@@ -18,7 +18,7 @@ use crate::lab::{
 
 pub(super) use redirect::redirect;
 pub(super) use takeover::{killed, killed_behind_nat};
-pub(super) use ways::{nat, ways};
+pub(super) use ways::{at_once, nat, ways};
 
 /// What libreswan calls the proposals that the members take.
 const VARIANTS: [(&str, &str); 2] = [

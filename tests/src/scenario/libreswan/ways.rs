@@ -22,6 +22,10 @@ const IKE: &str = "aes_gcm128-sha2_256-dh31";
 const ESP: &str = "aes_gcm128";
 /// What pluto logs of a message that it does not look at.
 const DROPPED: &str = "discarding packet received during asynchronous work";
+/// What pluto logs last when it ends itself. Version 4.10 does when our answer to its rekeying comes
+/// while it computes its answer to ours: it suspends the IKE SA a second time ("state already has
+/// outstanding crypto", `st_suspended_md`).
+const ABORTED: &str = "ABORT: ASSERTION FAILED";
 /// Pings each way per look.
 const PINGS: u32 = 3;
 
@@ -60,18 +64,26 @@ pub(super) const SITES: [(Way, bool); 8] = [
     (Way::Mobike, false),
 ];
 
-/// All ways side by side, with pings; then both sides rekey at the same time.
+/// All ways side by side, with pings.
 pub(in super::super) fn ways(context: &Context) -> Result<String> {
     let bench = Bench::start(context, "libreswan-ways", false, &SITES)?;
     for site in 0..SITES.len() {
         bench.bring_up(site)?;
     }
-    let simultaneous = bench.rekey_at_once(1)?;
-    bench.ping(1)?;
     Ok(format!(
-        "{}: RSA, ECDSA, PPK, UDP, IPv6, MOBIKE; {simultaneous}",
+        "{}: RSA, ECDSA, PPK, UDP, IPv6, MOBIKE",
         bench.peer.version()
     ))
+}
+
+/// Both sides rekey at the same time. On its own, because pluto 4.10 aborts in one moment of it:
+/// see [`ABORTED`].
+pub(in super::super) fn at_once(context: &Context) -> Result<String> {
+    let bench = Bench::start(context, "libreswan-at-once", false, &[(Way::Rsa, true)])?;
+    bench.bring_up(0)?;
+    let simultaneous = bench.rekey_at_once(0)?;
+    bench.ping(0)?;
+    Ok(format!("{}: {simultaneous}", bench.peer.version()))
 }
 
 /// From behind a NAT: the peer begins, and both sides rekey.
@@ -180,6 +192,10 @@ impl<'a> Bench<'a> {
         self.cluster.members[0].request(&order)?;
         let mut by_both = "one CHILD_SA is left";
         wait_until(Duration::from_secs(20), "one new CHILD_SA", || {
+            ensure!(
+                !self.peer.log().contains(ABORTED),
+                "pluto aborted by an assertion of its own, which says nothing about us: run it again"
+            );
             let sas = self.cluster.ike_sas()?;
             let mine = sas.iter().find(|(_, sa)| sa["remote_id"] == name.as_str());
             let children = mine.and_then(|(_, sa)| sa["children"].as_array());
