@@ -12,15 +12,14 @@ pub struct KePacket<'a> {
 }
 
 impl<'a> KePacket<'a> {
-    /// Fails if there is no Key Exchange Data.
+    /// Fails if there is no method.
     pub fn new_checked(body: &'a [u8]) -> Result<Self, WireError> {
-        match body.split_first_chunk() {
-            Some((fixed, data)) if !data.is_empty() => Ok(Self { fixed, data }),
-            _ => Err(WireError::Malformed {
-                kind: PayloadType::KE,
-                cause: Malformation::TooShort,
-            }),
-        }
+        let too_short = WireError::Malformed {
+            kind: PayloadType::KE,
+            cause: Malformation::TooShort,
+        };
+        let (fixed, data) = body.split_first_chunk().ok_or(too_short)?;
+        Ok(Self { fixed, data })
     }
 
     /// Diffie-Hellman Group Num, a Transform Type 4 id.
@@ -28,7 +27,7 @@ impl<'a> KePacket<'a> {
         u16::from_be_bytes([self.fixed[0], self.fixed[1]])
     }
 
-    /// Key Exchange Data, at least one octet.
+    /// Key Exchange Data, see [`KeRepr::data`].
     pub fn data(&self) -> &'a [u8] {
         self.data
     }
@@ -39,8 +38,9 @@ impl<'a> KePacket<'a> {
 pub struct KeRepr<'a> {
     /// Key exchange method, a Transform Type 4 id.
     pub method: u16,
-    /// Key Exchange Data, at least one octet; its length is for the method's implementation to
-    /// judge.
+    /// Key Exchange Data. Its length is for the method's implementation to judge, that it is not
+    /// empty, too: libreswan 4.10 sends an empty one when it has chosen no key exchange for a
+    /// CHILD_SA that was offered with and without, and then nobody looks at it.
     pub data: &'a [u8],
 }
 
@@ -60,9 +60,6 @@ impl<'a> KeRepr<'a> {
 
     /// Appends the body.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        if self.data.is_empty() {
-            return Err(EncodeError::OutOfRange(PayloadType::KE));
-        }
         out.extend_from_slice(&self.method.to_be_bytes());
         out.extend_from_slice(&[0; 2]);
         out.extend_from_slice(self.data);

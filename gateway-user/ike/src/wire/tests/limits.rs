@@ -2,7 +2,7 @@
 
 use super::{frame, header, message};
 use crate::wire::{
-    Body, EncodeError, KeRepr, MAX_MESSAGE_LEN, MAX_PAYLOADS, MAX_PROPOSALS, Malformation, Message,
+    Body, EncodeError, MAX_MESSAGE_LEN, MAX_PAYLOADS, MAX_PROPOSALS, Malformation, Message,
     MessageBuilder, NonceRepr, NotifyRepr, NotifyType, OpaqueRepr, Payload, PayloadType, Payloads,
     Proposal, ProtocolId, SaRepr, Transform, TransformType, TsRepr, VendorIdRepr, WireError,
 };
@@ -125,10 +125,6 @@ fn values_that_do_not_fit() {
     let selectors = TsRepr {
         selectors: Vec::new(),
     };
-    let zero = KeRepr {
-        method: 31,
-        data: &[],
-    };
     let spi = [0; 256];
     let notify = NotifyRepr {
         spi: &spi,
@@ -137,7 +133,6 @@ fn values_that_do_not_fit() {
     let opaque = OpaqueRepr { data: &[] };
     let cases = [
         (Payload::TsInitiator(selectors), PayloadType::TSI),
-        (Payload::Ke(zero), PayloadType::KE),
         (Payload::Notify(notify), PayloadType::NOTIFY),
         (
             Payload::Nonce(NonceRepr { data: &[0; 15] }),

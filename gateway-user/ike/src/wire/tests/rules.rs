@@ -253,7 +253,7 @@ fn small_payloads() {
     use Malformation::{Count, DataLength, SpiSize, TooShort};
     let cases = [
         (PayloadType::KE, "", TooShort),
-        (PayloadType::KE, "001f0000", TooShort),
+        (PayloadType::KE, "001f00", TooShort),
         (PayloadType::IDI, "020000", TooShort),
         (PayloadType::IDI, "01000000 0a0000", DataLength),
         (PayloadType::IDR, "05000000 0a000001", DataLength),
@@ -283,6 +283,14 @@ fn small_payloads() {
         malformed(PayloadType::NONCE, DataLength)
     );
     assert!(parse(&message(40, &[0; 256])).is_ok());
+}
+
+/// See [`super::super::KeRepr::data`].
+#[test]
+fn an_empty_ke_payload_is_for_its_user_to_judge() {
+    let octets = message(34, &hex("001f0000"));
+    let ke = parse(&octets).unwrap().ke.unwrap();
+    assert_eq!((ke.method, ke.data), (31, &[][..]));
 }
 
 #[test]
