@@ -170,6 +170,19 @@ pub fn fence(node: &Node) -> Result<BTreeMap<&'static str, u64>> {
     Ok(all)
 }
 
+/// What the nodes' kernels and the members' fences refused until now, a node a line: for the text
+/// of an error.
+pub fn refusals<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> String {
+    let line = |node: &Node| {
+        let fence = fence(node).unwrap_or_default();
+        match xfrm_errors(node) {
+            Ok(errors) => format!("{}: {errors:?}, fence {fence:?}\n", node.name),
+            Err(error) => format!("{}: {error:#}\n", node.name),
+        }
+    };
+    nodes.into_iter().map(line).collect()
+}
+
 fn pinned_counters(node: &Node) -> Result<PerCpuArray<MapData, Counter>> {
     let pin = find_pin(node.bpf_dir().context("no BPF file system")?, map::STATS)?;
     let data = MapData::from_pin(&pin).with_context(|| pin.display().to_string())?;

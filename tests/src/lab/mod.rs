@@ -52,7 +52,7 @@ pub use crowd::{Asked, CROWD_NETWORK, CROWD_SECRET, Crowd};
 pub use esp::{kernel_has_esp, load_modules};
 pub use evidence::{Evidence, Relapse, Repetition, Taps};
 pub use example::{Example, ExampleHost, Skipped, program, repository, unit_line};
-pub use facts::{PeerSa, fence, find_pin, produced, reasons, replay_drops, xfrm_errors};
+pub use facts::{PeerSa, fence, find_pin, produced, reasons, refusals, replay_drops, xfrm_errors};
 pub use fault::{Fault, HEARTBEATS, SYNC};
 pub use flood::{exchange, flood, ike_sa_init};
 pub use forwarder::Forwarder;
@@ -63,6 +63,7 @@ pub use network::{
     VIP6, inside_address, public_address, segment_address, site_address, site_address6, site_host,
     sync_address,
 };
+pub(crate) use node::answered;
 pub use node::{Node, Process, command, tail};
 pub use pluto::{Pluto, PlutoConnection, PlutoIdentity, PlutoSettings};
 pub use push::Push;

@@ -276,27 +276,44 @@ impl Node {
         feed(self.command("nft")?.args(["-f", "-"]), rules)
     }
 
-    /// Sends `count` echo requests and returns how many were answered.
+    /// Sends `count` echo requests and returns how many were answered, each within `wait` seconds.
     ///
     /// # Errors
-    /// ping cannot be started or prints no statistics.
+    /// fping cannot be started or prints no statistics.
     pub fn ping(&self, from: Option<IpAddr>, to: IpAddr, count: u32, wait: u32) -> Result<u32> {
-        let (count, wait, to) = (count.to_string(), wait.to_string(), to.to_string());
-        let mut args = vec!["-n", "-q", "-i", "0.2", "-c", &count, "-W", &wait];
-        let source = from.map(|address| address.to_string());
-        if let Some(source) = &source {
-            args.extend(["-I", source]);
+        let mut command = self.echoes(from, to, count, Duration::from_millis(200), wait)?;
+        let text = limit::output(&mut command).context("fping")?.stderr;
+        let text = String::from_utf8_lossy(&text);
+        answered(&text).with_context(|| format!("fping {to}: {text}"))
+    }
+
+    /// The command that sends `count` echo requests; [`answered`] understands what it prints on its
+    /// standard error. `ping` would not do: with the first answer it has, it waits for the last one
+    /// no longer than twice the longest round trip.
+    pub(crate) fn echoes(
+        &self,
+        from: Option<IpAddr>,
+        to: IpAddr,
+        count: u32,
+        interval: Duration,
+        wait: u32,
+    ) -> Result<Command> {
+        let milliseconds = |time: Duration| time.as_millis().to_string();
+        let mut command = self.command("fping")?;
+        command.args([
+            "-q",
+            "-C",
+            &count.to_string(),
+            "-p",
+            &milliseconds(interval),
+        ]);
+        let wait = Duration::from_secs(wait.into());
+        command.args(["-t", &milliseconds(wait)]);
+        if let Some(source) = from {
+            command.args(["-S", &source.to_string()]);
         }
-        args.push(&to);
-        let output = limit::output(self.command("ping")?.args(&args)).context("ping")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        received(&text).with_context(|| {
-            format!(
-                "ping {}: {}{text}",
-                args.join(" "),
-                String::from_utf8_lossy(&output.stderr)
-            )
-        })
+        command.arg(to.to_string());
+        Ok(command)
     }
 }
 
@@ -309,13 +326,11 @@ impl Drop for Node {
     }
 }
 
-/// The number of replies in ping's closing statistics.
-fn received(text: &str) -> Option<u32> {
-    let line = text
-        .lines()
-        .find(|line| line.contains("packets transmitted"))?;
-    let part = line.split(", ").find(|part| part.ends_with("received"))?;
-    part.split(' ').next()?.parse().ok()
+/// The number of replies in the line that fping ends with: a time for each, `-` where none came.
+pub(crate) fn answered(text: &str) -> Option<u32> {
+    let (_, times) = text.lines().rev().find_map(|line| line.split_once(" : "))?;
+    let replies = times.split_whitespace().filter(|time| *time != "-");
+    u32::try_from(replies.count()).ok()
 }
 
 /// A running program of a node. Dropping it kills it and waits for it.
@@ -498,10 +513,10 @@ mod tests {
 
     #[test]
     fn ping_statistics() {
-        let text = "--- 10.1.0.100 ping statistics ---\n3 packets transmitted, 2 received, 33% packet loss, time 402ms\n";
-        assert_eq!(received(text), Some(2));
-        let text = "4 packets transmitted, 0 received, +3 errors, 100% packet loss, time 1ms\n";
-        assert_eq!(received(text), Some(0));
-        assert_eq!(received("unknown host"), None);
+        let text = "ICMP Host Unreachable from 10.1.0.9 for ICMP Echo sent to 10.1.0.100\n\
+                    10.1.0.100 : 0.17 - 12.4\n";
+        assert_eq!(answered(text), Some(2));
+        assert_eq!(answered("fd00:1::100 : - - -\n"), Some(0));
+        assert_eq!(answered("unknown host"), None);
     }
 }

@@ -199,18 +199,21 @@ impl Lab {
         Ok(rows.iter().filter_map(pair).collect())
     }
 
-    /// Waits until each of `members` says that all of them own slots, and nobody else does: the
-    /// slots of all 256 are served.
+    /// Waits until each of `members` says that all of them own slots, and nobody else does, and that
+    /// it serves its own: all 256 are served.
     pub(super) fn wait_serving(&self, members: &[u8]) -> Result<()> {
         let what = format!("members {members:?} to share the slots");
         wait_until(Duration::from_secs(40), &what, || {
             for id in members {
-                let Ok(slots) = self.slots_seen_by(*id) else {
+                let view = self.cluster.member((*id).into())?.ask("view");
+                let (Ok(slots), Ok(view)) = (self.slots_seen_by(*id), view) else {
                     return Ok(false);
                 };
                 let owning = slots.iter().filter(|(_, count)| **count > 0);
                 let owners: Vec<u8> = owning.map(|(owner, _)| *owner).collect();
-                if owners != members || slots.values().sum::<u64>() != 256 {
+                // Until its lease is over, an earlier owner's slots are served by nobody.
+                if view["active"] != true || owners != members || slots.values().sum::<u64>() != 256
+                {
                     return Ok(false);
                 }
             }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::harness::{Lab, Wishes};
 use super::initiate::{ask, out_between, wait_one_tunnel};
-use crate::lab::{VIP, site_address, wait_until};
+use crate::lab::{VIP, refusals, site_address, wait_until};
 
 /// Pings from the peer's own address to the VIP. Every member has that, so each can answer what
 /// reaches it in clear, and the owner what is encrypted.
@@ -33,7 +33,13 @@ fn check(lab: &Lab, sa: &Value) -> Result<()> {
     );
     // Its own address lies within what is encrypted, and so does all IKE: that has to get through.
     let answered = ping(lab, 5)?;
-    ensure!(answered == 5, "{answered} of 5 pings were answered");
+    let network = &lab.network;
+    let nodes = network.members.iter().chain([&network.peer]);
+    ensure!(
+        answered == 5,
+        "{answered} of 5 pings were answered; refused until now:\n{}",
+        refusals(nodes)
+    );
     Ok(())
 }
 
@@ -59,7 +65,7 @@ pub(super) fn dynamic(context: &Context) -> Result<String> {
     ensure!(answered == 0, "{answered} pings in clear were answered");
 
     let (owner, sa) = lab.bring_up(0)?;
-    check(&lab, &sa)?;
+    check(&lab, &sa).context("begun by the peer")?;
     lab.wait_tables(1, 1)?;
     lab.esp_was_steered(owner)?;
     let (_, sa) = lab.cluster.only_ike_sa()?;
@@ -83,7 +89,7 @@ pub(super) fn dynamic(context: &Context) -> Result<String> {
 
     ask(&lab, owner, "initiate", false)?;
     let (owner, sa) = wait_one_tunnel(&lab, 20)?;
-    check(&lab, &sa)?;
+    check(&lab, &sa).context("begun by the gateway")?;
     let old = sa["children"][0]["spi_in"].clone();
     ask(&lab, owner, "rekey", true)?;
     wait_until(Duration::from_secs(20), "the new CHILD_SA alone", || {
@@ -92,7 +98,7 @@ pub(super) fn dynamic(context: &Context) -> Result<String> {
         Ok(alone && sa["children"][0]["spi_in"] != old && lab.peer.installed()? == 1)
     })?;
     let (_, sa) = lab.cluster.only_ike_sa()?;
-    check(&lab, &sa)?;
+    check(&lab, &sa).context("rekeyed")?;
 
     lab.cluster.member_mut(owner)?.kill();
     let survivors: Vec<u8> = lab.member_ids();
@@ -100,7 +106,7 @@ pub(super) fn dynamic(context: &Context) -> Result<String> {
     lab.wait_serving(&survivors)?;
     without_the_dead(&lab, &survivors)?;
     let (next, sa) = wait_tunnel_of(&lab, &survivors)?;
-    check(&lab, &sa)?;
+    check(&lab, &sa).context("taken over")?;
     ensure!(lab.peer.established()? == 1, "the peer has no IKE SA");
     Ok(format!(
         "host to host: begun by either side at member {owner}, rekeyed, taken over by {next}"

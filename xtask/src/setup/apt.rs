@@ -30,7 +30,7 @@ const LAB: [&str; 13] = [
     "ethtool",
     "bpftool",
     "tcpdump",
-    "iputils-ping",
+    "fping",
     "kmod",
     "procps",
     "nftables",

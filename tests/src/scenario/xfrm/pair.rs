@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, UdpSocket};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use gateway_common::abi::{MARK_MASK, MARK_SA, mark};
@@ -11,7 +12,7 @@ use gateway_ike::output::{ChildSa, TrafficSelector};
 use gateway_ike::secret::SecretBytes;
 use gateway_user::xfrm::{Tunnels, Xfrm, bypass};
 
-use crate::lab::{Node, Run, load_modules};
+use crate::lab::{Node, Run, answered, load_modules};
 use crate::scenario::Context;
 
 /// The slot of all children here; its mark is what the fence would look for.
@@ -139,11 +140,11 @@ impl Pair {
 
     /// Starts `count` pings from the host through the tunnel, 20 a second.
     pub(super) fn ping_on(&self, count: u32) -> Result<Pinging> {
-        let count = count.to_string();
-        let mut command = self.h.command("ping")?;
-        command.args(["-n", "-i", "0.05", "-W", "5", "-c", &count, FAR]);
-        command.stdout(Stdio::piped());
-        Ok(Pinging(command.spawn().context("cannot start ping")?))
+        let interval = Duration::from_millis(50);
+        let mut command = self.h.echoes(None, FAR.parse()?, count, interval, 5)?;
+        command.stderr(Stdio::piped());
+        let fping = command.spawn().context("cannot start fping")?;
+        Ok(Pinging { fping, count })
     }
 
     /// Packets that left gateway `a` with this name in [`watch`].
@@ -193,31 +194,31 @@ impl Pair {
 }
 
 /// A ping that runs. Killed when dropped.
-pub(super) struct Pinging(Child);
+pub(super) struct Pinging {
+    fping: Child,
+    count: u32,
+}
 
 impl Pinging {
-    /// Waits for its end and returns the summary line; every request must have been answered.
+    /// Waits for its end; every request must have been answered.
     pub(super) fn finish(mut self) -> Result<String> {
         use std::io::Read as _;
         let mut text = String::new();
-        if let Some(stdout) = self.0.stdout.as_mut() {
-            stdout.read_to_string(&mut text)?;
+        if let Some(stderr) = self.fping.stderr.as_mut() {
+            stderr.read_to_string(&mut text)?;
         }
-        self.0.wait()?;
-        let summary = text
-            .lines()
-            .find(|line| line.contains("packets transmitted"))
-            .context("ping printed no summary")?;
-        ensure!(summary.contains(" 0% packet loss"), "{summary}\n{text}");
-        Ok(summary.to_owned())
+        self.fping.wait()?;
+        let (sent, answered) = (self.count, answered(&text).context("fping told nothing")?);
+        ensure!(answered == sent, "{answered} of {sent} answered: {text}");
+        Ok(format!("{answered} of {sent} pings answered"))
     }
 }
 
 impl Drop for Pinging {
     fn drop(&mut self) {
         // Fails when it has ended, which is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.fping.kill();
+        let _ = self.fping.wait();
     }
 }
 
