@@ -327,10 +327,15 @@ impl Drop for Node {
 }
 
 /// The number of replies in the line that fping ends with: a time for each, `-` where none came.
+/// `None` without such a line; fping's errors may have a colon in the same place.
 pub(crate) fn answered(text: &str) -> Option<u32> {
     let (_, times) = text.lines().rev().find_map(|line| line.split_once(" : "))?;
-    let replies = times.split_whitespace().filter(|time| *time != "-");
-    u32::try_from(replies.count()).ok()
+    let mut replies = 0;
+    for time in times.split_whitespace().filter(|time| *time != "-") {
+        time.parse::<f64>().ok()?;
+        replies += 1;
+    }
+    Some(replies)
 }
 
 /// A running program of a node. Dropping it kills it and waits for it.
@@ -518,5 +523,7 @@ mod tests {
         assert_eq!(answered(text), Some(2));
         assert_eq!(answered("fd00:1::100 : - - -\n"), Some(0));
         assert_eq!(answered("unknown host"), None);
+        let refused = "fping: cannot bind source address : Cannot assign requested address\n";
+        assert_eq!(answered(refused), None);
     }
 }
