@@ -9,6 +9,7 @@ use gateway_common::abi::{Counter, map};
 use gateway_common::reason::{Program, Reason};
 
 use super::charon::Charon;
+use super::network::Network;
 use super::node::Node;
 
 /// One established IKE SA of charon's.
@@ -170,9 +171,9 @@ pub fn fence(node: &Node) -> Result<BTreeMap<&'static str, u64>> {
     Ok(all)
 }
 
-/// What the nodes' kernels and the members' fences refused until now, a node a line: for the text
-/// of an error.
-pub fn refusals<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> String {
+/// What the kernels of the members, the peer and the inside host, and the members' fences refused
+/// until now, a node a line: for the text of an error.
+pub fn refusals(network: &Network) -> String {
     let line = |node: &Node| {
         let fence = fence(node).unwrap_or_default();
         match xfrm_errors(node) {
@@ -180,7 +181,8 @@ pub fn refusals<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> String {
             Err(error) => format!("{}: {error:#}\n", node.name),
         }
     };
-    nodes.into_iter().map(line).collect()
+    let ends = [&network.peer, &network.host];
+    network.members.iter().chain(ends).map(line).collect()
 }
 
 fn pinned_counters(node: &Node) -> Result<PerCpuArray<MapData, Counter>> {

@@ -298,17 +298,10 @@ impl Node {
         interval: Duration,
         wait: u32,
     ) -> Result<Command> {
-        let milliseconds = |time: Duration| time.as_millis().to_string();
+        let (count, interval) = (count.to_string(), interval.as_millis().to_string());
+        let wait = Duration::from_secs(wait.into()).as_millis().to_string();
         let mut command = self.command("fping")?;
-        command.args([
-            "-q",
-            "-C",
-            &count.to_string(),
-            "-p",
-            &milliseconds(interval),
-        ]);
-        let wait = Duration::from_secs(wait.into());
-        command.args(["-t", &milliseconds(wait)]);
+        command.args(["-q", "-C", &count, "-p", &interval, "-t", &wait]);
         if let Some(source) = from {
             command.args(["-S", &source.to_string()]);
         }

@@ -199,35 +199,35 @@ impl Lab {
         Ok(rows.iter().filter_map(pair).collect())
     }
 
-    /// Waits until each of `members` says that all of them own slots, and nobody else does, and that
-    /// it serves its own: all 256 are served.
+    /// Waits until `members` serve all 256 slots between them.
     pub(super) fn wait_serving(&self, members: &[u8]) -> Result<()> {
         let what = format!("members {members:?} to share the slots");
-        wait_until(Duration::from_secs(40), &what, || {
-            for id in members {
-                let view = self.cluster.member((*id).into())?.ask("view");
-                let (Ok(slots), Ok(view)) = (self.slots_seen_by(*id), view) else {
-                    return Ok(false);
-                };
-                let owning = slots.iter().filter(|(_, count)| **count > 0);
-                let owners: Vec<u8> = owning.map(|(owner, _)| *owner).collect();
-                // Until its lease is over, an earlier owner's slots are served by nobody.
-                if view["active"] != true || owners != members || slots.values().sum::<u64>() != 256
-                {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        })
+        let limit = Duration::from_secs(40);
+        wait_until(limit, &what, || Ok(self.all_served_by(members)))
     }
 
     /// Waits until a member serves all slots by itself.
     pub(super) fn wait_alone(&self, member: u8) -> Result<()> {
         let what = format!("member {member} to serve all slots");
-        wait_until(Duration::from_secs(15), &what, || {
-            let all = self.slots_seen_by(member)?.get(&member) == Some(&256);
-            let view = self.cluster.member(member.into())?.ask("view")?;
-            Ok(all && view["active"] == true)
+        let limit = Duration::from_secs(15);
+        wait_until(limit, &what, || Ok(self.all_served_by(&[member])))
+    }
+
+    /// Each of `members` says that all of them own slots, and nobody else does, and that it serves
+    /// its own: until its lease is over, an earlier owner's slots are served by nobody. One that
+    /// does not answer serves none.
+    fn all_served_by(&self, members: &[u8]) -> bool {
+        members.iter().all(|id| {
+            let view = self
+                .cluster
+                .member((*id).into())
+                .and_then(|m| m.ask("view"));
+            let (Ok(slots), Ok(view)) = (self.slots_seen_by(*id), view) else {
+                return false;
+            };
+            let owning = slots.iter().filter(|(_, count)| **count > 0);
+            let owners = owning.map(|(owner, _)| owner);
+            view["active"] == true && owners.eq(members) && slots.values().sum::<u64>() == 256
         })
     }
 

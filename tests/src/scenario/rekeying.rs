@@ -263,7 +263,7 @@ impl Bench {
 
     /// One rekeying under traffic, of which nothing is lost but what came [`Self::early`].
     fn judged_round(&self, what: What, who: Who) -> Result<Probes> {
-        let before = self.refusals();
+        let before = refusals(&self.network);
         let early = self.early()?;
         let traffic = Traffic::start(&self.network, 1, INTERVAL)?;
         std::thread::sleep(MARGIN * patience());
@@ -281,7 +281,7 @@ impl Bench {
             probes.sent.len(),
             probes.doubled,
             losses(&probes),
-            self.refusals()
+            refusals(&self.network)
         );
         Ok(probes)
     }
@@ -383,11 +383,6 @@ impl Bench {
         let counts = self.network.members.iter().map(of);
         let counts = counts.collect::<Result<Vec<_>>>()?;
         Ok(counts.into_iter().flatten().sum())
-    }
-
-    fn refusals(&self) -> String {
-        let nodes = self.network.members.iter();
-        refusals(nodes.chain([&self.network.peer, &self.network.host]))
     }
 }
 
