@@ -97,9 +97,15 @@ fn load(dir: &Path) -> Credentials {
 
 static PKI: LazyLock<Pki> = LazyLock::new(|| Pki::new("hq"));
 
+/// A port that is free at every member's address. It is below those from which the kernel takes a
+/// dialler's, and a socket keeps it from other tests, of other processes too.
 fn free_port() -> u16 {
-    let probe = StdListener::bind((address(250), 0)).unwrap();
-    probe.local_addr().unwrap().port()
+    static TAKEN: Mutex<Vec<StdListener>> = Mutex::new(Vec::new());
+    let mut listeners = (20_000..32_768).map(|port| StdListener::bind((address(250), port)));
+    let listener = listeners.find_map(Result::ok).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    TAKEN.lock().unwrap().push(listener);
+    port
 }
 
 fn config(local: u8, members: u8, port: u16, credentials: Credentials) -> TransportConfig {
