@@ -78,16 +78,8 @@ pub(crate) fn main(options: &Options) -> Result<()> {
 }
 
 fn program(binary: &str, report: &Path) -> Result<()> {
-    let build = [
-        "build",
-        "--locked",
-        "--release",
-        "-p",
-        "gateway-tests",
-        "--bin",
-        binary,
-    ];
-    process::run(host::cargo().args(build))?;
+    let build = ["--release", "--bin", binary];
+    process::run(host::cargo_workspace("build").args(build))?;
     let program = host::target().join("release").join(binary);
     process::run(
         Command::new(program)

@@ -26,17 +26,8 @@ pub(crate) fn format() -> Result<String> {
 /// # Errors
 /// clippy finds something.
 pub(crate) fn lints() -> Result<String> {
-    process::run(host::cargo().args([
-        "clippy",
-        "--locked",
-        "--workspace",
-        "--exclude",
-        "gateway-ebpf",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
+    let arguments = ["--all-targets", "--", "-D", "warnings"];
+    process::run(host::cargo_workspace("clippy").args(arguments))?;
     Ok(String::new())
 }
 
@@ -63,15 +54,8 @@ pub(crate) fn alerts() -> Result<String> {
 /// # Errors
 /// Nothing could be run.
 pub(crate) fn unit_tests(extra: &[&str]) -> Result<(u64, u64, u64, bool)> {
-    let mut command = host::cargo();
-    command.args([
-        "test",
-        "--locked",
-        "--workspace",
-        "--exclude",
-        "gateway-ebpf",
-        "--no-fail-fast",
-    ]);
+    let mut command = host::cargo_workspace("test");
+    command.arg("--no-fail-fast");
     if !extra.is_empty() {
         command.arg("--").args(extra);
     }

@@ -44,6 +44,15 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// `cargo <subcommand>` for everything that builds for the host. Always all of it: a dependency has
+/// the features that the chosen packages ask for, so that another choice is another build.
+pub(crate) fn cargo_workspace(subcommand: &str) -> Command {
+    let mut command = cargo();
+    command.args([subcommand, "--locked", "--workspace"]);
+    command.args(["--exclude", "gateway-ebpf"]);
+    command
+}
+
 /// Whether we run with effective user id 0.
 pub(crate) fn is_root() -> bool {
     std::fs::read_to_string("/proc/self/status")

@@ -18,17 +18,6 @@ const VM_NIGHTLY_LIMIT: Duration = Duration::from_secs(10 * 60 * 60);
 /// What the nightly run adds: every fault, so many times.
 const NIGHTLY: [&str; 3] = ["--nightly", "--repeat", "20"];
 
-/// How cargo builds what the lab runs.
-const BUILD: [&str; 7] = [
-    "build",
-    "--locked",
-    "-p",
-    "gateway-user",
-    "-p",
-    "gateway-tests",
-    "--bins",
-];
-
 /// Which scenarios to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -93,7 +82,7 @@ pub(crate) fn kernel_has_esp() -> bool {
 /// # Errors
 /// The build fails.
 pub(crate) fn build() -> Result<()> {
-    process::run(host::cargo().args(BUILD))
+    process::run(host::cargo_workspace("build").arg("--bins"))
 }
 
 /// Builds the same for release; returns the lab's binary.
@@ -101,7 +90,7 @@ pub(crate) fn build() -> Result<()> {
 /// # Errors
 /// The build fails.
 pub(crate) fn build_released() -> Result<PathBuf> {
-    process::run(host::cargo().args(BUILD).arg("--release"))?;
+    process::run(host::cargo_workspace("build").args(["--bins", "--release"]))?;
     Ok(host::target().join("release/gateway-lab"))
 }
 
