@@ -3,26 +3,41 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{host, lab, process};
 
 /// What a booted root needs beyond Debian's smallest: systemd, and the tools that the check uses.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2";
 
+/// Whether this host can run the check.
+///
+/// # Errors
+/// It runs as somebody else than root, or programs are missing: all of them are named.
+pub(super) fn possible() -> Result<()> {
+    ensure!(host::is_root(), "the package is checked as root");
+    let tools = [
+        ("debootstrap", "debootstrap"),
+        ("systemd-nspawn", "systemd-container"),
+    ];
+    let missing = tools
+        .iter()
+        .filter(|(tool, _)| process::find(tool).is_none());
+    let (tools, from): (Vec<&str>, Vec<&str>) = missing.copied().unzip();
+    ensure!(
+        tools.is_empty(),
+        "missing: {}. fix: apt-get install {}",
+        tools.join(", "),
+        from.join(" ")
+    );
+    Ok(())
+}
+
 /// Lets the lab install `package`, upgrade it to `upgrade` and remove it.
 ///
 /// # Errors
-/// A tool is missing, or the lab found something.
+/// The Debian root cannot be made, or the lab found something.
 pub(super) fn run(package: &Path, upgrade: &Path) -> Result<()> {
-    for (tool, from) in [
-        ("debootstrap", "debootstrap"),
-        ("systemd-nspawn", "systemd-container"),
-    ] {
-        if process::find(tool).is_none() {
-            bail!("{tool} is missing: apt-get install {from}");
-        }
-    }
     let root = debian_root()?;
     lab::build()?;
     let mut check = Command::new(lab::program());

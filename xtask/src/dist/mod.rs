@@ -38,8 +38,11 @@ const FILES: [&str; 4] = ["README.md", "LICENSE-MIT", "LICENSE-APACHE", "deploy"
 /// `gateway_<version>-<revision>_<architecture>.deb` beside it.
 ///
 /// # Errors
-/// The build or tar fails.
+/// The build or tar fails, or the check that is asked for.
 pub(crate) fn main(options: &Options) -> Result<()> {
+    if options.check {
+        check::possible()?;
+    }
     setup::ensure(Needs {
         lab: false,
         vm: false,
