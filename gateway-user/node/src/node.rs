@@ -226,12 +226,18 @@ impl Node {
             .iter()
             .filter(|slot| self.cluster.owns(*slot))
             .collect();
+        // What is established in the others from now on needs no look.
+        let inherited: Vec<Slot> = gained
+            .iter()
+            .copied()
+            .filter(|slot| self.index.after(*slot, None).is_some())
+            .collect();
         if self.half_view {
             // What left the other half was on this one. If that lives on it asks the peers for nothing:
             // under the same Message IDs one of the two would get the other's answers.
-            self.walk.add_with(now, gained.iter().copied(), Care::Rekey);
+            self.walk.add_with(now, inherited.into_iter(), Care::Rekey);
         } else if !self.meet_again(now) {
-            self.walk.add(now, gained.iter().copied());
+            self.walk.add(now, inherited.into_iter());
         }
         self.refresh_cookies(now);
         self.start_connections(now, &gained);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -247,6 +247,20 @@ fn writes_at_takeover(sas: u32) -> BTreeMap<&'static str, usize> {
 #[test]
 fn a_takeover_writes_the_same_for_any_number_of_sas() {
     assert_eq!(writes_at_takeover(100), writes_at_takeover(100_000));
+}
+
+/// Or what is established within the pause before the first check would be asked for a sign of life.
+#[test]
+fn slots_without_an_sa_are_not_looked_after() {
+    let mut pair = Pair::new();
+    let records = [record(1), record(2)];
+    let slots: BTreeSet<Slot> = records.iter().map(|record| record.slot).collect();
+    for record in &records {
+        pair.publish(record.slot, published(record));
+    }
+    pair.settle();
+    pair.take_over();
+    assert_eq!(pair.node.status().walk_left, slots.len());
 }
 
 /// The octets of a request about an IKE SA that anybody can make up.
