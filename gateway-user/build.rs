@@ -107,6 +107,8 @@ fn cargo_build(
         .args(["--target", TARGET, "-Zbuild-std=core"])
         .arg("--target-dir")
         .arg(target_dir)
+        // Across crates bpf-linker optimises.
+        .env("CARGO_PROFILE_RELEASE_LTO", "false")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     Ok(command)
 }

@@ -13,6 +13,7 @@ mod cookies;
 mod divided;
 pub mod effect;
 mod fresh;
+mod hand_over;
 mod held;
 mod moves;
 mod node;

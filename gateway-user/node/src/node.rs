@@ -23,6 +23,7 @@ use crate::cookies::Cookies;
 use crate::divided::Divided;
 use crate::effect::{Effect, KernelEvent, KernelOp};
 use crate::fresh::Fresh;
+use crate::hand_over::HandedOver;
 use crate::held::Held;
 use crate::moves::Moves;
 use crate::order::Orders;
@@ -55,6 +56,7 @@ pub struct Node {
     pub(crate) half_view: bool,
     pub(crate) divided: Divided,
     pub(crate) moves: Moves,
+    pub(crate) handed_over: HandedOver,
     pub(crate) fresh: Fresh,
     pub(crate) cookies: Cookies,
     pub(crate) start: Start,
@@ -85,6 +87,7 @@ impl Node {
             half_view: false,
             divided: Divided::default(),
             moves: Moves::default(),
+            handed_over: HandedOver::default(),
             fresh: Fresh::default(),
             cookies: Cookies::default(),
             orders: Orders::default(),
@@ -200,20 +203,6 @@ impl Node {
         self.collect(now);
     }
 
-    /// What peers have begun here and not completed in slots that are `lost` goes on in `places`, which
-    /// are this member's, if there are any: nobody else could complete it, and a peer asks for minutes
-    /// before it begins anew.
-    fn keep_negotiations(&mut self, now: Instant, lost: &SlotSet, places: &SlotSet) {
-        let negotiations = self.endpoint.negotiations();
-        let stray = negotiations.filter(|(_, slot)| lost.contains(*slot));
-        let stray: Vec<Spi> = stray.map(|(local_spi, _)| local_spi).collect();
-        let places: Vec<Slot> = places.iter().collect();
-        for (local_spi, slot) in stray.into_iter().zip(places.into_iter().cycle()) {
-            let reslot = Command::Reslot { local_spi, slot };
-            self.endpoint.handle_command(now, reslot);
-        }
-    }
-
     /// The slots that `epoch` gave this member are its alone from now on: no other may transmit.
     /// What this costs does not depend on how many SAs are in them.
     pub fn handle_active(&mut self, now: Instant, epoch: Epoch) {
@@ -239,6 +228,7 @@ impl Node {
         } else if !self.meet_again(now) {
             self.walk.add(now, inherited.into_iter());
         }
+        self.take_over_negotiations(now);
         self.refresh_cookies(now);
         self.start_connections(now, &gained);
         self.reconsider_orders(now);

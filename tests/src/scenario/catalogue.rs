@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use super::{Context, Tier};
 use super::{
-    algorithms, authorize, certificates, cold, examples, failover, faults, flood, hostile,
-    initiate, interface, libreswan, load, lossy, monitoring, operate, refuse, rekeying, rest,
-    roles, secrets, selectors, sites, stock, swanctl, transport, tunnel, vici, web, xfrm,
+    algorithms, authorize, certificates, cold, examples, failover, faults, flood, handed_over,
+    hostile, initiate, interface, libreswan, load, lossy, monitoring, operate, refuse, rekeying,
+    rest, roles, secrets, selectors, sites, stock, swanctl, transport, tunnel, vici, web, xfrm,
 };
 
 /// Name, place, what runs it, and what it shows.
@@ -72,6 +72,12 @@ pub(super) const ROWS: &[Row] = &[
         Tier::Native,
         faults::stop_restart,
         "SIGTERM and start keep maps and links",
+    ),
+    (
+        "negotiations-handed-over",
+        Tier::Native,
+        handed_over::negotiations,
+        "drain and stop between IKE_SA_INIT and IKE_AUTH",
     ),
     (
         "forwarding-switch",

@@ -10,6 +10,7 @@ mod examples;
 mod failover;
 mod faults;
 mod flood;
+mod handed_over;
 mod harness;
 mod hostile;
 mod initiate;

@@ -112,6 +112,10 @@ counters! {
     decisions_ignored,
     /// Negotiations given up because IKE_AUTH did not come in time.
     half_open_timeouts,
+    /// Half-open IKE SAs that another member was to go on with.
+    negotiations_handed_over,
+    /// Half-open IKE SAs of another member that this one goes on with.
+    negotiations_taken_over,
     /// Datagrams dropped without an answer, for any of the reasons below.
     dropped,
     /// … because the header or the payload chain is malformed.

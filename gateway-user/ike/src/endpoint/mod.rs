@@ -20,6 +20,7 @@ mod cookie;
 pub(crate) mod core;
 mod counters;
 mod demux;
+mod hand_over;
 mod init;
 mod initiation;
 mod initiative;

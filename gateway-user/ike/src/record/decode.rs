@@ -290,7 +290,7 @@ fn exact(secret: SecretBytes, len: usize, name: &'static str) -> Result<SecretBy
     }
 }
 
-fn keys(fields: &mut Fields<'_>, proposal: IkeProposal) -> Result<IkeKeys, RecordError> {
+pub(super) fn keys(fields: &mut Fields<'_>, proposal: IkeProposal) -> Result<IkeKeys, RecordError> {
     let prf = proposal.prf.output_len();
     let encryption = proposal.encryption.keymat_len();
     let mut key = |kind, len, name| exact(fields.secret(kind, name)?, len, name);
@@ -311,7 +311,7 @@ fn role(reader: &mut Reader<'_>) -> Result<Role, RecordError> {
     }
 }
 
-fn nat(reader: &mut Reader<'_>) -> Result<NatState, RecordError> {
+pub(super) fn nat(reader: &mut Reader<'_>) -> Result<NatState, RecordError> {
     let flags = reader.u8()?;
     if flags > 3 {
         return Err(RecordError::Value("NAT state"));

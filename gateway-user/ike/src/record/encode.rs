@@ -10,6 +10,7 @@ use super::{
 };
 use crate::crypto::{Encryption, KeyExchangeMethod};
 use crate::identity::Identity;
+use crate::keys::IkeKeys;
 use crate::mark::Marks;
 use crate::output::{ChildSa, Quota, TrafficSelector};
 use crate::proposal::IkeProposal;
@@ -37,8 +38,7 @@ impl IkeSaRecord {
         identity(&mut out, kind::REMOTE_ID, &self.remote_id);
         let (local, remote) = (self.path.local, self.path.remote);
         out.tlv(kind::PATH, &[&socket(local), &socket(remote)]);
-        let nat = u8::from(self.nat.local) | u8::from(self.nat.remote) << 1;
-        out.tlv(kind::NAT, &[&[nat]]);
+        out.tlv(kind::NAT, &[&[self.nat.flags()]]);
         self.encode_crypto(&mut out);
         out.tlv(
             kind::COUNTERS,
@@ -111,12 +111,16 @@ impl IkeSaRecord {
 
     fn encode_crypto(&self, out: &mut Writer) {
         encode_proposal(out, &self.proposal);
-        out.tlv(kind::SK_D, &[self.keys.d.expose()]);
-        out.tlv(kind::SK_EI, &[self.keys.ei.expose()]);
-        out.tlv(kind::SK_ER, &[self.keys.er.expose()]);
-        out.tlv(kind::SK_PI, &[self.keys.pi.expose()]);
-        out.tlv(kind::SK_PR, &[self.keys.pr.expose()]);
+        encode_keys(out, &self.keys);
     }
+}
+
+pub(super) fn encode_keys(out: &mut Writer, keys: &IkeKeys) {
+    out.tlv(kind::SK_D, &[keys.d.expose()]);
+    out.tlv(kind::SK_EI, &[keys.ei.expose()]);
+    out.tlv(kind::SK_ER, &[keys.er.expose()]);
+    out.tlv(kind::SK_PI, &[keys.pi.expose()]);
+    out.tlv(kind::SK_PR, &[keys.pr.expose()]);
 }
 
 /// The algorithms of an IKE SA.

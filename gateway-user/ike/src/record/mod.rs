@@ -6,6 +6,7 @@
 mod decode;
 mod encode;
 mod follow_up;
+mod negotiation;
 mod request;
 mod tlv;
 mod transport;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use gateway_common::slot::Slot;
 
 pub use self::follow_up::{FollowUp, KeyInputs, PeerFollowUp, Settled};
+pub use self::negotiation::NegotiationRecord;
 pub use self::request::{
     ChildOffer, IkeOffer, KeyExchangeState, OutstandingRequest, Purpose, Rival,
 };
@@ -53,6 +55,11 @@ impl NatState {
     /// Whether there is a NAT on either side, so that ESP goes in UDP.
     pub const fn any(self) -> bool {
         self.local || self.remote
+    }
+
+    /// As records have it.
+    fn flags(self) -> u8 {
+        u8::from(self.local) | u8::from(self.remote) << 1
     }
 }
 
@@ -297,6 +304,13 @@ mod follow_up_kind {
     pub(super) const IKE_SPIS: u16 = 106;
     pub(super) const LINK: u16 = 107;
     pub(super) const LEFT: u16 = 108;
+}
+
+/// Types that only records of negotiations have.
+mod negotiation_kind {
+    pub(super) const REMAINING: u16 = 200;
+    pub(super) const REQUEST: u16 = 201;
+    pub(super) const RESPONSE: u16 = 202;
 }
 
 /// Types within a child.

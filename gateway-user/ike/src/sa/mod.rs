@@ -13,6 +13,7 @@ mod initiate;
 pub(crate) mod iv;
 mod mobike;
 mod nat;
+mod negotiation;
 mod open;
 mod path;
 mod reassembly;

@@ -25,14 +25,14 @@ fn authorized(connection: &mut Connection) {
     });
 }
 
-fn careful() -> Config {
+pub(crate) fn careful() -> Config {
     let mut config = config();
     authorized(Arc::make_mut(&mut config.connections[0]));
     config
 }
 
 /// A peer whose IKE_AUTH waits for a decision, and its request.
-fn waiting(gateway: &mut Gateway, peer: &mut Initiator) -> (Vec<u8>, DecisionHandle) {
+pub(crate) fn waiting(gateway: &mut Gateway, peer: &mut Initiator) -> (Vec<u8>, DecisionHandle) {
     let response = gateway.exchange(peer.path, &peer.init());
     peer.take_init(&response);
     let request = peer.auth();

@@ -18,6 +18,7 @@ mod divided;
 mod follow_up;
 mod fragments;
 mod gateway;
+mod hand_over;
 mod handshake;
 mod hostile;
 mod ike_rekey;

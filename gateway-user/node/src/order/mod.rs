@@ -15,6 +15,7 @@ use crate::batch::{Act, Batch};
 use crate::configure::SHARED;
 use crate::divided::REPORT;
 use crate::effect::{Effect, Event};
+use crate::hand_over::NEGOTIATION;
 use crate::node::Node;
 use crate::records::Spi;
 
@@ -210,6 +211,10 @@ impl Node {
         }
         if let Some((&REPORT, record)) = octets.expose().split_first() {
             self.take_report(now, record);
+            return;
+        }
+        if let Some((&NEGOTIATION, record)) = octets.expose().split_first() {
+            self.take_negotiation(now, record);
             return;
         }
         match Message::decode(octets.expose()) {

@@ -303,6 +303,17 @@ impl World {
         }
     }
 
+    /// The peer has waited long enough for an answer, and says it again.
+    pub(crate) fn peer_repeats(&mut self) {
+        self.now = self.peer.poll_timeout().unwrap();
+        self.peer.handle_timeout(self.now);
+        for (path, bytes) in self.peer_says() {
+            if let Some(node) = &mut self.nodes[self.heard_by] {
+                node.handle_datagram(self.now, path, &bytes);
+            }
+        }
+    }
+
     pub(crate) fn senders(&self) -> BTreeSet<u8> {
         self.sent.iter().map(|(member, _)| *member).collect()
     }

@@ -1,0 +1,97 @@
+//! Members leave while peers wait for their answers to IKE_AUTH: who goes on serving completes what
+//! was begun, though nobody but its responder had the keys.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::Context;
+use super::harness::{Lab, Wishes};
+use crate::lab::{Plan, packets_counted, wait_until};
+
+const SITES: u64 = 12;
+/// Counts IKE_SA_INIT, and drops IKE_AUTH on its way to the members: exchange types 34 and 35 in the
+/// 18th octet behind the UDP header, and behind the non-ESP marker.
+const RULES: &str = "table inet begun {
+    counter init {}
+    chain forward { type filter hook forward priority 0;
+        udp dport 500 @th,208,8 34 counter name init
+    }
+}
+table inet hold {
+    chain forward { type filter hook forward priority 1;
+        udp dport 500 @th,208,8 35 drop
+        udp dport 4500 @th,64,32 0 @th,240,8 35 drop
+    }
+}";
+
+/// One member is drained, then another one stopped, between IKE_SA_INIT and IKE_AUTH of 12 peers.
+pub(super) fn negotiations(context: &Context) -> Result<String> {
+    let wishes = Wishes {
+        plan: Plan {
+            sites: SITES as u16,
+            ..Plan::default()
+        },
+        ..Wishes::default()
+    };
+    let mut lab = Lab::sprayed(context, "negotiations-handed-over", &wishes)?;
+    lab.wait_serving(&[1, 2, 3])?;
+    lab.network.router.nft(RULES)?;
+    let before = half_open(&lab, &[1, 2, 3])?;
+    ensure!(before == [0, 0, 0], "half-open before: {before:?}");
+    let names: Vec<String> = (1..=SITES).map(|number| format!("site-{number}")).collect();
+    for name in &names {
+        // No answer is waited for.
+        let args = [
+            "--initiate",
+            "--ike",
+            name,
+            "--child",
+            "net",
+            "--timeout",
+            "-1",
+        ];
+        lab.peer.swanctl(&args)?;
+    }
+    let what = "all members together to have answered 12 IKE_SA_INIT";
+    wait_until(Duration::from_secs(10), what, || {
+        Ok(half_open(&lab, &[1, 2, 3])?.iter().sum::<u64>() == SITES)
+    })?;
+    let shares = half_open(&lab, &[1, 2, 3])?;
+    ensure!(
+        shares[0] > 0 && shares[1] > 0,
+        "half-open IKE SAs: {shares:?}"
+    );
+
+    lab.cluster.member(1)?.gatewayctl(&["drain"])?;
+    lab.wait_serving(&[2, 3])?;
+    lab.cluster.member_mut(2)?.stop()?;
+    lab.wait_alone(3)?;
+    let what = "member 3 to hold all 12 negotiations";
+    wait_until(Duration::from_secs(2), what, || {
+        Ok(half_open(&lab, &[3])? == [SITES])
+    })?;
+    lab.network.router.nft("delete table inet hold")?;
+    // A peer repeats IKE_AUTH after 4, 11, 24 and 47 seconds.
+    wait_until(Duration::from_secs(60), "12 tunnels", || {
+        Ok(lab.peer.established()? as u64 == SITES)
+    })?;
+    let begun = packets_counted(&lab.network.router, "begun")?;
+    ensure!(
+        begun.get("init") == Some(&SITES),
+        "IKE_SA_INIT requests: {begun:?}, of {SITES} peers"
+    );
+    let taken = lab.cluster.member(3)?.engine("negotiations_taken_over")?;
+    Ok(format!(
+        "half-open by member {shares:?}; {taken} taken over by the third, {SITES} tunnels up by \
+         {SITES} IKE_SA_INIT"
+    ))
+}
+
+fn half_open(lab: &Lab, members: &[u64]) -> Result<Vec<u64>> {
+    let count = |id: &u64| {
+        let status = lab.cluster.member(*id)?.ask("status")?;
+        Ok(status["half_open"].as_u64().unwrap_or(0))
+    };
+    members.iter().map(count).collect()
+}
