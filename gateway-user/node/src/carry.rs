@@ -20,6 +20,7 @@ use crate::translate;
 impl Node {
     /// Takes the outputs of both cores until they have none left.
     pub(crate) fn collect(&mut self, now: Instant) {
+        self.take_over_negotiations(now);
         loop {
             if let Some(output) = self.endpoint.poll_output() {
                 self.take_engine(now, output);

@@ -66,8 +66,12 @@ impl Node {
         self.take_over_negotiations(now);
     }
 
-    /// Goes on with those whose slots are served here by now.
+    /// Goes on with those whose slots are served here by now: the slots of a new view are when this
+    /// member is active and level, in either order.
     pub(crate) fn take_over_negotiations(&mut self, now: Instant) {
+        if self.handed_over.0.is_empty() {
+            return;
+        }
         for (until, record) in std::mem::take(&mut self.handed_over.0) {
             if until <= now {
                 continue;

@@ -228,7 +228,6 @@ impl Node {
         } else if !self.meet_again(now) {
             self.walk.add(now, inherited.into_iter());
         }
-        self.take_over_negotiations(now);
         self.refresh_cookies(now);
         self.start_connections(now, &gained);
         self.reconsider_orders(now);

@@ -12,6 +12,10 @@ use super::journal::Circumstances;
 use super::membership::Notice;
 use super::{Agent, log};
 
+/// For what the others still have to be told, half-open negotiations among it, to leave the sync
+/// channel. This member owns nothing any more.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 impl Agent {
     pub(super) fn take_notice(&mut self, now: Instant, notice: Notice) {
         match notice {
@@ -53,7 +57,7 @@ impl Agent {
                 let silent = self.silence_of(&event);
                 self.journal.membership(now, &event, silent);
             }
-            Notice::Stopped => self.stop_at = Some(now),
+            Notice::Stopped => self.stop_at = Some(now + LAST_WORDS),
         }
         self.tell_health();
     }

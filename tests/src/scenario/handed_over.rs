@@ -10,12 +10,12 @@ use super::harness::{Lab, Wishes};
 use crate::lab::{Plan, packets_counted, wait_until};
 
 const SITES: u64 = 12;
-/// Counts IKE_SA_INIT, and drops IKE_AUTH on its way to the members: exchange types 34 and 35 in the
-/// 18th octet behind the UDP header, and behind the non-ESP marker.
+/// Counts IKE_SA_INIT requests, which know no responder's SPI, and drops IKE_AUTH: exchange types 34 and
+/// 35 in the 18th octet behind the UDP header, and behind the non-ESP marker.
 const RULES: &str = "table inet begun {
     counter init {}
     chain forward { type filter hook forward priority 0;
-        udp dport 500 @th,208,8 34 counter name init
+        udp dport 500 @th,128,64 0 @th,208,8 34 counter name init
     }
 }
 table inet hold {
