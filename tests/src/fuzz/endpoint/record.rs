@@ -6,7 +6,7 @@ use gateway_common::time::Instant;
 use gateway_ike::crypto::CryptoProvider;
 use gateway_ike::endpoint::{Command, Endpoint};
 use gateway_ike::output::{Output, Path};
-use gateway_ike::record::IkeSaRecord;
+use gateway_ike::record::{IkeSaRecord, NegotiationRecord};
 use gateway_ike::wire::{ExchangeType, HeaderRepr, MessageBuilder};
 
 use super::setup::config;
@@ -14,6 +14,7 @@ use super::watch::Watch;
 
 /// A record: it survives its encoding, and an endpoint that goes on with it survives it.
 pub(in crate::fuzz) fn record(data: &[u8]) {
+    negotiation(data);
     let Ok(record) = IkeSaRecord::decode(data) else {
         return;
     };
@@ -75,4 +76,23 @@ fn request(record: &IkeSaRecord) -> Vec<u8> {
         message_id: record.expected_request,
     };
     MessageBuilder::new(header).finish().expect("a header")
+}
+
+/// The same for one of a negotiation: whatever is taken over ends by itself.
+fn negotiation(data: &[u8]) {
+    let Ok(record) = NegotiationRecord::decode(data) else {
+        return;
+    };
+    let octets = record.encode();
+    let again = NegotiationRecord::decode(octets.expose()).expect("our own record");
+    assert!(again == record, "a record survives its encoding");
+    let now = Instant::from_nanos(1_000_000_000);
+    let provider: Arc<dyn CryptoProvider> = Arc::new(Watch::new(7));
+    let mut endpoint = Endpoint::new(Arc::new(config(1, 1)), provider, now);
+    let taken = endpoint.take_over(now, record);
+    assert_eq!(endpoint.half_open(), usize::from(taken));
+    while let Some(next) = endpoint.poll_timeout() {
+        endpoint.handle_timeout(next);
+    }
+    assert_eq!(endpoint.half_open(), 0);
 }
