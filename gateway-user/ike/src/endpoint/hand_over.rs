@@ -2,9 +2,7 @@
 
 use gateway_common::time::Instant;
 
-use super::lifecycle::opened;
-use super::timers::Timer;
-use super::{Endpoint, Negotiation, RequestKey};
+use super::{Endpoint, RequestKey};
 use crate::output::Change;
 use crate::record::NegotiationRecord;
 use crate::sa::IkeSa;
@@ -52,20 +50,7 @@ impl Endpoint {
         let (Some(sa), false) = (sa, known) else {
             return false;
         };
-        self.core.ike_spis.insert(local_spi);
-        self.core.timers.set(deadline, Timer::HalfOpen(local_spi));
-        self.core
-            .out
-            .delta(sa.slot, opened(&sa, key.source, deadline));
-        self.half_open.opened(key.source);
-        self.by_request.insert(key, local_spi);
-        let negotiation = Negotiation {
-            key,
-            deadline,
-            open: true,
-        };
-        self.negotiations.insert(local_spi, negotiation);
-        self.sas.insert(local_spi, Box::new(sa));
+        self.add_half_open(key, deadline, sa);
         self.core.counters.negotiations_taken_over += 1;
         true
     }

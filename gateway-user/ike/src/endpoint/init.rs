@@ -203,15 +203,28 @@ impl Endpoint {
         )?;
         sa.slot = core.slot.unwrap_or(sa.slot);
         let deadline = now + core.config.limits.half_open_timeout;
+        core.counters.exchanges_processed += 1;
+        let slot = sa.slot;
+        let response = match &sa.state {
+            State::ExpectAuth(init) => Some(init.transcript.response.to_vec()),
+            State::Established(_) | State::ExpectAuthResponse(_) => None,
+        };
+        self.add_half_open(key, deadline, sa);
+        if let Some(bytes) = response {
+            self.core.counters.sent(&request.header.to_response());
+            self.core.out.transmit(request.path, bytes, slot, None);
+        }
+        Ok(())
+    }
+
+    /// Books a half-open IKE SA, which the request with `key` has begun and which is given up at
+    /// `deadline`.
+    pub(super) fn add_half_open(&mut self, key: RequestKey, deadline: Instant, sa: IkeSa) {
+        let local_spi = sa.local_spi;
+        let core = &mut self.core;
         core.ike_spis.insert(local_spi);
         core.timers.set(deadline, Timer::HalfOpen(local_spi));
-        core.counters.exchanges_processed += 1;
         core.out.delta(sa.slot, opened(&sa, key.source, deadline));
-        if let State::ExpectAuth(init) = &sa.state {
-            let bytes = init.transcript.response.to_vec();
-            core.counters.sent(&request.header.to_response());
-            core.out.transmit(request.path, bytes, sa.slot, None);
-        }
         self.half_open.opened(key.source);
         self.by_request.insert(key, local_spi);
         let negotiation = Negotiation {
@@ -221,7 +234,6 @@ impl Endpoint {
         };
         self.negotiations.insert(local_spi, negotiation);
         self.sas.insert(local_spi, Box::new(sa));
-        Ok(())
     }
 
     /// The algorithms: those of the most specific connection for these addresses that fit. The
