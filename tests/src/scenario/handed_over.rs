@@ -66,7 +66,7 @@ pub(super) fn negotiations(context: &Context) -> Result<String> {
 
     lab.cluster.member(drained.into())?.gatewayctl(&["drain"])?;
     lab.wait_serving(&[stopped.min(left), stopped.max(left)])?;
-    lab.cluster.member_mut(stopped.into())?.stop()?;
+    lab.cluster.member_mut(stopped)?.stop()?;
     lab.wait_alone(left)?;
     let what = "the last member to hold all 12 negotiations";
     wait_until(Duration::from_secs(2), what, || {
